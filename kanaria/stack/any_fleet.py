@@ -1,4 +1,4 @@
-"""All versions of a state folder: each is asked of the fleet that runs its kind."""
+"""All versions of a state folder: passes each call to the fleet that runs the version."""
 
 from kanaria.stack.fleet import LocalFleet
 from kanaria.stack.remote_fleet import RemoteFleet
@@ -7,7 +7,7 @@ from rollout.fleet import Service, VersionStatus
 
 
 class AnyFleet:
-    """The `Fleet` of processes here and of URLs. What is in use stays what it was when it was started."""
+    """The `Fleet` of local processes and URLs. A running version stays in the fleet that started it."""
 
     def __init__(self, local: LocalFleet, remote: RemoteFleet, versions: Versions) -> None:
         self._local, self._remote, self._versions = local, remote, versions
@@ -39,7 +39,7 @@ class AnyFleet:
         return tuple(sorted((*self._local.running(), *self._remote.running())))
 
     def process_of(self, tag: str) -> int | None:
-        """The main process of a version; None when it does not run, or not here."""
+        """The pid of a version's main process; None if it does not run here."""
         return self._local.process_of(tag)
 
     def _of(self, tag: str) -> LocalFleet | RemoteFleet:

@@ -1,7 +1,7 @@
-"""Copies of the ledger on a schedule, started by the controller's process.
+"""Copies the ledger on a schedule. The controller's process starts it.
 
-Each is `kanaria ledger backup` in a process of its own with lower priority: the control loop waits for none of them.
-One that fails, on a full disk for example, is logged and counted, and tried again the next time.
+Each copy is `kanaria ledger backup` in its own process with lower priority, so the control loop does not wait for it.
+A copy that fails, for example on a full disk, is logged and counted, and the next one is tried on schedule.
 """
 
 import subprocess
@@ -16,19 +16,19 @@ from rollout.control.metrics import ControllerMetrics
 
 log = structlog.get_logger()
 
-_FIRST_AFTER_S = 60.0  # at most: a stack that runs for an hour has a copy
+_FIRST_AFTER_S = 60.0  # at most, so that a stack that runs only for an hour has a copy
 _LONGEST_S = 600.0
-_BEAT_S = 0.5
+_POLL_S = 0.5
 _NICE = "15"
 
 
 class BackupSchedule(threading.Thread):
-    """Copies the ledger at intervals, until `stop`."""
+    """A thread that copies the ledger at intervals until `stop`."""
 
     def __init__(self, metrics: ControllerMetrics, *, every_s: float) -> None:
         """
         Args:
-            metrics: what says when the last copy was made, and how many failed.
+            metrics: record the time of the last copy and the number of failures.
             every_s: seconds between two copies; 0: there are none.
         """
         super().__init__(name="backups", daemon=True)
@@ -40,12 +40,12 @@ class BackupSchedule(threading.Thread):
         while self._every_s and not self._stopped.wait(wait_s):
             try:
                 self._copy()
-            except Exception as error:  # noqa: BLE001 - the next copy has its turn
+            except Exception as error:  # noqa: BLE001 - the next copy is tried on schedule
                 self._failed(str(error))
             wait_s = self._every_s
 
     def stop(self) -> None:
-        """Stop, together with a copy that is being made."""
+        """End the thread and a running copy."""
         self._stopped.set()
         if self.is_alive():
             self.join()
@@ -58,7 +58,7 @@ class BackupSchedule(threading.Thread):
         ) as process:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    output, _ = process.communicate(timeout=_BEAT_S)
+                    output, _ = process.communicate(timeout=_POLL_S)
                 if self._stopped.is_set() or time.monotonic() - began_s > _LONGEST_S:
                     process.terminate()
         if process.returncode:

@@ -1,4 +1,4 @@
-"""Where the results of drift reports lie in the state folder."""
+"""Paths of the results of drift reports in the state folder."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from monitoring.drift.result import Kind
 
 
 def result_path(settings: Settings, kind: Kind, version: str | None = None) -> Path:
-    """Where the newest result lies; its page beside it has the same name.
+    """The path of the newest result. Its HTML page is in the same folder, under the same name.
 
     Args:
-        version: for the data drift of another version than stable.
+        version: a version other than stable, for its data drift.
     """
     of_version = f"-{process_name(version)}" if version else ""
     return settings.drift / f"{kind}{of_version}.json"

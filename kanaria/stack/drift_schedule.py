@@ -1,7 +1,7 @@
-"""Drift reports on a schedule, started by the controller's process.
+"""Makes drift reports on a schedule. The controller's process starts it.
 
-Each report is `kanaria drift report` in a process of its own with lower priority: it takes no memory or time from the
-control loop, and only processor time that the versions leave unused.
+Each report is `kanaria drift report` in its own process with lower priority: it does not slow the control loop, and
+uses only CPU time that the versions leave free.
 """
 
 import logging
@@ -27,22 +27,22 @@ from rollout.ledger.state import Phase, Release
 
 log = structlog.get_logger()
 
-RELEASE_EVERY_S = 60.0  # at most; a release is short, and its report is quick
-QUIET_EVERY_S = 600.0  # while neither version answers anything: a report takes a second, and only labels may have come
+RELEASE_EVERY_S = 60.0  # at most: a release is short, and its report is quick
+QUIET_EVERY_S = 600.0  # while neither version logs answers: only labels may be new
 _LONGEST_REPORT_S = 300.0
-_BEAT_S = 0.5
+_POLL_S = 0.5
 _NICE = "15"
 _TRACEBACK = "Traceback (most recent call last)"
 
 
 class DriftSchedule:
-    """Compares the traffic at intervals, and during a release the canary with stable.
+    """Reports on the drift of the traffic at intervals, and during a release on the canary against stable.
 
     Args:
-        settings: how often, how far back, and where the logs lie.
-        release: gives the release that runs now.
-        submit: hands the controller a command.
-        on_crash: hears of each report that crashed or was killed.
+        settings: the intervals, the time span and the paths of the logs.
+        release: returns the running release.
+        submit: passes a command to the controller.
+        on_crash: called for each report that crashed or was killed.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DriftSchedule:
         self._settings, self._release, self._submit, self._on_crash = settings, release, submit, on_crash
         self._result = result_path(settings, "release")
         self._stop = threading.Event()
-        # A release does not wait for the report on the traffic, which takes longer.
+        # Two threads: the report on the traffic takes longer, and releases must not wait for it.
         watched: tuple[tuple[Callable[[], None], Kind], ...] = (
             (self._watch_traffic, "data"),
             (self._watch_releases, "release"),
@@ -64,13 +64,13 @@ class DriftSchedule:
         self._threads = [threading.Thread(target=self._keep_on, args=each) for each in watched]
 
     def start(self) -> None:
-        """Start, unless the settings switch it off."""
+        """Start the threads, unless the settings turn reports off."""
         if self._settings.drift_every_s:
             for thread in self._threads:
                 thread.start()
 
     def stop(self) -> None:
-        """Stop, together with the reports that are running."""
+        """End the threads and running reports."""
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -81,26 +81,26 @@ class DriftSchedule:
         return min(self._settings.drift_every_s, RELEASE_EVERY_S)
 
     def _keep_on(self, watch: Callable[[], None], kind: Kind) -> None:
-        """Begin to watch again after whatever failed: where no process could be started, one may be later."""
+        """Run `watch`, and again after any error: if no process could start now, one may later."""
         while not self._stop.is_set():
             try:
                 watch()
             except Exception:
                 log.exception("drift_schedule_failed", kind=kind)
                 self._on_crash(kind)
-                self._stop.wait(_BEAT_S)
+                self._stop.wait(_POLL_S)
 
     def _watch_traffic(self) -> None:
-        wait_s = self._release_every_s  # the first time; before there is hardly any traffic
+        wait_s = self._release_every_s  # the first time: earlier there is hardly any traffic
         while not self._stop.wait(wait_s):
             self._look("--last", f"{self._settings.drift_last_s:g}s")
             wait_s = self._settings.drift_every_s
 
     def _watch_releases(self) -> None:
-        """Report at intervals while a release steps, and once more after promotion, when all rows are there."""
+        """Report at intervals during a release, and once more after promotion, when all rows are logged."""
         number, phase, due_s = 0, Phase.STARTING, 0.0
-        logged, again_s = None, 0.0  # of which there is a report, and when there is another one all the same
-        while not self._stop.wait(_BEAT_S):
+        logged, again_s = None, 0.0  # log sizes at the last report; when the next one is due even without new rows
+        while not self._stop.wait(_POLL_S):
             release, now_s = self._release(), time.monotonic()
             if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
                 continue
@@ -118,10 +118,10 @@ class DriftSchedule:
             logged, again_s = found, now_s + QUIET_EVERY_S
             self._look_at(release)
             if phase is Phase.WATCHING:
-                self._look("--release", str(number))  # and once with pages, which nobody has to wait for
+                self._look("--release", str(number))  # with pages, which take longer
 
     def _has_pages(self, release: Release) -> bool:
-        """Whether they were drawn since it was promoted: for a controller that ran before this one."""
+        """Whether the pages exist already, because an earlier controller made them after the promotion."""
         result = read_result(self._result)
         if result is None or result.version != release.canary or result.at_s < release.phase_since_s:
             return False
@@ -130,7 +130,7 @@ class DriftSchedule:
         return False
 
     def _logged(self, release: Release) -> dict[Path, int]:
-        """How much both versions have logged: bytes of each file."""
+        """The size of each log file of both versions, bytes."""
         found = {}
         for tag in (release.stable, release.canary):
             for path in (self._settings.predictions / version_folder(tag)).glob(SEGMENTS):
@@ -140,14 +140,14 @@ class DriftSchedule:
 
     def _look_at(self, release: Release) -> None:
         self._look("--release", str(release.number), "--quick")
-        if self._stop.is_set():  # nobody takes a command any more, and waiting for that would hold up the end
+        if self._stop.is_set():  # the controller accepts no more commands: `submit` would delay the end
             return
         result = read_result(self._result)
         if result is None or result.version != release.canary or result.at_s < release.requested_s:
             return
         try:
             self._submit(ReportDrift(release.canary, as_report(result)))
-        except (RolloutError, TimeoutError) as error:  # it ended meanwhile, or nothing can be written
+        except (RolloutError, TimeoutError) as error:  # the release ended meanwhile, or the ledger cannot be written
             log.warning("drift_not_told", release=release.number, error=str(error))
 
     def _look(self, *arguments: str) -> None:
@@ -158,7 +158,7 @@ class DriftSchedule:
         ) as process:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    _, output = process.communicate(timeout=_BEAT_S)
+                    _, output = process.communicate(timeout=_POLL_S)
                 if self._stop.is_set() or time.monotonic() - began_s > _LONGEST_REPORT_S:
                     process.terminate()
         has_crashed = has_failed(process.returncode, output) and not self._stop.is_set()
@@ -170,17 +170,17 @@ class DriftSchedule:
             arguments=arguments,
             exit_code=process.returncode,  # 0 no drift, 1 drift, 2 an error, 3 too few rows
             took_s=round(time.monotonic() - began_s, 1),
-            output=output.strip()[-500:] or None,  # why it failed, or that its history was moved away
+            output=output.strip()[-500:] or None,  # why it failed, or that its history was set aside
         )
 
 
 def has_failed(exit_code: int, output: str) -> bool:
-    """Whether a report crashed or was killed; an error on purpose, as of a log that is not there yet, is no crash."""
+    """Whether a report crashed or was killed. A reported error, such as a missing log, is not a crash."""
     return exit_code not in (0, 1, 2, 3) or _TRACEBACK in output
 
 
 def as_report(result: DriftResult) -> DriftReport:
-    """A release's drift as the ledger keeps it."""
+    """The drift of a release in the form of the ledger."""
     return DriftReport(
         state=result.state.value,
         sentence=result.sentence,

@@ -1,8 +1,8 @@
-"""Environments of versions: each holds what one set of requirements asks for, on one Python.
+"""Python environments of versions: each has the packages of one set of requirements, for one Python.
 
-Versions with the same requirements share one. An environment is made in a folder of its own, because its scripts name
-that folder; a small file written at the end says that it is whole. Nothing else is ever used, so whoever makes one may
-be killed at any time.
+Versions with the same requirements share an environment. It is created directly in its final folder, because its
+scripts contain that path. A small note written at the end marks it as complete. Folders without a note are never used,
+so the process that creates one may be killed at any time.
 """
 
 import hashlib
@@ -35,14 +35,14 @@ from kanaria.stack.requirements import OWN_PYTHON, Wanted, wanted_by
 from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.supervision import ProcessFiles
 
-KEPT = 5  # those used last
-_JUST_USED_S = 60.0  # whoever has just found an environment is about to start in it
-_LONGEST_S = 1800.0  # an installer that takes longer hangs
+KEPT = 5  # unused environments that stay, the most recently used ones
+_JUST_USED_S = 60.0  # a version that has just found an environment is about to start in it
+_LONGEST_S = 1800.0  # an installer that takes longer is considered hung
 _LAST_LINES = 40
 _REMOVED = ".removed"
 _OUR_OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "UV_PYTHON", "UV_SYSTEM_PYTHON", "PIP_USER", "PIP_TARGET")
 
-# What pip is configured with -> the variable by which uv is.
+# An option in pip's configuration -> the same option as a variable of uv.
 _FOR_UV = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -55,7 +55,7 @@ _FOR_UV = {
     "proxy": "ALL_PROXY",
 }
 _YES = ("1", "true", "yes", "on")
-_COMMAS = ("UV_FIND_LINKS",)  # several with a comma between them; elsewhere a space
+_COMMAS = ("UV_FIND_LINKS",)  # separates values with commas; the others with spaces
 _OLDER_NAMES = {"UV_DEFAULT_INDEX": "UV_INDEX_URL", "UV_INDEX": "UV_EXTRA_INDEX_URL"}
 
 _NO_NETWORK = re.compile(
@@ -68,7 +68,7 @@ _BEGINS_TO_FAIL = re.compile(r"\s*(?:error|ERROR|×)")  # noqa: RUF001 - uv writ
 
 
 class InstallError(StackError):
-    """A version's environment could not be made."""
+    """A version's environment could not be created."""
 
 
 class Environments:
@@ -78,27 +78,27 @@ class Environments:
         self, folder: Path, *, kept: int = KEPT, listed: Sequence[str] = (), sandbox: Sandbox | None = None
     ) -> None:
         """Args:
-        kept: how many environments stay in which nothing runs.
-        listed: which variables what is installed may see besides those of installers, see `inherited`.
-        sandbox: of the version; what builds its packages is in one, too.
+        kept: how many environments stay although nothing runs in them.
+        listed: patterns of variables that the installer gets in addition to the usual ones, see `inherited`.
+        sandbox: of the version; the build of its packages runs in one too.
         """
         self._folder, self._kept, self._listed = folder.resolve(), kept, (*INSTALLER, *listed)
         self._sandbox = sandbox
 
     def find(self, wanted: Wanted) -> Path | None:
-        """The whole environment with what is `wanted`; None when there is none."""
+        """The complete environment for what is `wanted`; None if there is none."""
         key = _key(wanted)
         try:
-            os.utime(self._note(key))  # first, so that nobody removes what is about to be used
+            os.utime(self._note(key))  # first, so that it is not removed as unused meanwhile
             found = self._folder / str(json.loads(self._note(key).read_bytes())["folder"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if python_in(found).exists() else None
 
     def prepare(self, wanted: Wanted, *, say: Callable[[str], None]) -> Path:
-        """The environment with what is `wanted`, made where there is none.
+        """The environment for what is `wanted`, created if there is none.
 
-        Several processes that want one at a time wait for each other. Raises InstallError, StackError.
+        Processes that create one wait for each other. Raises InstallError, StackError.
         """
         if found := self.find(wanted):
             return found
@@ -109,7 +109,7 @@ class Environments:
                     return found
                 self._remove_leftovers()
                 made = self._make(wanted, say)
-                with suppress(OSError):  # the next one that is made tries again
+                with suppress(OSError):  # the next creation tries again
                     self._remove_unused()
                 return made
         except OSError as error:
@@ -120,7 +120,7 @@ class Environments:
         folder = self._folder / f"{key}-{secrets.token_hex(4)}"
         try:
             installer = _Installer(wanted, say, self._listed, self._sandbox and while_installing(self._sandbox, folder))
-            folder.mkdir()  # to be shown in the sandbox
+            folder.mkdir()  # the sandbox shows only existing folders
             installer.make(folder)
             write_whole(self._note(key), json.dumps({"folder": folder.name, "tag": wanted.tag}))
         except BaseException:
@@ -130,7 +130,7 @@ class Environments:
         return folder
 
     def _remove_leftovers(self) -> None:
-        """Remove what nothing says is whole: its maker was killed."""
+        """Remove environments without a note: the process that created them was killed."""
         whole = {self._folder_of(note) for note in self._notes()}
         for path in self._folder.iterdir():
             if path.is_dir() and path.name not in whole:
@@ -139,12 +139,12 @@ class Environments:
                 path.unlink()
 
     def _remove_unused(self) -> None:
-        """Remove all but those that are used, and the few used last."""
+        """Remove all environments except those in use and the few used last."""
         in_use = self._in_use()
         unused = [note for note in self._notes() if note.stem not in in_use]
         for note in sorted(unused, key=_used_s, reverse=True)[self._kept :]:
             aside = note.with_suffix(_REMOVED)
-            note.rename(aside)  # from here on nobody finds it
+            note.rename(aside)  # from here on `find` does not see it
             if time.time() - _used_s(aside) < _JUST_USED_S:
                 aside.rename(note)
                 continue
@@ -152,7 +152,7 @@ class Environments:
             aside.unlink()
 
     def _in_use(self) -> set[str]:
-        """The keys of environments in which something runs, or is to run."""
+        """The keys of environments in which a process runs or should run."""
         keys = set()
         for process in psutil.process_iter():
             with suppress(psutil.Error, IndexError):
@@ -184,14 +184,14 @@ def python_in(environment: Path) -> Path:
 
 
 def variables_in(environment: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """`variables` as a program in `environment` should have them: nothing of ours is in its reach."""
+    """`variables` for a program in `environment`, without the paths of Kanaria's own Python."""
     own = {name: value for name, value in variables.items() if name not in _OUR_OWN}
     path = os.pathsep.join((str(environment / "bin"), own.get("PATH", os.defpath)))
     return own | {"VIRTUAL_ENV": str(environment), "PATH": path} | guarded_ports.carried(variables)
 
 
 def _key(wanted: Wanted) -> str:
-    """What makes one environment another than the next: requirements, files that they name, and the Python."""
+    """Identifies an environment by its requirements, the files that they name, and the Python."""
     python = f"{platform.python_version()} {sys.base_prefix}" if wanted.is_for_this_python else wanted.python
     digest = hashlib.sha256()
     words = (python, sys.platform, platform.machine(), *_additions(wanted), *wanted.options)
@@ -208,12 +208,12 @@ def _contents(wanted: Wanted) -> Iterator[bytes]:
 
 
 def _additions(wanted: Wanted) -> list[str]:
-    """What serves every Bento, where it does not ask for that itself."""
+    """BentoML, which serves every Bento, if the Bento does not require it itself."""
     return [] if wanted.names("bentoml") else [f"bentoml=={metadata.version('bentoml')}"]
 
 
 class _Installer:
-    """uv, or venv and pip where there is none."""
+    """Creates environments with uv, or with venv and pip if there is no uv."""
 
     def __init__(
         self, wanted: Wanted, say: Callable[[str], None], listed: Sequence[str], sandbox: Sandbox | None
@@ -224,13 +224,13 @@ class _Installer:
         self._has_pip = _has_pip()
         if self._uv is None and not self._has_pip:
             raise InstallError(
-                f"the environment of {wanted.tag} could not be made",
+                f"the environment of {wanted.tag} could not be created",
                 saw="neither uv nor pip is installed here",
                 do="install one of them: https://docs.astral.sh/uv/, or `python -m ensurepip`",
             )
 
     def make(self, folder: Path) -> None:
-        """Make the environment. Raises InstallError with the installer's own words."""
+        """Create the environment. Raises InstallError with the installer's output."""
         wanted, python = self._wanted, self._python()
         wheels = map(str, wanted.wheels)
         file = ["-r", str(wanted.file)] if wanted.file.exists() else []
@@ -240,7 +240,7 @@ class _Installer:
             variables = _uv_variables(os.environ, configured)
             if configured.get("no-index") in _YES and "--no-index" not in packages:  # uv has no variable for this
                 packages = ("--no-index", *packages)
-            if self._enter is not None:  # links into uv's cache, which versions can write, would be files of all
+            if self._enter is not None:  # no links to uv's cache: all versions would share files that one can write
                 variables |= {"UV_LINK_MODE": "copy"}
             quiet = ("--color", "never", "--no-progress")
             self._run([self._uv, "venv", "--quiet", *quiet, "--no-project", "--python", python, str(folder)], variables)
@@ -261,16 +261,16 @@ class _Installer:
             self._run([*own_pip, "install", "--no-input", "--no-user", "--progress-bar", "off", *packages], os.environ)
 
     def _python(self) -> str:
-        """The interpreter to make it from, or for uv its version."""
+        """The interpreter for the environment, or for uv its version."""
         version = self._wanted.python
         if self._wanted.is_for_this_python:
             return sys.executable
-        self._say(f"{self._wanted.tag} was built for Python {version} and gets it; Kanaria runs on {OWN_PYTHON}")
+        self._say(f"{self._wanted.tag} was built for Python {version} and gets that; Kanaria runs on {OWN_PYTHON}")
         if self._uv:
             return version
         if found := shutil.which(f"python{version}"):
             return found
-        raise self._no_python("it is not on the PATH, and uv, which could bring it, is not installed")
+        raise self._no_python("it is not on the PATH, and uv, which could install it, is missing")
 
     def _no_python(self, saw: str) -> InstallError:
         version = self._wanted.python
@@ -282,12 +282,12 @@ class _Installer:
 
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         lines: list[str] = []
-        passed = inherited(variables, self._listed)  # to build a package is to run its code
+        passed = inherited(variables, self._listed)  # the build of a package runs its code
         process = self._begun(command, passed)
         too_late = threading.Timer(_LONGEST_S, process.kill)
         try:
             too_late.start()
-        except RuntimeError as error:  # the system gives no thread: nobody would end an installer that hangs
+        except RuntimeError as error:  # out of threads: nothing could stop an installer that hangs
             process.kill()
             process.communicate()
             raise _install_error(self._wanted, str(error)) from error
@@ -295,15 +295,15 @@ class _Installer:
             with process:
                 for line in process.stdout or ():
                     lines = [*lines, line.rstrip()][-_LAST_LINES:]
-                    if line.strip() and not line.startswith(" + "):  # each package by its name
+                    if line.strip() and not line.startswith(" + "):  # skips the list of packages
                         self._say(line.strip())
         finally:
             too_late.cancel()
             process.kill()
-            too_late.join()  # a process with threads cannot go into a sandbox
+            too_late.join()  # a process with several threads cannot enter a sandbox
         if process.returncode == 0:
             return
-        words = _own_words(lines) or f"exit code {process.returncode}, no word from it"
+        words = _own_words(lines) or f"exit code {process.returncode}, no output"
         if "venv" in command and not self._wanted.is_for_this_python:
             raise self._no_python(words)
         raise _install_error(self._wanted, words)
@@ -319,37 +319,37 @@ class _Installer:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
-                preexec_fn=self._enter,  # noqa: PLW1509 - nothing else runs beside it
+                preexec_fn=self._enter,  # noqa: PLW1509 - this process has one thread
             )
         except subprocess.SubprocessError as error:
-            raise _install_error(self._wanted, "it could not be confined") from error
+            raise _install_error(self._wanted, "the installer could not be confined") from error
 
 
 def _install_error(wanted: Wanted, words: str) -> InstallError:
-    """What went wrong, and what to do about it."""
+    """The error for an installer's output `words`, with its cause and what to do."""
     what, again = f"the packages of {wanted.tag} could not be installed", "then try again (`kanaria retry`)"
     if _DISK_FULL.search(words):
         return InstallError(f"{what}: the disk is full", saw=words, do=f"make room, {again}")
     if _NO_NETWORK.search(words):
         return InstallError(
-            f"{what}: the package index was not reached",
+            f"{what}: the package index could not be reached",
             saw=words,
-            do=f"check the network and the index (PIP_INDEX_URL, pip.conf, UV_DEFAULT_INDEX), {again}; to run it with "
-            "the packages that are here: KANARIA_RUNTIME=shared",
+            do=f"check the network and the index (PIP_INDEX_URL, pip.conf, UV_DEFAULT_INDEX), {again}; to use the "
+            "installed packages instead: KANARIA_RUNTIME=shared",
         )
-    return InstallError(what, saw=words, do=f"correct what the Bento asks for ({wanted.file}) and build it again")
+    return InstallError(what, saw=words, do=f"correct the Bento's requirements ({wanted.file}) and build it again")
 
 
 def _own_words(lines: Sequence[str]) -> str:
-    """The end of an installer's output from its first complaint on, as one line without its drawings."""
+    """An installer's output from its first error on, as one line without box-drawing characters."""
     first = next((number for number, line in enumerate(lines) if _BEGINS_TO_FAIL.match(line)), max(0, len(lines) - 5))
     warned = next((number for number, line in enumerate(lines) if _NO_NETWORK.search(line)), first)
-    first = min(first, warned)  # pip names what it could not reach before, as a warning
+    first = min(first, warned)  # pip names an unreachable address earlier, in a warning
     return " ".join(re.sub(r"[×╰─▶│├]", " ", " ".join(lines[first:])).split())  # noqa: RUF001 - likewise
 
 
 def _uv() -> str | None:
-    """The program uv: that of this installation, or the first on the PATH."""
+    """The path of uv: in this installation, or on the PATH."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 
@@ -363,7 +363,7 @@ def _has_pip() -> bool:
 
 
 def _pip_configuration() -> dict[str, str]:
-    """What pip is configured with: its files, then its variables. Later ones count more."""
+    """pip's configuration: from its files, then from its variables, which override them."""
     command = [sys.executable, "-P", "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     pattern = re.compile(r"^(global|install|:env:)\.([\w-]+)='(.*)'$", re.MULTILINE)
@@ -373,14 +373,14 @@ def _pip_configuration() -> dict[str, str]:
 
 
 def _uv_variables(variables: Mapping[str, str], pip: Mapping[str, str]) -> dict[str, str]:
-    """`variables`, with pip's configuration where they tell uv nothing else."""
+    """`variables`, with pip's configuration for options that are not set for uv."""
     given = dict(variables)
     for name, value in pip.items():
         variable = _FOR_UV.get(name)
         if not value or variable is None or {variable, _OLDER_NAMES.get(variable)} & set(variables):
             continue
         given[variable] = ",".join(value.split()) if variable in _COMMAS else value
-        if name == "extra-index-url":  # pip takes the best version of all indexes
+        if name == "extra-index-url":  # like pip: the best version of all indexes
             given.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
     return given
 

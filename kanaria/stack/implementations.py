@@ -1,4 +1,4 @@
-"""Which class loads a model: that of a Bento that was built with it, or that of the bentofile here."""
+"""Finds the class that loads a model: from a Bento that was built with it, or from the bentofile here."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ _BENTOFILE = Path("bentofile.yaml")
 
 
 class _Arguments(BaseModel):
-    """What a bentofile says of its model."""
+    """The arguments of a bentofile."""
 
     model: str
     implementation: str
@@ -29,17 +29,17 @@ def implementation_for(model: str) -> tuple[str, Path]:
 
 
 def implementation_here(name: str | None) -> str:
-    """The class that the bentofile here is about, if it is about models of that name. Raises SetupError."""
+    """The class in the bentofile here, if it is for models of that name. Raises SetupError."""
     try:
         arguments = _Arguments.model_validate(yaml.safe_load(_BENTOFILE.read_text())["args"])
         if name not in (None, own := arguments.model.partition(":")[0]):
-            saw = f"{_BENTOFILE.absolute()} is about {own}"
+            saw = f"{_BENTOFILE.absolute()} is for {own}"
         else:
             return arguments.implementation
     except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
-        saw = f"{type(error).__name__} in reading `args` of {_BENTOFILE.absolute()}"
+        saw = f"{type(error).__name__} while reading `args` of {_BENTOFILE.absolute()}"
     raise SetupError(
-        "it is not known which class loads this model",
+        "the class that loads this model is unknown",
         saw=saw,
         do="build its Bento first, or name the class: --implementation package.module:Class",
     )

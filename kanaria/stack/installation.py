@@ -1,4 +1,4 @@
-"""How this installation was asked to run: what a process needs to be started in the same way at another time."""
+"""The settings in the environment that a process needs to be started in the same way later."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ _KEPT = ("KANARIA_KEPT_",)  # the marks of one process, see `processes`
 
 
 def given_environment(settings: Settings) -> dict[str, str]:
-    """The settings that were given in the environment, secrets too, with the state folder as an absolute path."""
+    """The settings in the environment, with secrets, and with the state folder as an absolute path."""
     given = {
         name: value
         for name, value in os.environ.items()
@@ -25,7 +25,7 @@ def given_environment(settings: Settings) -> dict[str, str]:
 
 
 def secret_names() -> frozenset[str]:
-    """The variables that nobody else may read."""
+    """The variables that only the owner may read."""
     return frozenset(
         _variable(name) for name, field in Settings.model_fields.items() if _is(field.annotation, SecretStr)
     )

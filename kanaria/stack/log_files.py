@@ -1,4 +1,4 @@
-"""The logs of the processes: files that a process writes itself, and that do not grow for ever."""
+"""The logs of the processes: files that each process writes itself, with limited size."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ class LogFiles:
         self._due_s = 0.0
 
     def open(self, name: str) -> BinaryIO:
-        """The log of `name`, to be appended to; where no file can be made, what is written to it is lost."""
+        """The log of `name`, opened for appending; /dev/null if the file cannot be created."""
         try:
             self._folder.mkdir(exist_ok=True)
             return (self._folder / f"{name}.log").open("ab")
@@ -29,13 +29,13 @@ class LogFiles:
             return Path(os.devnull).open("ab")
 
     def rotate(self, droppable: Callable[[], Iterable[str]] = tuple) -> None:
-        """Copy each log that is too large, and begin it anew. Its process goes on writing to the same file.
+        """Copy each log that is too large, then empty it. Its process goes on writing to the same file.
 
-        Lines that are written in between are lost. So is the log itself where there is no room for a copy. A folder
-        that cannot be read, as on a disk that is gone, is left for the next time.
+        Lines that are written between copy and emptying are lost. On a full disk the log itself is lost. A folder that
+        cannot be read, such as on an unmounted disk, is skipped until the next call.
 
         Args:
-            droppable: gives the paths of files of which no copy is made; asked only when it is time to look.
+            droppable: returns the paths of files that are emptied without a copy; called only when a look is due.
         """
         if time.monotonic() < self._due_s:
             return

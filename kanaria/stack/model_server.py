@@ -1,8 +1,8 @@
 """The server of a model of the contract: imports everything once, then forks the workers, which share that memory.
 
-`bentoml serve` starts a Python for each worker, beside one of its own that only watches. What a worker does is the
-same here. Nothing of ours is imported but forking, the guard of the port and uvicorn's loop: a Bento brings its own
-`contract/` and `service/`. Linux only.
+`bentoml serve` starts a Python for each worker and one that only supervises them. The workers do the same here. Of
+our code it imports only the forking, the guard of the port and uvicorn's loop: a Bento has its own `contract/` and
+`service/`. Linux only.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
     given = parser.parse_args()
     as_given = dict(os.environ)
     guard = taken_guard()  # before anything of the model's is imported
-    gc.disable()  # nothing that is imported is garbage, and to look for it takes a tenth of a second each time
+    gc.disable()  # imports leave no garbage, and each collection takes a tenth of a second
     start_no_threads()
     service = _loaded(given.tag)
     count = _prepared(service, f"http://{given.host}:{given.port}")
@@ -56,18 +56,18 @@ def main() -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((given.host, given.port))
         listening.listen(_BACKLOG)
-        gc.freeze()  # else the first collection in a worker would write to, and so copy, all that it shares
+        gc.freeze()  # otherwise the first collection in a worker would write to, and so copy, all shared memory
         say(f"{given.tag} listens on {given.host}:{given.port}, workers: {count}")
 
         def work(number: int) -> None:
             _serve(service, guard, listening, number)
 
-        # Workers close it when they are asked to end; while anybody has it, the system accepts what nobody will answer.
+        # The system accepts connections while any process has the socket open: ending workers close it, so this must.
         Workers(work, count, before_end=listening.close).run()
 
 
 def _loaded(tag: str) -> Any:
-    from _bentoml_impl.loader import load  # noqa: PLC0415 - takes half a second, and `MODULE` is asked for elsewhere
+    from _bentoml_impl.loader import load  # noqa: PLC0415 - takes half a second, and others import `MODULE`
     from bentoml._internal.log import configure_server_logging  # noqa: PLC0415 - as above
 
     configure_server_logging()
@@ -75,12 +75,12 @@ def _loaded(tag: str) -> Any:
 
 
 def _prepared(service: Any, url: str) -> int:
-    """Do what `bentoml serve` does before it starts workers. Returns how many there are to be."""
+    """Do what `bentoml serve` does before it starts workers. Returns the number of workers."""
     from _bentoml_impl.server.allocator import ResourceAllocator  # noqa: PLC0415 - as above
     from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 - as above
     from bentoml.serving import ensure_prometheus_dir  # noqa: PLC0415 - as above
 
-    service.inject_config()  # its own, where the environment overrides nothing
+    service.inject_config()  # its own, if the environment does not override it
     count, variables = ResourceAllocator().get_worker_env(service)
     server_on_deployment(service)
     for wanted in service.envs:
@@ -93,24 +93,24 @@ def _prepared(service: Any, url: str) -> int:
 
 
 def start_no_threads() -> None:
-    """Call it before numpy is imported: threads of OpenBLAS would not be there in a fork."""
+    """Call this before numpy is imported: threads of OpenBLAS would be missing in a fork."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def import_all(more: Sequence[str]) -> None:
     """Import what workers need, and `more`."""
     for module in (*_FOR_WORKERS, *more):
-        with suppress(Exception):  # a worker says what is wrong with a Bento's own modules
+        with suppress(Exception):  # a worker will report errors of a Bento's own modules
             importlib.import_module(module)
 
 
 def other_threads() -> int:
-    """How many threads this process has besides this one."""
+    """The number of other threads of this process."""
     return len([*Path("/proc/self/task").iterdir()]) - 1
 
 
 def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number: int) -> None:
-    """Be a worker until SIGTERM."""
+    """Run as a worker until SIGTERM."""
     import uvicorn  # noqa: PLC0415 - as above
     from bentoml._internal.context import server_context  # noqa: PLC0415 - as above
 
@@ -133,7 +133,7 @@ def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number
     server = SleepingServer(config)
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, server.handle_exit)
-    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # it would kill itself at the end
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # uvicorn would raise the signal again at the end
     server.run(sockets=[listening])
 
 

@@ -1,4 +1,4 @@
-"""A file of the state folder in which each entry has a name of its own, for this user alone."""
+"""A file of the state folder whose entries have unique names. Only this user can read it."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.stack.locks import locked
 
-_WAIT_S = 30.0  # a command has the lock until the change is in force
+_WAIT_S = 30.0  # another command holds the lock until its change is in force
 
 
 class Named(Protocol):
-    """What has a name."""
+    """An entry with a name."""
 
     @property
     def name(self) -> str: ...
@@ -32,10 +32,10 @@ class NamedFile(Generic[Entry]):
     """The entries of one file.
 
     Args:
-        path: of the file; a lock lies beside it while it is changed.
-        kind: what an entry is, for pydantic.
-        word: what an entry is to people; `kanaria WORD add` makes one.
-        lost: what holds, where the file cannot be read, until one is made again.
+        path: the file; a lock file is next to it.
+        kind: the type of an entry, for pydantic.
+        word: the name of an entry in messages; `kanaria WORD add` creates one.
+        lost: end of the message if the file cannot be read: what holds until an entry is created again.
     """
 
     def __init__(self, path: Path, kind: type[Entry], *, word: str, lost: str = "") -> None:
@@ -44,7 +44,7 @@ class NamedFile(Generic[Entry]):
         self._entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[kind, ...])  # type: ignore[valid-type]
 
     def all(self) -> tuple[Entry, ...]:
-        """Every entry, oldest first. Raises SetupError for a file that cannot be read: nothing is guessed."""
+        """Every entry, oldest first. Raises SetupError if the file cannot be read."""
         try:
             return self._entries.validate_json(self._path.read_bytes())
         except FileNotFoundError:
@@ -54,12 +54,12 @@ class NamedFile(Generic[Entry]):
             raise SetupError(
                 f"the {self._word}s cannot be read",
                 saw=f"{self._path}: {why}",
-                do=f"remove that file, and make the {self._word}s again with `kanaria {self._word} add`{self._lost}",
+                do=f"remove that file and create the {self._word}s again with `kanaria {self._word} add`{self._lost}",
             ) from error
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Keep everybody else from changing the entries while the block runs. Such blocks may be nested.
+        """Keep other processes from changing the entries while the block runs. Blocks may be nested.
 
         Raises: StackError after a wait for another process.
         """
@@ -74,19 +74,19 @@ class NamedFile(Generic[Entry]):
                 self._is_held = False
 
     def add(self, entry: Entry) -> None:
-        """Keep one more. Names that a reader takes for one are the same. Raises SetupError, StackError, OSError."""
+        """Add an entry. Names that look the same count as equal. Raises SetupError, StackError, OSError."""
         with self.changing():
             known = self.all()
             if same := next((one.name for one in known if read_as(one.name) == read_as(entry.name)), None):
                 raise SetupError(
                     f"{same} has a {self._word} already",
                     saw=str(self._path),
-                    do=f"`kanaria {self._word} remove {same}` first",
+                    do=f"run `kanaria {self._word} remove {same}` first",
                 )
             self._write((*known, entry))
 
     def remove(self, name: str) -> None:
-        """Forget one. Raises SetupError, StackError, OSError."""
+        """Remove an entry. Raises SetupError, StackError, OSError."""
         with self.changing():
             known = self.all()
             names = [one.name for one in known]
@@ -94,7 +94,7 @@ class NamedFile(Generic[Entry]):
                 raise SetupError(
                     f"{name} has no {self._word}",
                     saw=f"{self._word}s: {', '.join(names) or 'none'}",
-                    do="correct it",
+                    do="correct the name",
                 )
             self._write(tuple(one for one in known if one.name != name))
 

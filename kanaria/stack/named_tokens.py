@@ -1,4 +1,4 @@
-"""The tokens of people, in a file of the state folder: their hashes, names and roles."""
+"""Personal tokens: a file of the state folder with their hashes, names and roles."""
 
 import secrets
 import time
@@ -16,23 +16,23 @@ _LONGEST_NAME = 100
 
 
 class NamedTokens:
-    """Those of one state folder."""
+    """The tokens of one state folder."""
 
     def __init__(self, path: Path) -> None:
         self._file = NamedFile(path, NamedToken, word="token")
 
     def all(self) -> tuple[NamedToken, ...]:
-        """Every token. Raises SetupError for a file that cannot be read: nobody is let in on a guess."""
+        """Every token. Raises SetupError if the file cannot be read: no token is then accepted."""
         return self._file.all()
 
     def add(self, name: str, role: Role) -> str:
-        """Make a token, which is told this once. Raises SetupError, OSError."""
+        """Create a token and return it. Only its hash is stored. Raises SetupError, OSError."""
         is_short = len(name) <= _LONGEST_NAME and read_as(name) != ""
         if not is_short or name.startswith("-") or name != one_line(name).strip() or is_own_name(name):
             raise SetupError(
-                "nobody can be called that",
+                "this name is not allowed for a person",
                 saw=repr(name),
-                do=f"give a name of one line and at most {_LONGEST_NAME} letters, without `-` in front, which is "
+                do=f"use one line of at most {_LONGEST_NAME} characters that does not begin with `-` and is "
                 f"none of {', '.join(sorted(OWN_NAMES))}",
             )
         token = secrets.token_urlsafe(32)
@@ -40,16 +40,16 @@ class NamedTokens:
         return token
 
     def remove(self, name: str) -> None:
-        """Withdraw a token: commands with it are refused from now on. Raises SetupError, OSError."""
+        """Withdraw a token: it is refused from now on. Raises SetupError, OSError."""
         self._file.remove(name)
 
 
 class People:
-    """Who has a token now, for a controller. Where that cannot be read nobody has one, which is logged once."""
+    """The current tokens, for a controller. If they cannot be read, there are none, which is logged once."""
 
     def __init__(self, tokens: NamedTokens) -> None:
         self._tokens = tokens
-        self._trouble = ""  # what was logged last; empty: they can be read
+        self._trouble = ""  # the last logged problem; empty: none
 
     def __call__(self) -> tuple[NamedToken, ...]:
         try:

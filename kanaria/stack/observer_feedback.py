@@ -1,4 +1,4 @@
-"""POST /feedback for a service that does not take it itself: the truth about answers that an observer keeps."""
+"""POST /feedback for services without it: the truth about answers that the observer records."""
 
 import reprlib
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class _Body(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Truth:
-    """The same, as it is kept."""
+    """The truth about one answer, as recorded."""
 
     request_id: str
     labels: list[Label]
 
 
 def feedback_app(records: KeptRecords) -> Starlette:
-    """The application that the gateway passes such requests to."""
+    """The application to which the gateway passes feedback."""
 
     async def feedback(request: Request) -> Response:
-        request_id = request.headers.get(REQUEST_ID_HEADER, "")  # the gateway gives each request one
+        request_id = request.headers.get(REQUEST_ID_HEADER, "")  # the gateway sets it for each request
         try:
             return Response(await _joined(request, records), media_type="application/json")
         except Problem as problem:
@@ -65,13 +65,13 @@ async def _joined(request: Request, records: KeptRecords) -> bytes:
         detail = first_complaint(error, whole="the body")
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{detail}; send {_EXAMPLE}") from None
     if not records.expected or (table := records.table) is None:
-        detail = "no answer was kept since the observer began; try again later"
+        detail = "the observer has recorded no answer since it started; try again later"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers=RETRY_LATER)
     label = records.truth(given.labels[0])
     if label is None:
         detail = f"labels: expected {records.expected}, saw {reprlib.repr(given.labels[0])}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer="#/labels/0")
-    caller = request.headers.get(CALLER_HEADER, OWN_CALLER)  # whose answers the sender may label
+    caller = request.headers.get(CALLER_HEADER, OWN_CALLER)  # the caller whose answers the sender may label
     sender = request.headers.get(LABELLER_HEADER, caller)
     try:
         return await joined(table, _Truth(given.request_id, [label]), caller=caller, sender=sender)
@@ -79,5 +79,5 @@ async def _joined(request: Request, records: KeptRecords) -> bytes:
         if problem.status != HTTPStatus.NOT_FOUND:
             raise
         records.count_unknown()
-        detail = f"{problem.detail}; the answer may also be one that was not looked at: see `observe` in the plan"
+        detail = f"{problem.detail}; or the answer was not observed: see `observe` in the plan"
         raise Problem(HTTPStatus.NOT_FOUND, detail, pointer=problem.pointer) from None

@@ -1,4 +1,4 @@
-"""The observer's process: answers come on a Unix socket, labels on another, and its counts are on a port."""
+"""The observer's process: it gets answers on a Unix socket and labels on another, and serves its counts on a port."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ from observer.pages import pages_of
 from observer.recording import Recorder
 from observer.server import Observer, make_server
 
-_END_S = 0.5  # of streams that are open
+_END_S = 0.5  # for open streams at the end
 _LOOK_EVERY_S = 0.2
 
 log = structlog.get_logger()
@@ -34,17 +34,24 @@ log = structlog.get_logger()
 
 def main() -> None:
     """Run until SIGTERM."""
-    parser = argparse.ArgumentParser(description="Look at what versions answer. `kanaria up` does this.")
-    parser.add_argument("--socket", type=Path, required=True, help="where the gateway shows answers")
-    parser.add_argument("--feedback", type=Path, required=True, help="the socket where it passes labels on")
-    parser.add_argument("--port", type=int, required=True, help="of what was counted, on 127.0.0.1")
-    parser.add_argument("--answers", type=Path, required=True, help="says what answers mean; it may change at any time")
+    parser = argparse.ArgumentParser(description="Observe the answers of versions. `kanaria up` does this.")
+    parser.add_argument(
+        "--socket", type=Path, required=True, help="socket to which the gateway sends copies of answers"
+    )
+    parser.add_argument("--feedback", type=Path, required=True, help="socket to which the gateway passes labels")
+    parser.add_argument("--port", type=int, required=True, help="port of the metrics, on 127.0.0.1")
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        required=True,
+        help="file that describes how answers are read; it may change at any time",
+    )
     parser.add_argument("--recorded", type=Path, required=True, help="folder of recorded requests")
     arguments = parser.parse_args()
     log_as_json()
     for socket in (arguments.socket, arguments.feedback):
         with suppress(FileNotFoundError):
-            socket.unlink()  # of an observer that was killed
+            socket.unlink()  # left by an observer that was killed
     asyncio.run(_run(arguments.socket, arguments.feedback, arguments.port, arguments.answers, arguments.recorded))
 
 
@@ -55,7 +62,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
     recorder = Recorder(RecordedFolder(recorded), findings.recorded)
     server = make_server(Observer(findings, recorder), f"unix:{socket}")
     quiet = partial(uvicorn.Config, http=bounded_http(), log_level="warning", access_log=False)
-    # Every user of the machine may read them: whoever has done so keeps no file of this process.
+    # Every user of the machine may read them, so connections close: readers must not occupy file descriptors.
     closing = quiet(pages_of(findings), host="127.0.0.1", port=port, headers=[("connection", "close")])
     pages = SleepingServer(closing)
     labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
@@ -72,7 +79,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
 
 
 class _Second(SleepingServer):
-    """A server beside the one that listens to signals."""
+    """A second server, which does not handle signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

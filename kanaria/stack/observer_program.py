@@ -1,4 +1,4 @@
-"""The observer of this stack: it runs beside the gateway where a version does not count its answers itself."""
+"""The program of the observer. It runs next to the gateway if a version does not count its own answers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ OBSERVER_OPTION = "--observer"  # an argument of a controller that has one
 
 @dataclass(frozen=True, slots=True)
 class ObserverProgram:
-    """Where it listens."""
+    """The observer's process and addresses."""
 
     gateway: GatewaySettings
     port: int
     recorded: Path  # folder of recorded requests
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # where it keeps answers, and its key
-    sandbox: Sandbox | None = None  # what it does not reach
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # paths and key of its records
+    sandbox: Sandbox | None = None  # what it cannot reach
 
     @classmethod
     def beside(
@@ -33,7 +33,7 @@ class ObserverProgram:
         environment: Mapping[str, str],
         sandbox: Sandbox | None = None,
     ) -> "ObserverProgram":
-        """One at a free port."""
+        """An observer on a free port."""
         return cls(gateway, free_port(), recorded, environment, sandbox)
 
     @property
@@ -55,7 +55,7 @@ class ObserverProgram:
 
     @staticmethod
     def address_of(program: Program) -> str:
-        """Where one that runs says what it counted."""
+        """The address of a running observer's metrics."""
         return f"127.0.0.1:{program.command[program.command.index(_PORT) + 1]}"
 
     def controller_arguments(self) -> Iterator[str]:

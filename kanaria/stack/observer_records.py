@@ -1,4 +1,4 @@
-"""Where an observer keeps answers: in the table of answers and the prediction log, as a model's server does."""
+"""Records answers for the observer: in the table of answers and the prediction log, like a model's server."""
 
 import time
 from collections import OrderedDict
@@ -19,7 +19,7 @@ from observer.records import Asked
 from service.logs.answers import AnswerLog
 from service.logs.segments import SegmentLog
 
-_MOST_VERSIONS = 4  # whose files are open: stable, a canary, and those before them
+_MOST_VERSIONS = 4  # with open files: stable, the canary, and earlier ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class RecordSettings:
     """Where records are kept."""
 
     answers: Path  # the folder of the answers table
-    predictions: Path  # that of the prediction log
-    predictions_bytes: int  # about what all versions keep together; 0: no prediction log
-    key: bytes  # of the checksums in the table
+    predictions: Path  # the folder of the prediction log
+    predictions_bytes: int  # approximate limit of all versions together; 0: no prediction log
+    key: bytes  # for the checksums in the table
 
 
 class _RowLog(SegmentLog):
-    """The prediction log of one version, of rows that were read already."""
+    """The prediction log of one version, for rows that are parsed already."""
 
     def record(self, row: Row, answer: bytes) -> None:
         """Log a row and its JSON answer. Never blocks."""
@@ -53,7 +53,7 @@ class _Open:
 
 
 class KeptRecords:
-    """The `Records` of an observer. Use it on one thread."""
+    """The `Records` of an observer. Not thread-safe."""
 
     def __init__(self, settings: RecordSettings, registry: CollectorRegistry) -> None:
         self._settings, self._metrics = settings, RecordMetrics(registry)
@@ -64,11 +64,11 @@ class KeptRecords:
     def expect(self, answers: OwnAnswers) -> None:
         """See `Records`."""
         if (answers.features, answers.words) != (self._expected.features, self._expected.words):
-            self.close()  # rows have other columns from now on
+            self.close()  # rows have new columns from now on
         self._expected = answers
 
     def truth(self, value: object) -> Label | None:
-        """What a caller says is true, as answers say it; None: no answer could say so."""
+        """A caller's label in the form of the answers; None if no answer can have it."""
         has_labels, has_numbers = self._has_labels, self._has_numbers
         if has_numbers and not isinstance(value, str | bool):
             return number_of(value)
@@ -76,7 +76,7 @@ class KeptRecords:
 
     @property
     def expected(self) -> str:
-        """What a truth may be, in words; empty while no answer is read."""
+        """The accepted labels, in words; empty while no answers are read."""
         kinds = [("a label", self._has_labels), ("a finite number", self._has_numbers)]
         return " or ".join(words for words, is_expected in kinds if is_expected)
 
@@ -100,11 +100,11 @@ class KeptRecords:
 
     @property
     def table(self) -> AnswerLog | None:
-        """What feedback about any version may be given to; None until an answer was kept."""
+        """A table that accepts feedback about any version; None until an answer was recorded."""
         return next(reversed(self._open.values())).answers if self._open else None
 
     def close(self) -> None:
-        """Write what waits, and close all files."""
+        """Write buffered rows, and close all files."""
         while self._open:
             self._open.popitem()[1].opened.close()
 

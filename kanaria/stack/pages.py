@@ -1,4 +1,4 @@
-"""Pages beside those of releases, which the boards link to: what to do about an alert, and the newest drift reports."""
+"""The web pages of runbooks and of the newest drift reports, which the boards link to."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from rollout.ui.html import Link, templates
 from rollout.ui.runbooks import NOT_HERE, runbooks
 
 DRIFT_TITLES: Mapping[Kind, str] = MappingProxyType({"data": "Drift of the traffic", "release": "Drift of the canary"})
-# Evidently's page is one file with its own scripts. It runs as a page of nobody: it sees neither token nor status.
+# Evidently's page is one file with its own scripts. Its sandbox has no origin: it cannot see the token or the status.
 _OF_EVIDENTLY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; frame-ancestors 'self'"
@@ -25,8 +25,8 @@ def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[R
     """The routes.
 
     Args:
-        drift: the folder of drift reports: `<kind>.json`, and `<kind>.html` as Evidently drew it.
-        links: for the navigation.
+        drift: the folder of drift reports: `<kind>.json`, and `<kind>.html` by Evidently.
+        links: returns the links of the navigation.
     """
 
     def get_runbooks(_: Request) -> Response:
@@ -52,7 +52,7 @@ def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[R
         path = next((path for path in drift.glob("*.html") if path.name == name), None)
         if path is None:
             return PlainTextResponse(_NONE_YET, 404)
-        alone = {"cross-origin-opener-policy": "unsafe-none"}  # a sandbox cannot have another
+        alone = {"cross-origin-opener-policy": "unsafe-none"}  # required by the sandbox
         return FileResponse(path, headers={"content-security-policy": _OF_EVIDENTLY, **alone})
 
     return [
@@ -63,5 +63,5 @@ def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[R
 
 
 def _drawn(drift: Path, kind: Kind) -> list[Path]:
-    """The pages of a report that are there."""
+    """The existing pages of a report."""
     return [path for stem in (kind, f"{kind}-quality") if (path := drift / f"{stem}.html").is_file()]

@@ -1,4 +1,4 @@
-"""Ports of this machine."""
+"""Finds free ports on this machine."""
 
 import os
 import secrets
@@ -10,11 +10,11 @@ from pathlib import Path
 
 # Below the range that Linux and macOS use for outgoing connections, which could take a port before it is used.
 _PORTS = range(15_000, 32_000)
-_KEPT_S = 120.0  # for so long a port is given to nobody else: its server may still be starting
+_KEPT_S = 120.0  # a port is not given out again for this long: its server may still be starting
 
 
 def free_port(ports: range = _PORTS) -> int:
-    """One of `ports` on loopback that nothing listens on now, and that nobody was given in the last two minutes."""
+    """One of `ports` on loopback that is free and was not given out in the last two minutes."""
     given = Path(tempfile.gettempdir(), f"kanaria-ports-{os.getuid()}")
     with suppress(OSError):
         given.mkdir(mode=0o700, exist_ok=True)
@@ -29,7 +29,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def obstacle(host: str, port: int) -> OSError | None:
-    """Why no server could listen on `port` of the address `host` now; None: it could."""
+    """Why no server could listen on `port` of the address `host` now; None if one could."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,7 +40,7 @@ def obstacle(host: str, port: int) -> OSError | None:
 
 
 def _is_first(mark: Path) -> bool:
-    """Take a port's mark, unless another process took it a moment ago."""
+    """Mark a port as given out. False if another process marked it recently."""
     try:
         mark.touch(exist_ok=False)
     except FileExistsError:
@@ -48,6 +48,6 @@ def _is_first(mark: Path) -> bool:
             if abs(time.time() - mark.stat().st_mtime) < _KEPT_S:
                 return False
             mark.touch()
-    except OSError:  # a full disk, somebody else's folder: then only chance keeps two processes apart
+    except OSError:  # a full disk or a foreign folder: the random choice alone keeps processes apart
         pass
     return True

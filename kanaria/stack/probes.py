@@ -1,4 +1,4 @@
-"""Asks servers in the background whether they are ready, so that one that hangs keeps nobody waiting."""
+"""Runs readiness probes in the background, so that a server that hangs does not delay the controller."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from kanaria.stack.shortage import is_shortage
 from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
-_FRESH_S = 0.4  # the controller asks several times in one beat
-_LATE_S = _TIMEOUT_S + _FRESH_S  # a question ends before
+_FRESH_S = 0.4  # the controller asks several times per tick
+_LATE_S = _TIMEOUT_S + _FRESH_S  # after this a probe counts as not answered
 _AT_ONCE = 32
 _SMALL = 65536  # bytes of an answer
 
@@ -23,29 +23,29 @@ _SMALL = 65536  # bytes of an answer
 class _Probe:
     """The newest probe of one server."""
 
-    pid: int  # of the server
+    pid: int  # the server's pid
     began_s: float
-    server: Polled  # no other probe asks it while this one runs
+    server: Polled  # used by one probe at a time
     running: Future[str]
     trouble: str = "no answer yet"  # by the last answer; empty: it is ready
 
 
 class Probes:
-    """What keeps servers from being ready, by their answers to their readiness probe."""
+    """Whether servers are ready, by their answers to the readiness probe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock  # seconds, never set
+        self._clock = clock  # seconds, monotonic
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="probe")
         self._newest: dict[str, _Probe] = {}  # by URL
 
     def trouble(self, backend: Backend, readiness: Readiness, pid: int) -> str:
-        """Why the process `pid` is not ready, by its last answer; empty: it is.
+        """Why the process `pid` is not ready, by its last answer; empty if it is.
 
-        A look asks anew, for the next look, where the answer is older than 0.4 s. While that question has none, the
-        answer before it counts, but 1.4 s after the question it counts as not answered. Waits only for a process's
-        first answer, at most 1 s. The pid of a process of others is 0.
+        If the answer is older than 0.4 s, a call starts a new probe for the next call. Until that probe is answered,
+        the previous answer counts; 1.4 s after its start the probe counts as not answered. A call waits only for a
+        process's first answer, at most 1 s. For a server that Kanaria does not run, `pid` is 0.
 
-        Raises: OSError where it could not be asked, for want of a file to open or of memory here.
+        Raises: OSError if this machine is out of file descriptors or memory for a probe.
         """
         probe = self._newest.get(backend.url)
         if probe is None or probe.pid != pid:
@@ -67,11 +67,11 @@ class Probes:
         return probe.trouble
 
     def is_open(self, backend: Backend, readiness: Readiness) -> bool:
-        """Whether a server that is ready says so to whoever lacks its secret. Waits for the answer, at most 1 s."""
+        """Whether a ready server answers a probe without its secret. Waits for the answer, at most 1 s."""
         return not unready(polled(backend), replace(backend, secret=""), readiness)
 
     def forget(self, backend: Backend) -> None:
-        """Another server may listen there later."""
+        """Forget a server: another one may listen there later."""
         self._newest.pop(backend.url, None)
 
     def _begun(self, server: Polled, backend: Backend, readiness: Readiness, pid: int) -> _Probe:
@@ -81,12 +81,12 @@ class Probes:
 
 
 def polled(backend: Backend, *, timeout_s: float = _TIMEOUT_S) -> Polled:
-    """A server, to be asked whether it is ready."""
-    return Polled(backend.url, timeout_s=timeout_s, most_bytes=_SMALL)  # what is at its path may have no end
+    """A connection for readiness probes of a server."""
+    return Polled(backend.url, timeout_s=timeout_s, most_bytes=_SMALL)  # the answer may be endless
 
 
 def unready(server: Polled, backend: Backend, readiness: Readiness) -> str:
-    """Why a server is not ready, by its answer now; empty: it is."""
+    """Why a server is not ready, by a probe now; empty if it is."""
     try:
         return _asked(server, backend, readiness)
     except OSError as error:
@@ -94,7 +94,7 @@ def unready(server: Polled, backend: Backend, readiness: Readiness) -> str:
 
 
 def _asked(server: Polled, backend: Backend, readiness: Readiness) -> str:
-    """The same. Raises OSError where it is no fault of the server that it could not be asked."""
+    """The same. Raises OSError if this machine, not the server, is the cause of a failure."""
     try:
         status = server.get(readiness.path, headers=backend.headers).status
     except FAILURES as error:

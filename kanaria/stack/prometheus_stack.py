@@ -1,4 +1,4 @@
-"""Prometheus and Alertmanager on this machine, where they are installed: their files and their processes."""
+"""Prometheus and Alertmanager of the stack, if they are installed: their configuration and processes."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -36,28 +36,28 @@ _ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # the name on Debi
 
 @dataclass(frozen=True, slots=True)
 class PrometheusStack:
-    """What was found, and where it will listen."""
+    """The programs that were found, and their ports."""
 
     settings: Settings
     prometheus: str  # path of the program
     prometheus_port: int
-    rules: tuple[Path, ...] | None  # None: the project's
+    rules: tuple[Path, ...] | None  # None: Kanaria's own
     alertmanager: str | None
     alertmanager_port: int
     receivers: Sequence[Receiver]
-    controller: Trusted | None  # where it speaks TLS
+    controller: Trusted | None  # its certificate; None: it speaks plain HTTP
 
     @classmethod
     def find(cls, settings: Settings, *, controller_host: str | None = None) -> Self | None:
-        """The programs on the PATH; None when the built-in scraper has to do. Raises SetupError, RulesError.
+        """The programs on the PATH; None if the built-in scraper is used. Raises SetupError, RulesError.
 
         Args:
-            controller_host: for which the controller's certificate is; None: it has none.
+            controller_host: a host name in the controller's certificate; None: it has none.
         """
         prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
         if settings.metrics == "prometheus" and prometheus is None:
             raise SetupError(
-                "Prometheus was asked for and is not there",
+                "Prometheus is not installed, and KANARIA_METRICS=prometheus requires it",
                 saw="no `prometheus` on the PATH",
                 do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",
             )
@@ -79,7 +79,7 @@ class PrometheusStack:
         return "Prometheus" + (" and Alertmanager" if self.alertmanager else "")
 
     def programs(self) -> Iterator[Program]:
-        """Write the configuration files and give the processes that read them."""
+        """Write the configuration files. Yields the programs that read them."""
         yield self._prometheus()
         if self.alertmanager is not None:
             yield self._alertmanager(self.alertmanager)
@@ -112,7 +112,7 @@ class PrometheusStack:
         return Program(PROMETHEUS, command)
 
     def _own_rules(self, folder: Path) -> tuple[Path, ...]:
-        """The project's rules as promtool tested them, but with links to this controller's runbooks."""
+        """Kanaria's rules, with links to this controller's runbooks."""
         folder.mkdir(parents=True, exist_ok=True)
         runbooks = runbooks_at(self.settings.controller_url)
         for path in RULES:
@@ -144,7 +144,7 @@ class PrometheusStack:
 
 
 def has_password(command: Sequence[str]) -> bool:
-    """Whether a Prometheus that was started so asks for one; those of earlier versions do not."""
+    """Whether a Prometheus with this command requires a password. Those of earlier Kanarias do not."""
     return any(argument.startswith(WEB_CONFIG) for argument in command)
 
 
@@ -154,9 +154,9 @@ def _rules(folder: Path | None) -> tuple[Path, ...] | None:
     if found := tuple(sorted(folder.absolute().glob("*.yaml"))):
         return found
     raise SetupError(
-        "there are no rules to alert by",
+        "there are no alert rules",
         saw=f"no *.yaml in KANARIA_RULES={folder}",
-        do=f"write some: `kanaria rules generate --out {folder}`, or unset it",
+        do=f"generate some (`kanaria rules generate --out {folder}`), or unset KANARIA_RULES",
     )
 
 
@@ -166,5 +166,7 @@ def _receivers(path: Path | None) -> Sequence[Receiver]:
     if path.is_file():
         return parse_receivers(path.read_text())
     raise SetupError(
-        "nobody can be notified of alerts", saw=f"no file KANARIA_RECEIVERS={path}", do="correct the path, or unset it"
+        "nobody can be notified of alerts",
+        saw=f"no file KANARIA_RECEIVERS={path}",
+        do="correct the path, or unset KANARIA_RECEIVERS",
     )

@@ -1,4 +1,4 @@
-"""Lets the gateway show the observer users' requests for a while, so that it keeps some of them."""
+"""Makes the gateway copy users' requests to the observer for a while, which records some of them."""
 
 import time
 from collections import Counter
@@ -30,7 +30,7 @@ _LOCK = "recording.lock"
 _POLL_S = 0.25
 _TIMEOUT_S = 2.0
 _PREFLIGHT, _BEFORE_A_RELEASE_S = "a preflight", 10.0
-_ENDS_S = 1.0  # requests that are on their way to the observer
+_ENDS_S = 1.0  # for requests that are on their way to the observer
 _WHY = {
     m.UNWRITTEN_REQUEST: "that could not be written (see logs/observer.log in the state folder)",
     m.KNOWN: "that are recorded already",
@@ -43,24 +43,24 @@ _WHY = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What came of it."""
+    """The result of a recording."""
 
-    by_route: dict[str, int]  # requests that were kept, of each route that can be recorded
-    outcomes: dict[str, int]  # of all requests that were looked at, by `metrics.RECORDED`
+    by_route: dict[str, int]  # number of recorded requests, by route
+    outcomes: dict[str, int]  # number of all requests that were looked at, by `metrics.RECORDED`
 
     @property
     def count(self) -> int:
         return sum(self.by_route.values())
 
     def left_out(self) -> tuple[str, ...]:
-        """Why requests were not kept, in words."""
+        """Why requests were not recorded, in words."""
         return tuple(
             f"requests {why}: {self.outcomes[outcome]}" for outcome, why in _WHY.items() if self.outcomes[outcome]
         )
 
 
 def recordable_routes(service: Service, leave_out: Collection[str] = ()) -> tuple[str, ...]:
-    """The routes whose requests can be kept: those whose answers come as a whole."""
+    """The routes whose requests can be recorded: those whose answers come as a whole."""
     return tuple(route.path for route in service.answers_whole if route.path not in leave_out)
 
 
@@ -75,15 +75,15 @@ def record(
     doing: str = "kanaria record",
     say: Callable[[str], None] = lambda _: None,
 ) -> Recorded:
-    """Keep requests for `for_s` seconds, or until there are `enough` new ones of each route.
+    """Record requests for `for_s` seconds, or until there are `enough` new ones of each route.
 
     Args:
-        share_percent: of the requests, 1 to 100, that are looked at.
-        doing: what this process does, for the messages of others.
-        say: prints which preflight is waited for.
+        share_percent: share of the requests that are looked at, 1 to 100.
+        doing: what this process does, for the messages of other processes.
+        say: prints which preflight this one waits for.
 
-    Raises: StackError where nothing can be recorded, also while another process records: the first to end would end
-        the other's recording. A preflight's recording is over in seconds, and waited for.
+    Raises: StackError if nothing can be recorded, also while another process records: the first to finish would stop
+        the other's recording. A preflight records for seconds only, so this waits for it.
     """
     with _alone(settings, doing, say):
         routes, folder = recordable_routes(service, leave_out), RecordedFolder(settings.recorded)
@@ -108,7 +108,7 @@ def record(
         except BaseException:
             with suppress(OSError):
                 folder.end()
-            with suppress(StackError):  # what went wrong before is what to say
+            with suppress(StackError):  # the first error is the one to report
                 _set_share(settings, 0)
             raise
         folder.end()
@@ -119,7 +119,7 @@ def record(
 
 
 def end_left_behind(settings: Settings) -> None:
-    """End a recording whose process was killed: nobody holds its lock, and the gateway still shows requests."""
+    """End a recording whose process was killed: its lock is free, and the gateway still copies requests."""
     folder = RecordedFolder(settings.recorded)
     if not folder.is_recording or holder(settings.root / _LOCK):
         return
@@ -131,7 +131,7 @@ def end_left_behind(settings: Settings) -> None:
 
 @contextmanager
 def _alone(settings: Settings, doing: str, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-    """Nobody else records meanwhile. Raises StackError where somebody does, for longer than a preflight."""
+    """Keep others from recording. Raises StackError if another process records for longer than a preflight does."""
     lock = settings.root / _LOCK
     other = holder(lock)
     ends_soon = other is not None and other.doing == _PREFLIGHT != doing
@@ -143,7 +143,7 @@ def _alone(settings: Settings, doing: str, say: Callable[[str], None] = lambda _
             raise StackError(
                 "requests are being recorded already",
                 saw=error.saw,
-                do="wait until that is over: what it keeps counts for everybody",
+                do="wait until it has ended: everyone uses the same recorded requests",
             ) from error
         yield
 
@@ -151,9 +151,9 @@ def _alone(settings: Settings, doing: str, say: Callable[[str], None] = lambda _
 def to_replay(
     settings: Settings, stable: Service, *, leave_out: Collection[str]
 ) -> tuple[list[tuple[int, RecordedRequest]], list[str]]:
-    """The recorded requests by number, but for some routes, and what a person should know of them.
+    """The recorded requests by number, without those of `leave_out`, and remarks for a person.
 
-    Where a route of stable's has none and the stack runs, some are recorded first, for at most `_BEFORE_A_RELEASE_S`.
+    If a route of stable has none and the stack runs, some are recorded first, for at most `_BEFORE_A_RELEASE_S`.
     """
     folder, said = RecordedFolder(settings.recorded), []
     known = {file.route_key for file in folder.files()}
@@ -192,7 +192,7 @@ def _observer(settings: Settings) -> str:
         raise SetupError(
             "there is nothing to record from",
             saw=up,
-            do="a model of the contract brings golden requests of its own"
+            do="nothing: a model of the contract has its own golden requests"
             if settings.is_up
             else "start it: `kanaria up TAG`",
         )
@@ -200,13 +200,13 @@ def _observer(settings: Settings) -> str:
 
 
 def _outcomes(observer: str) -> Counter[str]:
-    """How often each thing became of a request since the observer began."""
+    """The number of requests by outcome since the start of the observer."""
     with loopback.client(f"http://{observer}", timeout_s=_TIMEOUT_S, keeps_connections=False) as client:
         try:
             page = client.get(METRICS_PATH).raise_for_status().text
         except httpx.HTTPError as error:
             raise StackError(
-                "the observer does not answer", saw=str(error), do="`kanaria processes restart observer`"
+                "the observer does not answer", saw=str(error), do="run `kanaria processes restart observer`"
             ) from error
     samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
     named = [sample for sample in samples if sample.name == m.OBSERVER_RECORDED.name]
@@ -214,7 +214,7 @@ def _outcomes(observer: str) -> Counter[str]:
 
 
 def _set_share(settings: Settings, percent: int) -> None:
-    """Let the gateway show that share of the requests. Raises StackError."""
+    """Make the gateway copy that share of the requests. Raises StackError."""
     gateway = GatewaySettings(directory=settings.root / "gateway")
     value = str(100 - percent) if percent else ""  # an empty one is removed
     with admin.client(gateway, timeout_s=_TIMEOUT_S) as client:
@@ -223,7 +223,7 @@ def _set_share(settings: Settings, percent: int) -> None:
         except httpx.HTTPError as error:
             is_refused = isinstance(error, httpx.HTTPStatusError)
             raise StackError(
-                "the gateway cannot be told to show requests",
+                "the gateway does not copy requests to the observer",
                 saw="it was started by an earlier version" if is_refused else str(error) or type(error).__name__,
                 do="see `kanaria status`; after an upgrade, `kanaria down` and `kanaria up`",
             ) from error

@@ -1,4 +1,4 @@
-"""Versions that others keep running: a URL each. Start and stop are nothing but taking note; health is the probe's."""
+"""Versions at a URL, which Kanaria does not run. Start and stop only record the use; health comes from probes."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,24 +19,24 @@ from rollout.fleet import Backend, Health, Service, VersionStatus
 
 
 class _Record(BaseModel):
-    """A version that is in use, as it was listed when it was started."""
+    """The record of a version in use: its entry when it was started."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     backend: Backend
     service: Service
     was_ready: bool = False
-    is_guarded: bool = False  # whether it asks for the secret of versions' ports
+    is_guarded: bool = False  # whether it checks the secret of versions' ports
 
 
 class RemoteFleet:
     """The `Fleet` of versions at a URL.
 
     Args:
-        folder: keeps a record of each that is in use, so that a new controller finds them.
-        versions: what they are looked up in.
-        on_change: called with all that are in use when one comes or goes.
-        secret: what those that ask for one are sent; empty: nothing.
+        folder: stores a record of each version in use, by which a new controller finds it.
+        versions: the known versions.
+        on_change: called with all versions in use when one is added or removed.
+        secret: sent to versions that check one; empty: none.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RemoteFleet:
         return self._versions.tags()
 
     def has(self, tag: str) -> bool:
-        """Whether it is in use."""
+        """Whether the version is in use."""
         return self._notes[process_name(tag)].exists()
 
     def service(self, tag: str) -> Service:
@@ -68,7 +68,7 @@ class RemoteFleet:
             return
         listed = self._versions.listed(tag)
         if listed is None:
-            raise SetupError(f"there is no URL of {tag}", saw="it is not listed", do="list it in KANARIA_VERSIONS")
+            raise SetupError(f"{tag} has no URL", saw="it is not listed", do="list it in KANARIA_VERSIONS")
         self._write(_Record(backend=listed.backend(tag), service=listed.service, is_guarded=listed.secret))
         self._on_change(self.backends())
 
@@ -79,7 +79,7 @@ class RemoteFleet:
         backend = self._backend(record)
         trouble = self._probes.trouble(backend, record.service.readiness, 0)
         if not trouble and not record.was_ready:
-            with suppress(OSError):  # a full disk: the next look tries again
+            with suppress(OSError):  # a full disk: the next call tries again
                 self._write(record.model_copy(update={"was_ready": True}))
         health = Health.UNREADY if record.was_ready else Health.STARTING
         return VersionStatus(health if trouble else Health.READY, (backend,), detail=trouble)
@@ -94,13 +94,13 @@ class RemoteFleet:
         self._on_change(self.backends())
 
     def suspend(self, _tag: str) -> bool:
-        return False  # others run it
+        return False  # Kanaria does not run it
 
     def running(self) -> tuple[str, ...]:
         return tuple(sorted(backend.tag for backend in self.backends()))
 
     def backends(self) -> tuple[Backend, ...]:
-        """Where those that are in use listen."""
+        """The addresses of the versions in use."""
         records = (self._known_records.at(self._notes[name]) for name in self._known_names.at(self._folder))
         return tuple(self._backend(record) for record in records if record)
 
@@ -116,7 +116,7 @@ class RemoteFleet:
 
 
 def _read(path: Path) -> _Record | None:
-    """None when there is nothing that can be read. Raises OSError where only a file to open is missing."""
+    """The record in a file; None if it cannot be read. Raises OSError if this machine is out of file descriptors."""
     try:
         return _Record.model_validate_json(text_of(path) or b"")
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What a Bento asks of the Python that runs it, and whether this one has it. Nothing is imported or downloaded."""
+"""Reads a Bento's requirements and checks whether this Python meets them. Nothing is imported or downloaded."""
 
 import re
 import shlex
@@ -22,30 +22,30 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOCKED, _ASKED, _INSTALLER = "requirements.lock.txt", "requirements.txt", "install.sh"
 _INSTALLER_OPTIONS = re.compile(r"^PIP_ARGS=\((.*)\)$", re.MULTILINE)
 _AFTER_A_REQUIREMENT = re.compile(r"\s(?:#|--).*")  # a comment, hashes
-# The control loop asks whether this Python has what a Bento asks for. What is longer is left to its own process.
+# The control loop checks the requirements of a Bento. Longer lists are left to the version's own process.
 _MOST_LINES, _LONGEST_LINE = 5000, 2000
-_SHOWN = 200  # letters
+_SHOWN = 200  # characters
 _NAMES_PACKAGES = ("-r", "--requirement", "-e", "--editable")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The packages that a Bento asks for."""
+    """The requirements of a Bento."""
 
     tag: str
-    python: str  # `3.11`; empty: any
-    file: Path  # requirements as pip reads them, locked where the Bento has a lock; it need not be there
-    folder: Path  # where relative paths in it start
-    options: tuple[str, ...] = ()  # of the Bento's own installer, for pip
-    wheels: tuple[Path, ...] = ()  # that the Bento brings
+    python: str  # such as `3.11`; empty: any
+    file: Path  # requirements for pip, the lock if the Bento has one; may be missing
+    folder: Path  # base of relative paths in it
+    options: tuple[str, ...] = ()  # for pip, from the Bento's own installer
+    wheels: tuple[Path, ...] = ()  # wheels inside the Bento
 
     @property
     def is_for_this_python(self) -> bool:
-        """Whether this Python is of the version that it was built for."""
+        """Whether this Python has the version that the Bento was built for."""
         return self.python in ("", OWN_PYTHON)
 
     def lines(self) -> Iterator[str]:
-        """Each line that names a package, without its comment and its hashes. Raises OSError, UnicodeDecodeError."""
+        """Each line that names a package, without comment and hashes. Raises OSError, UnicodeDecodeError."""
         text = text_of(self.tag, f"{PYTHON_FOLDER}/{self.file.name}") or ""
         for raw in text.replace("\\\n", " ").splitlines():
             line = _AFTER_A_REQUIREMENT.sub("", f" {raw}").strip()
@@ -53,22 +53,22 @@ class Wanted:
                 yield line
 
     def names(self, package: str) -> bool:
-        """Whether it asks for `package`, in any way."""
+        """Whether a requirement names `package`."""
         pattern = re.compile(rf"{package}\s*($|[\[(<>=!~;@])|.*/{package}-\d", re.IGNORECASE)
         return any(map(pattern.match, self.lines()))
 
 
 def wanted_by(tag: str) -> Wanted:
-    """What the Bento `tag` asks for. Raises SetupError when it cannot be read."""
+    """The requirements of the Bento `tag`. Raises SetupError if they cannot be read."""
     bento = bento_folder(tag)
     python = bento / PYTHON_FOLDER
     locked = python / _LOCKED
     file = locked if locked.exists() else python / _ASKED
     try:
-        with suppress(UnicodeDecodeError):  # an installer may know what it is
+        with suppress(UnicodeDecodeError):  # an installer may be able to read it
             text_of(tag, f"{PYTHON_FOLDER}/{file.name}")
         installer = text_of(tag, f"{PYTHON_FOLDER}/{_INSTALLER}")
-        if installer is not None:  # as BentoML 1.3 and before, and for what its newer images do not support
+        if installer is not None:  # of BentoML 1.3 and before, or for features that newer images lack
             found = _INSTALLER_OPTIONS.search(installer)
             options = tuple(shlex.split(found[1])) if found else ()
             wheels = tuple(sorted(python.glob("wheels/*.whl")))
@@ -76,11 +76,11 @@ def wanted_by(tag: str) -> Wanted:
         sources = bento / "src"
         return Wanted(tag, python_of(tag), file, folder=sources if sources.is_dir() else python)
     except (OSError, ValueError) as error:
-        raise SetupError(f"what {tag} asks for cannot be read", saw=f"{error}", do="build it again") from error
+        raise SetupError(f"the requirements of {tag} cannot be read", saw=f"{error}", do="build it again") from error
 
 
 def missing(wanted: Wanted) -> str | None:
-    """The first package that this Python lacks, in words; None when it has what is asked for."""
+    """The first requirement that this Python does not meet, in words; None if it meets all."""
     seen: set[tuple[str, str]] = set()
     try:
         lines = list(dict.fromkeys(islice(wanted.lines(), _MOST_LINES + 1)))
@@ -97,7 +97,7 @@ def _lack(line: str, seen: set[tuple[str, str]]) -> str | None:
     try:
         return _lack_of(Requirement(line), extra="", seen=seen)
     except (InvalidRequirement, ValueError, RecursionError):
-        # A path, an address, another file, a marker that is none: an installer knows what is in it.
+        # A path, a URL, another file, or an invalid marker: left to an installer.
         return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
@@ -112,7 +112,7 @@ def _lack_of(requirement: Requirement, *, extra: str, seen: set[tuple[str, str]]
     except (metadata.PackageNotFoundError, InvalidVersion, TypeError):  # TypeError: a folder without a version
         return f"{requirement}, which is not installed here"
     if not is_enough:
-        return f"{requirement}, and {installed} is installed here"
+        return f"{requirement}, but {installed} is installed here"
     offered = set(map(canonicalize_name, metadata.metadata(requirement.name).get_all("Provides-Extra") or ()))
     for wanted in requirement.extras:
         if (requirement.name, wanted) in seen or canonicalize_name(wanted) not in offered:

@@ -1,4 +1,4 @@
-"""What a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml."""
+"""Writes the scrape targets of a Prometheus: the stack's own, or another such as that of compose.yaml."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from rollout.fleet import Backend
 
 
 def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> None:
-    """Write what there is to scrape before any version runs.
+    """Write the targets that exist before any version runs.
 
     Args:
         gateway: `host:port` of the gateway's metrics.
-        observer: that of the observer's; None: there is none.
+        observer: `host:port` of the observer's metrics; None: there is none.
     """
     settings.targets.mkdir(parents=True, exist_ok=True)
-    settings.targets.chmod(0o755)  # a Prometheus in a container, which gets this folder, is another user
+    settings.targets.chmod(0o755)  # a Prometheus in a container reads this folder as another user
     settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
     own = {"gateway": gateway, "controller": settings.controller_address}
     if observer is not None:
@@ -27,10 +27,10 @@ def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> 
 
 
 def write_versions(settings: Settings, backends: Sequence[Backend], *, knows_secret: bool) -> None:
-    """Write which processes of versions there are to scrape, those that ask for no secret apart: they are sent none.
+    """Write the targets of versions. Those that check no secret are listed separately: they are sent none.
 
     Args:
-        knows_secret: whether Prometheus does; one that an earlier version started does not, and reads one list.
+        knows_secret: whether Prometheus has the secret; one of an earlier Kanaria has not, and reads one list only.
     """
     counting = [backend for backend in backends if backend.has_metrics]
     is_open = {backend: knows_secret and not backend.secret for backend in counting}

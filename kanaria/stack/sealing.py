@@ -1,7 +1,7 @@
-"""A private copy of what a version runs, verified before any of it is read, and the only place that it is read from.
+"""Makes a private copy of what a version runs, and verifies it. The version reads only the copy.
 
-Whoever can write BentoML's store can change a file after it was verified there. Nobody but the owner can write into the
-folder of the copy, which is BentoML's home for this one process.
+A file in BentoML's store could change after it was verified there. Only the owner can write to the folder of the copy,
+which is BentoML's home for this one process.
 """
 
 import shutil
@@ -23,12 +23,12 @@ from service.signatures import (
     verify,
 )
 
-_LEFT_FREE = 256 * 2**20  # bytes of the disk: for the ledger, logs and metrics
+_LEFT_FREE = 256 * 2**20  # bytes that stay free on the disk for the ledger, logs and metrics
 
 
 @contextmanager
 def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
-    """The store in which what the Bento `tag` runs is as it was signed; the usual one where nothing is to be verified.
+    """A store with the Bento `tag` as it was signed; the usual store if nothing must be verified.
 
     Raises SetupError.
     """
@@ -44,10 +44,12 @@ def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
 
 
 def seal(settings: Settings, tag: str, store: Path, home: Path) -> dict[str, str]:
-    """Make `home` anew: with copies of the Bento `tag` and of its signed models, and links to all else in the store.
+    """Create `home` with verified copies of the Bento `tag` and its signed models, and links to the rest of the store.
 
-    BENTOML_HOME must be `store`. Returns the variables by which its server refuses models from elsewhere where all of
-    its models were verified. Raises SignatureError, SetupError, OSError; no copy is left then.
+    BENTOML_HOME must be `store`.
+
+    Returns: if all models were verified, the variables that make the server refuse other models; otherwise empty.
+    Raises: SignatureError, SetupError, OSError; no copy is left then.
     """
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(mode=0o700, parents=True)
@@ -63,7 +65,7 @@ def _seal(settings: Settings, tag: str, store: Path, home: Path) -> dict[str, st
     own = [_copied(settings, bento, store, home) or _copy(bento, store, home)]
     models = [Item(name, is_bento=False) for name in models_of(tag, copy=own[0])]
     verified = [copy for model in models if (copy := _copied(settings, model, store, home))]
-    for model in models:  # a folder of its own, into which nobody puts another version's files later
+    for model in models:  # a real folder, not a link to the store, where files could be added later
         (home / "models" / model.tag.partition(":")[0]).mkdir(parents=True, exist_ok=True)
     _link_rest(store, home, [*own, *verified])
     if not models or len(verified) < len(models):
@@ -72,17 +74,17 @@ def _seal(settings: Settings, tag: str, store: Path, home: Path) -> dict[str, st
 
 
 def _copied(settings: Settings, item: Item, store: Path, home: Path) -> Path | None:
-    """The verified copy of what must be signed; None for all else."""
+    """The verified copy of an item; None if it does not have to be signed."""
     if not must_be_signed(settings, item):
         return None
     if not item.is_here:
         raise SignatureError(
-            f"{item.name} is missing, and it may only run as it was signed",
+            f"{item.name} is missing, and it may run only as it was signed",
             saw=f"nothing of it in {store}",
             do="restore it from a copy that you trust (`bentoml models import`)",
         )
     key = key_for(settings, item)
-    refuse_strangers(item.folder, signature=item.signature)  # before anything of any size is copied
+    refuse_strangers(item.folder, signature=item.signature)  # before anything large is copied
     copied = _copy(item, store, home)
     verify(copied, key, signature=item.signature, place=item.folder)
     return copied
@@ -90,16 +92,14 @@ def _copied(settings: Settings, item: Item, store: Path, home: Path) -> Path | N
 
 def _copy(item: Item, store: Path, home: Path) -> Path:
     if not item.is_here:
-        raise SetupError(
-            f"{item.name} is not there", saw=f"nothing of it in {store}", do="build it, or correct the tag"
-        )
+        raise SetupError(f"{item.name} is missing", saw=f"nothing of it in {store}", do="build it, or correct the tag")
     to = home / item.folder.relative_to(store)
     to.parent.mkdir(parents=True, exist_ok=True)
     return copy_files(item.folder, to, left_free=_LEFT_FREE)
 
 
 def _link_rest(store: Path, home: Path, own: Sequence[Path]) -> None:
-    """Link in `home` what lies in `store` besides, also next to what is its own."""
+    """Link everything in `store` that `home` does not have itself, also inside its folders."""
     for entry in store.iterdir():
         target = home / entry.name
         if target in own or entry.name.startswith(COUNTERS):

@@ -1,6 +1,6 @@
-"""Folders of a Bento's code that its server does not import: an installed package of the same name is.
+"""Finds folders of a Bento's code that are not imported because an installed package has the same name.
 
-Python takes a folder without `__init__.py` for a package only where it finds nothing else of that name anywhere.
+Python treats a folder without `__init__.py` as a package only if it finds nothing else with that name.
 """
 
 import sys
@@ -16,9 +16,9 @@ from kanaria.stack.version_process import is_for_own_python
 
 
 def shadowed(settings: Settings, tag: str, sources: Path) -> Iterator[tuple[str, str]]:
-    """The name of each such folder in `sources`, and what is imported in its place. Raises SetupError.
+    """The name of each such folder in `sources`, and the file that is imported in its place. Raises SetupError.
 
-    Packages that are only installed for its first start are not known yet.
+    Packages that are installed only for its first start are not known yet.
     """
     names = (
         [folder.name for folder in sorted(sources.iterdir()) if _looks_like_a_package(folder)]
@@ -43,16 +43,18 @@ def _looks_like_a_package(folder: Path) -> bool:
 
 
 def _searched(settings: Settings, tag: str) -> list[str]:
-    """Where its server looks for modules after its own sources."""
+    """The module search path of its server after its own sources."""
     if is_for_own_python(settings, tag):
-        return [path for path in sys.path[not sys.flags.safe_path :] if path]  # the first is of this command alone
+        return [
+            path for path in sys.path[not sys.flags.safe_path :] if path
+        ]  # the first entry belongs to this command only
     environment = Environments(settings.environments).find(wanted_by(tag))
     packages = environment.glob("lib/python*/site-packages") if environment else ()
     return [*map(str, packages), sysconfig.get_path("stdlib")]
 
 
 def _imported(name: str, paths: list[str]) -> str | None:
-    """The file of a regular package or a module of that name."""
+    """The file of a regular package or module of that name; None if there is none."""
     if name in sys.builtin_module_names:
         return f"Python's own {name}"
     spec = PathFinder.find_spec(name, paths)

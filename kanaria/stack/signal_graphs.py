@@ -1,4 +1,4 @@
-"""The signals as the boards draw them: rollout knows which there are, monitoring how to ask for them."""
+"""The signals for the boards: rollout defines the signals, monitoring the queries."""
 
 from monitoring.grafana.dashboards.signal_graph import Counted, SignalGraph
 from rollout.signals.catalogue import BoardGraph, Signal, catalogue

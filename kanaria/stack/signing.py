@@ -1,6 +1,6 @@
-"""Who signs models and Bentos on this machine, and which versions are verified before they run.
+"""Signs models and Bentos on this machine, and decides which versions are verified before they run.
 
-The keys are in the state folder. What a signature is: service/signatures.py.
+The keys are in the state folder. service/signatures.py defines a signature.
 """
 
 import json
@@ -65,7 +65,7 @@ class Item:
         return f"the {'Bento' if self.is_bento else 'model'} {self.tag}"
 
     def files(self) -> int:
-        """How many files its signature is about."""
+        """The number of files that its signature covers."""
         found = (path for path in self.folder.rglob("*") if "__pycache__" not in path.parts)
         return sum(path.is_file() and path.name != self.signature for path in found)
 
@@ -79,7 +79,7 @@ class Signed:
 
 
 def sign_version(settings: Settings, tag: str, private_key: Path | None) -> Signed:
-    """Sign the model, and the Bento with its models, of this tag, with the state folder's own key unless given one.
+    """Sign the model of this tag, or the Bento with its models. The default key is the state folder's own.
 
     Raises SetupError.
     """
@@ -93,7 +93,7 @@ def sign_version(settings: Settings, tag: str, private_key: Path | None) -> Sign
 
 
 def _named(tag: str) -> tuple[Item, ...]:
-    """What is to be signed. Raises SetupError."""
+    """The models and the Bento that `tag` names. Raises SetupError."""
     items: list[Item] = []
     with suppress(SetupError):
         bento = bento_tag(tag)
@@ -112,7 +112,7 @@ def _named(tag: str) -> tuple[Item, ...]:
 
 
 def _models_here(bento: str) -> list[str]:
-    """The models of a Bento that lie in the store; others are fetched by its code."""
+    """The models of a Bento that are in the store. Its code fetches the others."""
     known = model_tags()
     return [model for model in models_of(bento) if model in known]
 
@@ -128,20 +128,20 @@ def _sign(settings: Settings, item: Item, private_key: Path, public_key: Path | 
             "for example from `openssl ecparam -name prime256v1 -genkey -noout`",
         ) from error
     if public_key:
-        verify(item.folder, public_key, signature=item.signature)  # a pair that does not fit should be found now
+        verify(item.folder, public_key, signature=item.signature)  # finds a key pair that does not match
     _remember(settings, item)
 
 
 def policy(settings: Settings) -> dict[str, str]:
-    """The settings about signatures, as the process of a version reads them."""
+    """The variables about signatures for the process of a version."""
     key = {PUBLIC_KEY_VARIABLE: str(settings.public_key.absolute())} if settings.public_key else {}
     return {POLICY_VARIABLE: settings.signatures} | key
 
 
 def policy_for(settings: Settings, bento: str) -> dict[str, str]:
-    """The same for a Bento that is started now. Where nothing of it is to be verified, it is not told to look again.
+    """The same for a Bento that is started now. If nothing of it must be verified, verification is off.
 
-    Else a worker that is started after `kanaria sign` would find a signature, have no key for it, and refuse to serve.
+    Otherwise a worker that starts after `kanaria sign` would find a signature, lack the key for it, and not serve.
     """
     is_for_itself_to_see = settings.signatures != "auto" or settings.public_key is not None
     if is_for_itself_to_see or is_to_be_verified(settings, bento) or not _has_all_models(bento):
@@ -150,14 +150,14 @@ def policy_for(settings: Settings, bento: str) -> dict[str, str]:
 
 
 def _has_all_models(bento: str) -> bool:
-    """Whether its models are in the store: its code fetches others, and whether they are signed is not known."""
+    """Whether all its models are in the store. Its code fetches the others, which may be signed."""
     return all(Item(name, is_bento=False).is_here for name in models_of(bento))
 
 
 def is_to_be_verified(settings: Settings, bento: str) -> bool:
-    """Whether anything that a Bento runs is to be verified before: its code, or a model.
+    """Whether the code or a model of a Bento must be verified before it runs.
 
-    One whose manifest cannot be read is: what it will run is not known, and its process says what is wrong.
+    True if the manifest cannot be read: what it would run is unknown, and its process will report the error.
     """
     if settings.signatures == "off":
         return False
@@ -166,16 +166,17 @@ def is_to_be_verified(settings: Settings, bento: str) -> bool:
         named = models_of(bento)
     except SetupError:
         return True
-    found = [name for name in named if must_be_signed(settings, Item(name, is_bento=False))]  # all: it remembers
+    found = [
+        name for name in named if must_be_signed(settings, Item(name, is_bento=False))
+    ]  # no short cut: each call records signed models
     return code or bool(found)
 
 
 def must_be_signed(settings: Settings, item: Item) -> bool:
-    """Whether `item` may only run with a good signature.
+    """Whether `item` may run only with a valid signature.
 
-    `auto` wants one of what has one, or had one when it was signed or served here: whoever can write the store cannot
-    make it an unsigned one by deleting a file. A key that is set is for all models; a Bento that nobody signed was
-    never refused for that.
+    `auto` requires one if the item has one, or had one when it was signed or served here: deleting the file does not
+    make it an unsigned item. KANARIA_PUBLIC_KEY requires one for all models; a Bento that was never signed may run.
     """
     if settings.signatures == "off":
         return False
@@ -187,16 +188,16 @@ def must_be_signed(settings: Settings, item: Item) -> bool:
 
 
 def was_signed(settings: Settings, item: Item) -> bool:
-    """Whether it was signed or served with a signature on this machine."""
+    """Whether it was signed, or served with a signature, on this machine."""
     return item.tag in _remembered(settings, item)
 
 
 def key_for(settings: Settings, item: Item) -> Path:
-    """The key that verifies `item`. Raises SignatureError where there is none, or no signature any more."""
+    """The key that verifies `item`. Raises SignatureError if there is no key, or the signature was removed."""
     if was_signed(settings, item) and not os.path.lexists(item.folder / item.signature):
         raise SignatureError(
-            f"{item.folder} is not signed any more",
-            saw=f"no {item.signature} in it, and it was signed when it was last signed or served here",
+            f"{item.folder} is not signed, but it was before",
+            saw=f"no {item.signature} in it, but it had one when it was last signed or served here",
             do="restore its files from a copy that you trust; sign it again (`kanaria sign`) only if you know what "
             "changed in them",
         )
@@ -213,7 +214,7 @@ def key_for(settings: Settings, item: Item) -> Path:
 
 @contextmanager
 def verified_model(settings: Settings, tag: str) -> Iterator[Path]:
-    """The files of a model to load, verified as its server would. Raises SetupError."""
+    """The files of a model, verified as its server would verify them. Raises SetupError."""
     item = Item(tag, is_bento=False)
     variables = {POLICY_VARIABLE: "off"}
     try:
@@ -229,13 +230,13 @@ def _remember(settings: Settings, item: Item) -> None:
     known = _remembered(settings, item)
     if item.tag in known:
         return
-    with suppress(OSError):  # on a full disk the next start of the version remembers it
+    with suppress(OSError):  # a full disk: the next start of the version records it
         private_files.close_folder(settings.root)
         write_whole(_memory(settings, item), json.dumps(sorted({*known, item.tag}), indent=1), mode=0o600)
 
 
 def _remembered(settings: Settings, item: Item) -> frozenset[str]:
-    """Tags of its kind. A file that cannot be read is an error: nothing is taken for unsigned on a guess."""
+    """The recorded tags of its kind. Raises SetupError if they cannot be read: an item could then pass as unsigned."""
     memory = _memory(settings, item)
     try:
         return frozenset(map(str, json.loads(memory.read_bytes())))
@@ -243,7 +244,7 @@ def _remembered(settings: Settings, item: Item) -> frozenset[str]:
         return frozenset()
     except (OSError, ValueError, TypeError) as error:
         raise SetupError(
-            f"which {'Bentos' if item.is_bento else 'models'} were signed cannot be read",
+            f"the record of signed {'Bentos' if item.is_bento else 'models'} cannot be read",
             saw=f"{memory}: {error}",
             do="restore that file from a copy of the state folder, or remove it and sign them again",
         ) from error
@@ -254,7 +255,7 @@ def _memory(settings: Settings, item: Item) -> Path:
 
 
 def _own_keys(settings: Settings) -> tuple[Path, Path]:
-    """The state folder's key pair, private and public; made when there is none."""
+    """The state folder's key pair, private and public; created if there is none."""
     private_path, public_path = settings.own_private_key, settings.own_public_key
     if not private_path.exists() or is_lost(private_path.read_bytes()):
         made = ec.generate_private_key(ec.SECP256R1())

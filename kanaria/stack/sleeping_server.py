@@ -1,7 +1,7 @@
-"""uvicorn's server, which sleeps until something comes.
+"""A uvicorn server that sleeps until there is something to do.
 
-uvicorn itself wakes up ten times a second, to see whether it is to end, and to write the time into the heads of
-answers. Imports nothing of ours: see `model_server`.
+uvicorn wakes up ten times a second to check whether it should end, and to update the date header of answers. Imports
+nothing of ours: see `model_server`.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ Header = tuple[bytes, bytes]
 
 
 class SleepingServer(uvicorn.Server):
-    """Does what its base does, but for `limit_max_requests` and `callback_notify`. It may be ended by any thread."""
+    """Like its base class, without `limit_max_requests` and `callback_notify`. Any thread may end it."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         self._is_to_end = False
@@ -26,25 +26,25 @@ class SleepingServer(uvicorn.Server):
 
     @property
     def should_exit(self) -> bool:
-        """Whether it is to end."""
+        """Whether it should end."""
         return self._is_to_end
 
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
         self._is_to_end = value
         if value and self._loop is not None:
-            with suppress(RuntimeError):  # it has ended
+            with suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._asked.set)
 
     async def main_loop(self) -> None:
-        """Return when it is to end."""
+        """Wait until it should end."""
         self._asked, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        if not self._is_to_end:  # it may have been asked before there was a loop to wake up
+        if not self._is_to_end:  # it may have been set before the loop existed
             await self._asked.wait()
 
 
 class _State(ServerState):
-    """The heads have the time at which they are read."""
+    """Computes the date header when it is read."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         self._config, self._second = config, 0
@@ -61,4 +61,4 @@ class _State(ServerState):
 
     @default_headers.setter
     def default_headers(self, _: list[Header]) -> None:
-        """Given once by its base, when there are none yet."""
+        """Ignored: the base class sets an empty list once."""

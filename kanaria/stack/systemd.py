@@ -1,4 +1,4 @@
-"""The systemd unit that brings a stack back after a reboot."""
+"""The systemd unit that restarts a stack after a reboot."""
 
 import os
 import pwd
@@ -14,14 +14,14 @@ from kanaria.settings import Settings
 from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.python import own_module
 
-_ENVIRONMENT_FILE = "service.env"  # secrets; a unit can be read by everybody
+_ENVIRONMENT_FILE = "service.env"  # for secrets: every user can read a unit
 _STOP_WITHIN_S = 180
 _AGAIN_AFTER_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The unit of one state folder: of a user, or of the whole machine."""
+    """The unit of one state folder: a user's unit, or one of the machine."""
 
     settings: Settings
     name: str
@@ -29,14 +29,14 @@ class Service:
 
     @property
     def path(self) -> Path:
-        """Where the unit lies."""
+        """The path of the unit."""
         if self.is_system:
             return Path("/etc/systemd/system", f"{self.name}.service")
         config = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
         return Path(config, "systemd", "user", f"{self.name}.service")
 
     def text(self) -> str:
-        """The unit."""
+        """The text of the unit."""
         given = {"PATH": os.environ.get("PATH", os.defpath), **given_environment(self.settings)}
         secrets = secret_names()
         return unit(
@@ -48,7 +48,7 @@ class Service:
         )
 
     def install(self) -> None:
-        """Write the unit, and beside the state what is secret in its environment. Raises SetupError."""
+        """Write the unit, and the secrets of its environment into the state folder. Raises SetupError."""
         self._require_systemd()
         self._require_own()
         given, secrets = given_environment(self.settings), secret_names()
@@ -65,28 +65,30 @@ class Service:
             ) from error
 
     def uninstall(self) -> bool:
-        """Remove the unit; False when there is none. Raises SetupError while it runs."""
+        """Remove the unit. False if there is none. Raises SetupError while it runs."""
         self._require_systemd()
         if not self.path.exists():
             return False
         self._require_own()
         if (state := self.asked("is-active")) in ("active", "activating", "reloading"):
             raise SetupError(
-                f"{self.name}.service runs", saw=state, do=f"`{self.command('disable --now')}` first: it ends the stack"
+                f"{self.name}.service runs",
+                saw=state,
+                do=f"run `{self.command('disable --now')}` first, which stops the stack",
             )
         self.path.unlink()
         self._environment_file.unlink(missing_ok=True)
         return True
 
     def asked(self, question: str) -> str:
-        """What `systemctl is-enabled` or `is-active` answers. Raises SetupError."""
+        """The answer of `systemctl is-enabled` or `is-active`. Raises SetupError."""
         self._require_systemd()
         command = ["systemctl", *([] if self.is_system else ["--user"]), question, self.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
         return done.stdout.strip() or (done.stderr.strip().splitlines() or ["unknown"])[0]
 
     def command(self, verb: str) -> str:
-        """What to type, as `systemctl --user enable kanaria`."""
+        """The command to type, such as `systemctl --user enable kanaria`."""
         sudo = "sudo systemctl" if self.is_system else "systemctl --user"
         return f"{sudo} {verb}" if verb == "daemon-reload" else f"{sudo} {verb} {self.name}"
 
@@ -99,7 +101,7 @@ class Service:
             raise SetupError(
                 "this machine has no systemd",
                 saw="no `systemctl` on the PATH",
-                do="let what starts services here run `kanaria up --foreground`: it stays, and SIGTERM ends the stack",
+                do="let this machine's service manager run `kanaria up --foreground`: SIGTERM stops the stack",
             )
 
     def _require_own(self) -> None:
@@ -107,7 +109,9 @@ class Service:
         mark = _assignment("KANARIA_HOME", str(self.settings.root))
         if self.path.exists() and mark not in self.path.read_text():
             raise SetupError(
-                f"{self.name}.service is another stack's", saw=str(self.path), do="choose another name with --name"
+                f"{self.name}.service belongs to another stack",
+                saw=str(self.path),
+                do="choose another name with --name",
             )
 
 
@@ -119,12 +123,12 @@ def unit(
     environment_file: Path | None = None,
     user: str | None = None,
 ) -> str:
-    """A unit that runs `program`, which stays and starts again by itself what it had started.
+    """The text of a unit that runs `program`, which restarts its own child processes.
 
     Args:
-        folder: where it runs.
-        environment_file: more variables, which only its owner may read.
-        user: whose process it is, in a unit of the machine; None for a unit of a user.
+        folder: working directory.
+        environment_file: file with more variables, which only its owner may read.
+        user: user of the process in a unit of the machine; None for a user's unit.
     """
     return "\n".join(
         [
@@ -139,12 +143,12 @@ def unit(
             *(f"Environment={_assignment(name, value)}" for name, value in sorted(environment.items())),
             *([f"EnvironmentFile={_specifiers(str(environment_file))}"] if environment_file else []),
             f"ExecStart={_quoted(_specifiers(program[0]))} " + " ".join(map(_argument, program[1:])),
-            "# When the main process is killed, the stack serves on, and the next one takes it over.",
+            "# If the main process is killed, the stack still serves, and the next main process takes it over.",
             "KillMode=process",
             "Restart=on-failure",
             f"RestartSec={_AGAIN_AFTER_S}",
             f"TimeoutStopSec={_STOP_WITHIN_S}",
-            "# A version that is killed for its memory is started again by the stack itself.",
+            "# The stack itself restarts a version that was killed because of its memory.",
             "OOMPolicy=continue",
             "",
             "[Install]",
@@ -167,7 +171,7 @@ def _specifiers(text: str) -> str:
 
 
 def _quoted(text: str, more: str = "") -> str:
-    """In quotes, with what has a meaning there escaped; `more` are characters that have one besides."""
+    """`text` in quotes with special characters escaped; `more` are further special characters."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     for character in more:
         escaped = escaped.replace(character, f"\\{character}")
@@ -175,7 +179,7 @@ def _quoted(text: str, more: str = "") -> str:
 
 
 def _user() -> str:
-    """Who is to run it: whoever called sudo."""
+    """The user that runs the unit: the caller of sudo, or this one."""
     named = os.environ.get("SUDO_USER")
     if named:
         return named

@@ -1,4 +1,4 @@
-"""Tries a version out: what a release does before any traffic, with the version started on the side."""
+"""Tries out a version: runs the preflight of a release on a server that is started for it."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ class TriedOut:
     """A version that was tried out."""
 
     tag: str
-    stable: str | None  # whose callers it must not break
+    stable: str | None  # the version whose callers it must not break
     result: PreflightResult
 
 
@@ -35,7 +35,7 @@ def try_out(tag: str, *, against: str | None, is_recorded: bool, leave_out: Sequ
     stable = versions.full_tag(against) if against else stable_version(settings.ledger)
     for named in filter(None, (tag, stable)):
         if versions.service(named).keeps_contract:
-            model_of(named)  # a tag that is not there is bad input, not a version that fails
+            model_of(named)  # raises: a missing tag is bad input, not a failed preflight
     golden = Golden(requests="recorded" if is_recorded else "own", leave_out=tuple(leave_out))
     refuse_unknown_routes(golden, *(versions.service(named) for named in (tag, stable) if named))
     return TriedOut(tag, stable, _preflight(settings, versions, tag, stable, RolloutSpec(golden=golden)))

@@ -120,7 +120,7 @@ def test_a_version_that_cannot_be_installed_ends_its_release_with_the_reason(her
     write_bento(home, "sizes:cut-off", CUT_OFF, "humanize==4.11.0", "bentoml")
     up = hers.ok("up", "sizes:v1")
     assert "environment" not in up
-    for version, words in (("absent", "humanize==99.9"), ("cut-off", "the package index was not reached")):
+    for version, words in (("absent", "humanize==99.9"), ("cut-off", "the package index could not be reached")):
         hers.ok("release", f"sizes:{version}")
         status = hers.until(lambda status: status["release"]["outcome"] is not None)
         assert status["release"]["outcome"] == "rolled_back"

@@ -79,7 +79,7 @@ MISSING = FEATURES[0] | {"may_be_missing": True}
     [
         (FEATURES[0], MISSING, "feature `age` may not be missing, with stable it may"),
         (SEX | {"categories": ["male", "female"]}, SEX, "feature `sex` does not accept `other`, which stable accepts"),
-        ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` takes numbers, with stable categories"),
+        ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` accepts numbers, with stable categories"),
     ],
     ids=["not missing", "fewer categories", "another kind"],
 )
@@ -139,8 +139,8 @@ def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
     (difference,) = differences(interface(tmp_path / "canary"), stable)
     assert difference == (
-        "it is a different model: it has none of stable's 64 features; serve it as a separate stack, with its own ports "
-        "and state folder (`kanaria --home FOLDER up TAG`)"
+        "it is a different model: it has none of stable's 64 features; serve it as a separate stack, with its own "
+        "ports and state folder (`kanaria --home FOLDER up TAG`)"
     )
 
 

@@ -64,7 +64,7 @@ def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedToken
     ],
 )
 def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTokens, name: str) -> None:
-    with pytest.raises(SetupError, match="nobody can be called that"):
+    with pytest.raises(SetupError, match="this name is not allowed for a person"):
         tokens.add(name, "approver")
     assert tokens.all() == ()
 

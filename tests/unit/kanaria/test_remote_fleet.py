@@ -151,5 +151,5 @@ def test_a_tag_that_is_not_there_is_said(world: World) -> None:
     """By whichever fleet it is asked of."""
     with pytest.raises(SetupError, match="no version chat:v9"):
         Versions(world.file).require("chat:v9")
-    with pytest.raises(SetupError, match=r"no URL of chat:v9"):
+    with pytest.raises(SetupError, match=r"chat:v9 has no URL"):
         world.controller().start("chat:v9")

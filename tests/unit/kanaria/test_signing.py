@@ -283,7 +283,7 @@ def test_a_model_is_read_from_the_copy_that_was_verified(state: Settings, store:
 def test_what_is_known_of_signatures_is_never_guessed(state: Settings, content: str) -> None:
     state.signed_models.parent.mkdir()
     state.signed_models.write_text(content)
-    with pytest.raises(SetupError, match="which models were signed cannot be read"):
+    with pytest.raises(SetupError, match="the record of signed models cannot be read"):
         is_to_be_verified(state, "b:1")
 
 
@@ -318,7 +318,7 @@ def test_a_signed_bento_that_is_not_there_is_verified_once_it_is(state: Settings
     (bento,) = tmp_path.glob("bentos/b/1")
     bento.rename(tmp_path / "hidden")
     assert SEAL_OPTION in server_command(state, "b:1", 1)
-    with pytest.raises(SignatureError, match="the Bento b:1 is missing, and it may only run as it was signed"):
+    with pytest.raises(SignatureError, match="the Bento b:1 is missing, and it may run only as it was signed"):
         seal_as_started(state, tmp_path)
 
 
