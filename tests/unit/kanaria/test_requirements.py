@@ -45,7 +45,7 @@ def test_what_is_installed_is_not_missing(lines: list[str], home: Path) -> None:
     ("line", "words"),
     [
         ("absent-here", "absent-here, which is not installed here"),
-        ("httpx==0.0.1", f"httpx==0.0.1, and {HTTPX} is installed here"),
+        ("httpx==0.0.1", f"httpx==0.0.1, but {HTTPX} is installed here"),
         ("httpx @ https://example.org/httpx.whl", "https://example.org/httpx.whl"),
         ("git+https://example.org/httpx.git", "git+https"),
         ("./wheels/httpx-0.1-py3-none-any.whl", "./wheels/httpx-0.1"),

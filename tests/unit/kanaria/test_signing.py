@@ -386,7 +386,7 @@ def test_a_signed_file_that_was_made_huge_does_not_fill_the_disk(state: Settings
     """Its name is in the signature, which knows no sizes: it is refused before a byte is copied, with both sizes."""
     sign_version(state, "b:1", None)
     os.truncate(store / "weights.safetensors", 2**42)
-    with pytest.raises(OSError, match=r"takes 4,194,304 MiB, and [\d,]+ MiB are free for it") as raised:
+    with pytest.raises(OSError, match=r"needs 4,194,304 MiB, and only [\d,]+ MiB are free for it") as raised:
         seal_as_started(state, tmp_path)
     assert (raised.value.errno, (tmp_path / "sealed").exists()) == (errno.ENOSPC, False)
 
