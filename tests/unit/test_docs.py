@@ -26,6 +26,7 @@ from tests.support.settings_page import PAGE, settings_page
 SHOWN = ("json", "sql", "text", "yaml")  # languages of blocks that are read and not run
 README = (ROOT / "README.md").read_text()
 PLAN_PAGE = ROOT / "docs/rollout-yaml.md"
+DECISIONS = ROOT / "docs/decisions"
 GUARDS = tuple(Guards.model_fields)
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 
@@ -109,6 +110,15 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page}: {link}"
         if anchor:
             assert anchor in anchors(target.relative_to(ROOT)), f"{page}: {link}"
+
+
+def test_every_decision_is_listed_once_under_its_title() -> None:
+    """docs/decisions/README.md has each page of the folder by its heading, whose number is that of the file."""
+    listed = re.findall(r"^- \[(.+)\]\((.+)\)$", (DECISIONS / "README.md").read_text(), re.MULTILINE)
+    pages = sorted(set(DECISIONS.iterdir()) - {DECISIONS / "README.md"})
+    titles = [(page.read_text().splitlines()[0].removeprefix("# "), page.name) for page in pages]
+    assert sorted(listed) == sorted(titles)
+    assert all(title.startswith(f"{int(name[:4])}. ") for title, name in titles)
 
 
 def test_the_example_plan_is_the_defaults() -> None:
