@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test shares, and what is left out where something is not installed."""
+"""Fixtures that every kind of test shares, and the rules for skipping tests whose packages or programs are missing."""
 
 import gc
 import re
@@ -18,14 +18,14 @@ from tests.support.longest import longest_first, took_longest
 from tests.support.paths import ROOT
 from tests.support.small_disk import SmallDisk, mounted
 
-# No timed asserts: a busy machine is no bug.
+# No time limits for examples: a busy machine is not a bug.
 settings.register_profile("kanaria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kanaria")
 
 
 @pytest.fixture(scope="session")
 def require_program() -> Callable[[str], str]:
-    """Give the path of a program; without it the test is skipped by name, or fails where CI is set."""
+    """Give the path of a program. If it is missing, the test is skipped with its name, or fails where CI is set."""
 
     def find(name: str) -> str:
         beside_python = Path(sys.executable).parent / name
@@ -40,14 +40,14 @@ def require_program() -> Callable[[str], str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """A file system of 4 MiB; without the right to mount one the test is skipped by name, or fails where CI is set."""
+    """A file system of 4 MiB. Without the right to mount it the test is skipped, or fails where CI is set."""
     with mounted(tmp_path / "disk", mib=4) as made:
         yield made
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Processes of a stack outlive whoever started them, so a test that forgets some is found here."""
+def no_process_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail if a test leaves processes running: those of a stack outlive the process that started them."""
     yield
     base = str(tmp_path_factory.getbasetemp().resolve())
     deadline = time.monotonic() + 20.0
@@ -63,7 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What all files import stays to the end: no search for garbage goes through it, now or later."""
+    """Keep all that test files import until the end: the garbage collector never traverses it."""
     gc.disable()
     try:
         return (yield)
@@ -73,7 +73,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Of many files, say which took longest."""
+    """In a run of more than 100 files, report which took longest."""
     stats = terminalreporter.stats.values()
     reports = [report for same in stats for report in same if isinstance(report, pytest.TestReport)]
     if len({report.nodeid.partition("::")[0] for report in reports}) > 100:
@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """`@pytest.mark.needs("serve")`: a test that meets the packages of an extra only when it runs."""
+    """`@pytest.mark.needs("serve")`: a test that uses the packages of an extra only when it runs."""
     for marker in item.iter_markers("needs"):
         for extra in marker.args:
             if missing := missing_packages(extra):
@@ -93,7 +93,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """A module that imports the packages of an extra which is not installed is skipped, or fails where CI is set."""
+    """A module that imports packages of an extra that is not installed is skipped, or fails where CI is set."""
     report = yield
     absent = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr)) if report.failed else None
     if absent and not (ROOT / absent[1]).is_dir() and not is_strict():

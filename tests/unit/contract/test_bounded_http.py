@@ -1,4 +1,4 @@
-"""No request takes memory without end; real sockets."""
+"""No request can use unlimited memory. The sockets are real."""
 
 import resource
 import socket
@@ -34,7 +34,7 @@ may_go_on = threading.Event()
 
 
 async def _busy(_: Request) -> Response:
-    return PlainTextResponse(str(may_go_on.wait(60)))  # nothing else is done there meanwhile
+    return PlainTextResponse(str(may_go_on.wait(60)))  # blocks the event loop until the test lets it go on
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def serving(loop: Literal["auto", "asyncio"] = "asyncio") -> Iterator[str]:
     port = free_port()
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, http=bounded_http(), loop=loop, log_config=None, timeout_keep_alive=60
-    )  # asyncio reads what has come before it looks at the clock: a slow machine ends nobody who has spoken
+    )  # asyncio reads received bytes before it looks at the clock, so a slow machine closes no client that has sent
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -60,13 +60,14 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("endless", ENDLESS)
-def test_a_request_without_end_ends_the_connection(url: str, endless: str) -> None:
+def test_a_request_with_an_endless_head_is_disconnected(url: str, endless: str) -> None:
+    """The server closes the connection before the head fills its memory, and answers the next request."""
     assert taken(url, endless) < MOST / 2
     assert httpx.post(f"{url}/x", content=b"body", trust_env=False).text == "4"
 
 
-def test_bodies_have_no_bound(url: str) -> None:
-    """Whole, in large chunks or in small ones, whose framing alone is more than what may lie between two."""
+def test_bodies_of_any_size_are_accepted(url: str) -> None:
+    """A body may come whole, in large chunks or in small ones whose framing exceeds the limit between two chunks."""
     with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         assert client.post("/x", content=b"b" * 3 * LARGEST_FIELDS).text == str(3 * LARGEST_FIELDS)
         assert client.post("/x", content=iter([b"b" * 2**18] * 20)).text == str(20 * 2**18)
@@ -82,7 +83,7 @@ SLOW = {
 
 
 def begun(url: str, parts: list[bytes], held: ExitStack) -> socket.socket:
-    """A connection on which this was sent, each part after the answer to the one before."""
+    """Open a connection and send these parts, each after the answer to the part before."""
     asked = httpx.URL(url)
     client = held.enter_context(socket.create_connection((asked.host, asked.port), timeout=30))
     for number, part in enumerate(parts):
@@ -92,7 +93,7 @@ def begun(url: str, parts: list[bytes], held: ExitStack) -> socket.socket:
 
 
 def answered(client: socket.socket) -> bool:
-    """Whether the request with one byte is answered; its answer comes in several parts."""
+    """Whether the request with a body of one byte is answered with 200. The answer comes in several parts."""
     answer = b""
     while not answer.endswith(b"\r\n\r\n1") and (part := client.recv(65536)):
         answer += part
@@ -101,10 +102,10 @@ def answered(client: socket.socket) -> bool:
 
 @pytest.mark.parametrize("protocol", [auto.AutoHTTPProtocol, H11Protocol])
 @pytest.mark.parametrize("parts", SLOW.values(), ids=SLOW)
-def test_whoever_says_nothing_is_not_waited_for(
+def test_a_client_that_sends_no_complete_head_is_disconnected(
     parts: list[bytes], protocol: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It kept its connection, and so a file of the process, for as long as it liked. A slow body has its time."""
+    """Such a client kept its connection, and thus a file descriptor, without limit. A slow body is allowed."""
     monkeypatch.setattr(auto, "AutoHTTPProtocol", protocol)
     monkeypatch.setattr(bounded, "HEAD_WITHIN_S", 0.5)
     with serving() as url, ExitStack() as held:
@@ -115,19 +116,19 @@ def test_whoever_says_nothing_is_not_waited_for(
 
 
 def ended(client: socket.socket) -> bytes:
-    """What comes until the server ends the connection."""
+    """The bytes that arrive until the server closes the connection."""
     try:
         return b"".join(iter(lambda: client.recv(65536), b""))
     except ConnectionResetError:
         return b""
 
 
-def test_whoever_opens_many_connections_leaves_files_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All files of a version could be taken, so that the gateway's next connection was not accepted."""
+def test_a_client_with_many_connections_leaves_file_descriptors_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One client could use up a version's file descriptors, so that the gateway's next connection was not accepted."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
     with serving() as url, ExitStack() as held:
         asking = begun(url, [HEAD + b"\r\na"], held)
-        assert answered(asking)  # so its headers were read before others came
+        assert answered(asking)  # now its head has been read, before the other connections open
         silent = [begun(url, [b""], held) for _ in range(20)]
         assert [ended(each) for each in silent[:8]] == [b""] * 8
         assert httpx.post(f"{url}/x", content=b"body", trust_env=False).text == "4"
@@ -136,8 +137,10 @@ def test_whoever_opens_many_connections_leaves_files_for_others(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("loop", ["auto", "asyncio"])
-def test_a_burst_of_requests_loses_none(loop: Literal["auto", "asyncio"], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop that was busy takes up all connections before it reads from any: the gateway's own were ended."""
+def test_a_burst_of_requests_is_answered_completely(
+    loop: Literal["auto", "asyncio"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy event loop accepts all connections before it reads from any: the gateway's own connections were closed."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
     may_go_on.clear()
     with serving(loop) as url, ExitStack() as held:

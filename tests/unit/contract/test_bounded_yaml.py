@@ -1,4 +1,4 @@
-"""YAML of others takes no more work than it is long, and is an error of YAML's whatever is wrong with it."""
+"""Untrusted YAML takes work in proportion to its length, and every fault in it raises a YAML error."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from contract.bounded_yaml import TooDeep, TooLarge
 
 
 def doubled(line: str, times: int = 9) -> str:
-    """A text in which each line is one of ten references to the line before."""
+    """A text in which each line is ten references to the line before."""
     lines = ["a0: &a0 {k0: v}"]
     for number in range(1, times + 1):
         others = ", ".join([f"*a{number - 1}"] * 10)
@@ -24,7 +24,7 @@ def doubled(line: str, times: int = 9) -> str:
     [
         (doubled("[{others}]"), TooLarge),
         (doubled("{{x: [{others}]}}"), TooLarge),
-        (doubled("{{<<: [{others}]}}"), TooLarge),  # copied while it is read
+        (doubled("{{<<: [{others}]}}"), TooLarge),  # is copied while it is read
         (doubled("{{<<: [{others}], k{number}: v}}"), TooLarge),
         ("&a [*a]", TooLarge),
         ("&a {x: {y: *a}}", TooLarge),
@@ -35,8 +35,8 @@ def doubled(line: str, times: int = 9) -> str:
         ("x: " + "{y: " * 60 + "1" + "}" * 60, TooDeep),
     ],
 )
-def test_what_stands_for_more_than_anybody_means_is_refused(text: str, refused: type[yaml.YAMLError]) -> None:
-    """Before anything of it is made."""
+def test_yaml_that_expands_too_far_is_refused(text: str, refused: type[yaml.YAMLError]) -> None:
+    """It is refused before any object is built from it."""
     with pytest.raises(refused):
         bounded_yaml.load(text)
 
@@ -56,8 +56,8 @@ def test_what_stands_for_more_than_anybody_means_is_refused(text: str, refused: 
         "a: [",
     ],
 )
-def test_what_cannot_be_read_is_an_error_of_yaml(text: str) -> None:
-    """Its readers look for no others."""
+def test_text_that_cannot_be_read_raises_a_yaml_error(text: str) -> None:
+    """The callers catch YAML errors only."""
     with pytest.raises(yaml.YAMLError):
         bounded_yaml.load(text)
 
@@ -71,5 +71,6 @@ def test_what_cannot_be_read_is_an_error_of_yaml(text: str) -> None:
         ("steps: [shadow, 5, 100]", {"steps": ["shadow", 5, 100]}),
     ],
 )
-def test_aliases_that_people_write_are_read(text: str, found: Any) -> None:
+def test_normal_aliases_are_read(text: str, found: Any) -> None:
+    """Merge keys and repeated references, as people write them, give the expected values."""
     assert json.dumps(bounded_yaml.load(text)) == json.dumps(found)

@@ -1,4 +1,4 @@
-"""Pydantic's complaints become plain English, with what was meant."""
+"""Pydantic's error messages become plain English that names the key the user probably meant."""
 
 import re
 from typing import Any
@@ -30,8 +30,8 @@ ODD = (None, True, -1, 10**9, 0.5, float("nan"), "", "word", [], [1], ["x"], {},
 
 
 @pytest.mark.parametrize("model", VALID, ids=lambda model: model.__name__)
-def test_no_complaint_is_in_the_words_of_pydantic(model: type[BaseModel]) -> None:
-    """Whatever stands in whichever field, and when it is missing."""
+def test_no_complaint_uses_the_words_of_pydantic(model: type[BaseModel]) -> None:
+    """Any odd value in any field, and any missing field, gives a message of our own."""
     said = []
     for name in (*model.model_fields, "no_such_key"):
         for odd in ODD:
@@ -39,29 +39,29 @@ def test_no_complaint_is_in_the_words_of_pydantic(model: type[BaseModel]) -> Non
                 model.model_validate({**VALID[model], name: odd})
             except ValidationError as error:
                 said += complaints(error, model, whole="it")
-            except KanariaError:  # says by itself what is wrong
+            except KanariaError:  # has its own message
                 continue
     assert said
     assert [line for line in said if PYDANTIC.search(line)] == []
 
 
 def said(model: type[BaseModel], **values: Any) -> list[str]:
-    """The complaints about a value."""
+    """The complaints about these values."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate(values)
     return complaints(caught.value, model, whole="the schema")
 
 
-def test_a_misspelt_key_is_compared_with_those_that_there_are() -> None:
-    """Also deep inside, where other keys may stand."""
+def test_a_misspelt_key_gets_a_suggestion() -> None:
+    """The nearest valid key is suggested, also inside nested objects."""
     feature = {"name": "age", "minimum": 0, "maximun": 120}
     misspelt = "`features.0.maximun` is no key here; did you mean `maximum`?"
     assert said(Schema, features=[feature], answer=SCHEMA["answer"])[0] == misspelt
     assert said(Schema, feature=[], **SCHEMA) == ["`feature` is no key here; did you mean `features`?"]
 
 
-def test_a_complaint_shows_what_stands_there() -> None:
-    """Shortened where it is long."""
+def test_a_complaint_shows_the_value_that_was_found() -> None:
+    """A long value is shortened."""
     assert said(Schema, features=5, answer=SCHEMA["answer"]) == [
         "`features`: write a list in brackets, such as [25, 100], not 5"
     ]
@@ -69,8 +69,8 @@ def test_a_complaint_shows_what_stands_there() -> None:
     assert len(long) < 150
 
 
-def test_of_very_many_complaints_their_number_is_said() -> None:
-    """Each is a dictionary: a million of them fill the memory of who reads a hostile file."""
+def test_more_than_200_mistakes_are_only_counted() -> None:
+    """Each mistake is a dictionary: a million of them filled the memory of the process that read a hostile file."""
     few, many = ({str(number): 1 for number in range(count)} for count in (200, 100_000))
     with pytest.raises(ValidationError) as error, at_most(megabytes=20):
         Golden.model_validate(VALID[Golden] | many)

@@ -1,4 +1,4 @@
-"""Limits of time hold for a whole answer, from servers that send a byte now and then. The servers are real."""
+"""A time limit holds for a whole answer, even from a real server that sends one byte now and then."""
 
 import socket
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Dribbling]:
         yield running
 
 
-def test_an_answer_that_comes_byte_by_byte_is_given_up(server: Dribbling) -> None:
-    """httpx's own limit begins anew with every byte. What is asked next has a connection of its own."""
+def test_an_answer_that_comes_byte_by_byte_times_out(server: Dribbling) -> None:
+    """httpx restarts its own limit with every byte. The next request uses a new connection."""
     with loopback.client(server.url, timeout_s=LIMIT_S) as client:
         for _ in range(2):
             with pytest.raises(httpx.ReadTimeout):
@@ -35,8 +35,8 @@ def test_an_answer_that_comes_byte_by_byte_is_given_up(server: Dribbling) -> Non
             assert client.get("/good").text == "good"
 
 
-def test_what_is_read_in_parts_has_the_same_limit() -> None:
-    """The head comes at once, and the body does not."""
+def test_a_streamed_answer_has_the_same_time_limit() -> None:
+    """The head arrives at once and the body does not."""
     with (
         dribbling("body") as server,
         loopback.client(server.url, timeout_s=LIMIT_S) as client,
@@ -46,14 +46,14 @@ def test_what_is_read_in_parts_has_the_same_limit() -> None:
         list(answer.iter_raw())
 
 
-def test_a_limit_of_one_request_counts(server: Dribbling) -> None:
-    """In place of the client's."""
+def test_the_limit_of_one_request_replaces_that_of_the_client(server: Dribbling) -> None:
+    """The client allows 60 s and the request less: the request times out."""
     with loopback.client(server.url, timeout_s=60) as client, pytest.raises(httpx.ReadTimeout):
         client.post("/", timeout=LIMIT_S)
 
 
-def test_several_questions_share_a_deadline(server: Dribbling) -> None:
-    """Also those of another thread that has the context; once it is over nothing more is asked."""
+def test_requests_share_a_deadline_across_threads(server: Dribbling) -> None:
+    """A thread that has the context shares the deadline. When it has passed, no further request is sent."""
     with loopback.client(server.url, timeout_s=60) as client:
 
         def asked() -> None:
@@ -74,8 +74,8 @@ def test_several_questions_share_a_deadline(server: Dribbling) -> None:
         assert client.get("/good").text == "good"
 
 
-def test_a_deadline_inside_another_is_no_later() -> None:
-    """But what must be done all the same has its own."""
+def test_an_inner_deadline_never_extends_the_outer_one() -> None:
+    """Only `anew` does, for work that must be done in any case."""
     assert left_s(7.0) == 7.0
     with within(5.0):
         with within(100.0):
@@ -87,8 +87,8 @@ def test_a_deadline_inside_another_is_no_later() -> None:
     assert left_s() == float("inf")
 
 
-def test_a_host_by_its_name_is_found() -> None:
-    """Whichever of its addresses listens; a name that nobody has is an error of the connection."""
+def test_a_host_name_is_resolved() -> None:
+    """Any address of the name may be the one that listens. An unknown name is a connection error."""
     with dribbling(at_once=lambda _: b"good") as server:
         with loopback.client(f"http://localhost:{server.server_port}", timeout_s=5) as client:
             assert client.get("/").text == "good"
@@ -99,8 +99,8 @@ def test_a_host_by_its_name_is_found() -> None:
                 client.get("/")
 
 
-def test_a_host_that_was_not_looked_up_for_want_of_a_thread_is_looked_up_again() -> None:
-    """Its name was lost for as long as the process ran, and the error was none that clients expect."""
+def test_a_look_up_that_got_no_thread_is_tried_again() -> None:
+    """The name stayed unresolved for the life of the process, and the error was not one that callers expect."""
     with (
         dribbling(at_once=lambda _: b"good") as server,
         loopback.client(f"http://localhost:{server.server_port}", timeout_s=5) as client,
@@ -112,10 +112,8 @@ def test_a_host_that_was_not_looked_up_for_want_of_a_thread_is_looked_up_again()
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), ValueError("odd"), KeyError("odd")])
-def test_a_host_whose_look_up_fails_in_any_way_is_looked_up_again(
-    monkeypatch: pytest.MonkeyPatch, fault: Exception
-) -> None:
-    """Whoever waits hears of it."""
+def test_a_look_up_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """The caller that waits gets the error of the first look-up; the next call succeeds."""
     find = socket.getaddrinfo
 
     def fails_once(*asked: Any, **how: Any) -> Any:
@@ -130,8 +128,8 @@ def test_a_host_whose_look_up_fails_in_any_way_is_looked_up_again(
         network.connect_tcp("localhost", server.server_port, 5.0).close()
 
 
-def test_an_address_that_holds_for_one_interface_is_asked_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A link-local one of IPv6 is none without it. The answer is the system's own, for another name."""
+def test_a_link_local_address_keeps_its_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link-local IPv6 address is useless without its interface. The test resolves another name to a real one."""
     find, asked_for = socket.getaddrinfo, []
 
     def found(host: str, *asked: Any, **how: Any) -> Any:
@@ -149,8 +147,8 @@ def test_an_address_that_holds_for_one_interface_is_asked_there(monkeypatch: pyt
     assert asked_for == [f"fe80::1%{socket.if_nametoindex('lo')}", "::1", "127.0.0.1"]
 
 
-def test_work_that_gets_no_thread_is_an_error_of_the_system() -> None:
-    """As its limits are: callers know those."""
+def test_work_that_gets_no_thread_raises_an_os_error() -> None:
+    """Timeouts are OS errors too: callers already handle those."""
     with no_more_threads(), pytest.raises(OSError, match="can't start new thread"):
         ended_within(5.0, lambda: 1)
     assert ended_within(5.0, lambda: 1) == 1

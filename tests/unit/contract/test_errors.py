@@ -1,4 +1,4 @@
-"""The shape of every error raised on purpose."""
+"""The form of every error that is raised on purpose."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from service.validation.faults import FaultFound
 
 
 def test_an_error_says_what_happened_what_was_seen_and_what_to_do() -> None:
-    """Three lines of text, and the same three as attributes."""
+    """The error has three lines of text, and the same three as attributes."""
     error = KanariaError("the door is shut", saw="a lock", do="bring the key")
     assert str(error) == "the door is shut\n  saw: a lock\n  do:  bring the key"
     assert (error.what, error.saw, error.do) == ("the door is shut", "a lock", "bring the key")
@@ -28,8 +28,8 @@ def test_an_error_says_what_happened_what_was_seen_and_what_to_do() -> None:
 @pytest.mark.parametrize(
     "base", [RolloutError, MonitoringError, LoadTestError, StackError, OptimiseError, SignatureError, FaultFound]
 )
-def test_every_package_derives_its_errors_from_the_one_base(base: type[KanariaError]) -> None:
-    """Catching the base catches them all, and each has the same three lines."""
+def test_every_package_derives_its_errors_from_kanaria_error(base: type[KanariaError]) -> None:
+    """Catching the base class catches them all, and each has the same three lines."""
     assert issubclass(base, KanariaError)
     assert str(base("w", saw="s", do="d")) == "w\n  saw: s\n  do:  d"
 
@@ -47,10 +47,10 @@ def test_every_package_derives_its_errors_from_the_one_base(base: type[KanariaEr
         (ControllerUnreachable, 3),
     ],
 )
-def test_an_error_that_no_command_caught_ends_with_its_message_and_exit_code(
+def test_an_uncaught_error_ends_the_command_with_its_message_and_exit_code(
     kind: type[KanariaError], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """2 for what the person who typed the command can correct, 3 for what could not be decided."""
+    """The code is 2 if the user can correct the command, and 3 if nothing could be decided."""
     commands = typer.Typer(pretty_exceptions_enable=False)
 
     @commands.command()
@@ -80,7 +80,7 @@ def test_an_error_that_no_command_caught_ends_with_its_message_and_exit_code(
     ids=repr,
 )
 def test_no_crash_has_the_exit_code_of_a_result(fault: BaseException, code: int) -> None:
-    """1 says drift, a broken gate or a rollback, and 3 that there was too little to tell."""
+    """Code 1 means drift, a failed gate or a rollback, and code 3 means too little data."""
     script = (
         "import sys, kanaria.lazy\n"
         "class Commands(kanaria.lazy.LazyGroup):\n"
@@ -99,8 +99,8 @@ def test_no_crash_has_the_exit_code_of_a_result(fault: BaseException, code: int)
     assert ("please report it" in done.stderr) == (code == 2)
 
 
-def test_the_base_loads_without_any_other_part() -> None:
-    """A fresh interpreter that imports it has loaded neither torch nor another package of ours."""
+def test_the_error_base_class_loads_no_other_package() -> None:
+    """A new interpreter that imports it loads neither torch nor another of our packages."""
     script = (
         "import sys, contract.errors; print(sorted({name.partition('.')[0] for name in sys.modules} & "
         "{'torch', 'kanaria', 'service', 'rollout', 'monitoring', 'loadtest'}))"

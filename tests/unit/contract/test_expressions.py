@@ -1,4 +1,4 @@
-"""Expressions of a plan, which may come from others: what they may be, and that none of them takes long."""
+"""Expressions of a plan, which may be untrusted: what they may contain, and that none of them takes long."""
 
 import json
 from typing import Any
@@ -20,11 +20,11 @@ ANSWER = {"result": {"label": "spam", "scores": [{"name": "spam", "p": 0.9}, {"n
         ('"my-id"', 7),
         ("result.scores[].name", ["spam", "ham"]),
         ("result.nothing", None),
-        ("ceil(result)", None),  # an object is no number
+        ("ceil(result)", None),  # an object is not a number
         ("sort(values(@))", None),
     ],
 )
-def test_a_part_of_an_answer_is_found(text: str, value: object) -> None:
+def test_an_expression_finds_a_part_of_an_answer(text: str, value: object) -> None:
     assert Expression(text).of(ANSWER) == value
 
 
@@ -32,7 +32,7 @@ def test_a_part_of_an_answer_is_found(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "text", ["a", "a.b[0]", "ceil(a)", "sum([].a)", "max_by(@, &a)", "avg(a)", "a > `1`", "(" * 149 + "a" + ")" * 149]
 )
-def test_no_content_makes_an_expression_fail(text: str, content: Any) -> None:
+def test_no_content_makes_an_expression_raise(text: str, content: Any) -> None:
     Expression(text).of(content)
 
 
@@ -49,21 +49,21 @@ def test_no_content_makes_an_expression_fail(text: str, content: Any) -> None:
         ("a" * (MOST_LETTERS + 1), f"at most {MOST_LETTERS} letters"),
         ("!" * 299 + "a", "parts|nested"),
         (".".join("a" * 100), "at most 60 parts"),
-        ("[@,@]|[@,@]|[@,@]", "builds something new"),  # ... twice as large with each
+        ("[@,@]|[@,@]|[@,@]", "builds something new"),  # each part doubles the size
         ("{a: @, b: @}", "builds something new"),
         ("to_string(to_string(@))", "no function `to_string`"),
         ("map(&[@,@], @)", "builds something new|no function"),
         (
             "length(@[*].not_null(`[0, 0]`)[].not_null(`[0, 0]`)[])",
             "a list or an object",
-        ),  # ... twice as long with each
+        ),  # each part doubles the length
         ("@[*].not_null(`{}`).*", "a list or an object"),
         ("max_by(@, &not_null(`[1]`)[0])", "a list or an object"),
         ("contains(`[[1]]`, label)", "a list or an object"),
         ("[?a == `[]`]", "a list or an object"),
     ],
 )
-def test_what_is_no_expression_or_could_take_long_is_refused_in_words(text: str, says: str) -> None:
+def test_an_invalid_or_expensive_expression_is_refused_with_a_reason(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Expression(text)
 
@@ -83,12 +83,12 @@ def test_a_field_has_a_path(text: str, path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("text", ["items[0].id", "a || b", "@", "length(a)", "[]", "a[?b]"])
-def test_what_names_no_field_is_refused(text: str) -> None:
+def test_an_expression_that_names_no_field_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write the path of a field"):
         field_path(text)
 
 
-def test_fields_are_left_out_wherever_they_are() -> None:
+def test_fields_are_removed_wherever_they_are() -> None:
     content = {"a": [{"id": 1, "x": 2}, {"id": 3}, 4], "m": {"p": {"z": 1}, "q": 5}, "t": 6}
     paths = tuple(map(field_path, ("a[].id", "m.*.z", "t", "nowhere.id")))
     assert [has_field(content, path) for path in paths] == [True, True, True, False]
@@ -96,20 +96,20 @@ def test_fields_are_left_out_wherever_they_are() -> None:
 
 
 @pytest.mark.parametrize("deep", ["[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900])
-def test_answers_as_deep_as_python_reads_them_end_no_command(deep: str) -> None:
-    """Looking for a field took more of Python's stack than reading the answer."""
+def test_deeply_nested_answers_raise_no_recursion_error(deep: str) -> None:
+    """Looking for a field used more of Python's stack than reading the answer did."""
     content = json.loads(deep)
     assert [has_field(content, path) for path in (("b",), ("a", "b"))] == [False, False]
     assert without(content, (("b",),)) is content
     assert len(shortened(content)) < 80
 
 
-def test_a_field_with_an_empty_list_is_there() -> None:
+def test_a_field_with_an_empty_list_exists() -> None:
     assert has_field({"ids": []}, ("ids",))
     assert not has_field({"by_word": {}}, ("by_word", "*"))
 
 
-def test_a_field_that_is_near_is_named() -> None:
+def test_a_similar_field_is_suggested() -> None:
     assert near("label", ANSWER) == "; did you mean `result.label`?"
     assert near("result.lable", ANSWER) == "; did you mean `result.label`?"
     assert near("zzz", ANSWER) == ""

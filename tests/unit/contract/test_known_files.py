@@ -1,4 +1,4 @@
-"""Files that are looked at again and again: every change is seen, and what did not change is not read."""
+"""Files that are polled: every change is seen, and an unchanged file is not read again."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from contract.known_files import KnownFiles, Notes
 
 
 class Reader:
-    """Reads text, and counts how often."""
+    """Reads text and counts the reads."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -35,15 +35,15 @@ def files(reader: Reader) -> KnownFiles[str | None]:
 
 
 def settled(monkeypatch: pytest.MonkeyPatch, *, after_s: float = 60.0) -> None:
-    """Let time go on: the last change of a file is one of a minute ago."""
+    """Move the clock forward, so that the last change of a file was a minute ago."""
     now_ns = time.time_ns() + round(after_s * 1e9)
     monkeypatch.setattr(time, "time_ns", lambda: now_ns)
 
 
-def test_what_did_not_change_is_read_once(
+def test_an_unchanged_file_is_read_once(
     tmp_path: Path, files: KnownFiles[str | None], reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often it is looked at."""
+    """Polling it again does not read it."""
     path = tmp_path / "state.json"
     path.write_text("one")
     settled(monkeypatch)
@@ -51,11 +51,11 @@ def test_what_did_not_change_is_read_once(
     assert reader.reads == 1
 
 
-@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "written over"])
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "overwritten"])
 def test_a_change_is_seen(
     tmp_path: Path, files: KnownFiles[str | None], monkeypatch: pytest.MonkeyPatch, is_replaced: bool
 ) -> None:
-    """Also one of the same size, whose time of change was set back."""
+    """A change is seen even if the size is the same and the modification time was set back."""
     path, new = tmp_path / "state.json", tmp_path / "new"
     path.write_text("one")
     with monkeypatch.context() as later:
@@ -69,8 +69,8 @@ def test_a_change_is_seen(
     assert files.at(path) == "two"
 
 
-def test_two_changes_at_once_are_both_seen(tmp_path: Path, files: KnownFiles[str | None]) -> None:
-    """The system gives both the same time: what was changed a moment ago is read again."""
+def test_two_changes_in_one_clock_tick_are_both_seen(tmp_path: Path, files: KnownFiles[str | None]) -> None:
+    """The system gives both changes the same time, so a file that has just changed is read again."""
     path = tmp_path / "state.json"
     for number in range(200):
         path.write_text(f"{number:03}")
@@ -80,7 +80,7 @@ def test_two_changes_at_once_are_both_seen(tmp_path: Path, files: KnownFiles[str
 def test_a_clock_that_was_set_back_hides_no_change(
     tmp_path: Path, files: KnownFiles[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file from the future is read each time."""
+    """A file whose modification time is in the future is read each time."""
     path = tmp_path / "state.json"
     settled(monkeypatch, after_s=-3600.0)
     for content in ("one", "two", "six"):
@@ -88,10 +88,10 @@ def test_a_clock_that_was_set_back_hides_no_change(
         assert files.at(path) == content
 
 
-def test_what_is_gone_is_gone_and_may_come_again(
+def test_a_deleted_file_is_gone_and_may_come_back(
     tmp_path: Path, files: KnownFiles[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it is remembered."""
+    """No content of the deleted file is remembered."""
     path = tmp_path / "state.json"
     settled(monkeypatch)
     assert files.at(path) is None
@@ -106,7 +106,7 @@ def test_what_is_gone_is_gone_and_may_come_again(
 def test_a_file_that_could_not_be_read_is_read_again(
     tmp_path: Path, files: KnownFiles[str | None], reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where this process had no more files to open: that it changed since nobody says."""
+    """The process may have been out of file descriptors: nothing would report a later change."""
     path = tmp_path / "state.json"
     path.write_text("one")
     settled(monkeypatch)
@@ -116,8 +116,8 @@ def test_a_file_that_could_not_be_read_is_read_again(
     assert files.at(path) == "one"
 
 
-def test_the_names_in_a_folder_are_known_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file that comes, goes or gets another name is seen."""
+def test_a_change_of_the_names_in_a_folder_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is added, removed or renamed is seen."""
     folders = KnownFiles(lambda path: tuple(sorted(each.name for each in path.iterdir())))
     (tmp_path / "a").touch()
     settled(monkeypatch)
@@ -130,8 +130,8 @@ def test_the_names_in_a_folder_are_known_as_well(tmp_path: Path, monkeypatch: py
     assert folders.at(tmp_path) == ("c",)
 
 
-def test_the_path_of_a_note_is_put_together_once(tmp_path: Path) -> None:
-    """A controller looks at dozens with each beat."""
+def test_the_path_of_a_note_is_built_once(tmp_path: Path) -> None:
+    """A controller reads dozens of notes in each tick."""
     notes = Notes(tmp_path)
     assert notes["digits@v1"] == tmp_path / "digits@v1.json"
     assert notes["digits@v1"] is notes["digits@v1"]

@@ -1,4 +1,4 @@
-"""The log of the stack's processes, written to a real device that is always full."""
+"""The log of the stack's processes, also when it goes to a device that is always full."""
 
 import json
 import subprocess
@@ -18,8 +18,8 @@ sys.stderr.write("went on")
 """
 
 
-def test_a_full_disk_takes_lines_and_not_the_process() -> None:
-    """Whoever logs goes on."""
+def test_a_full_disk_loses_log_lines_but_not_the_process() -> None:
+    """A process whose log lines cannot be written goes on."""
     full = Path("/dev/full")
     if not full.exists():
         leave_out("this system has no /dev/full")
@@ -31,7 +31,7 @@ def test_a_full_disk_takes_lines_and_not_the_process() -> None:
 
 
 def test_each_line_is_json() -> None:
-    """Also one with bytes that are no text."""
+    """A line with bytes that are not valid text is JSON too."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["event"] for line in lines] == ["beat_failed"] * 3

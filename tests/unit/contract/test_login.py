@@ -1,4 +1,4 @@
-"""What a file says of who asks: a user with a password, or a bearer token."""
+"""What a login file contains: a user with a password, or a bearer token."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +17,8 @@ from contract.login import Login
         ("eyJhbGciOi.J9_-~+/=\n", "Bearer eyJhbGciOi.J9_-~+/="),
     ],
 )
-def test_a_file_has_a_user_or_a_token(tmp_path: Path, text: str, header: str) -> None:
-    """A password may have colons; a token has none."""
+def test_a_file_contains_a_user_with_a_password_or_a_token(tmp_path: Path, text: str, header: str) -> None:
+    """A password may contain colons; a token contains none."""
     path = tmp_path / "login"
     path.write_text(text)
     assert Login(path).header() == header
@@ -29,8 +29,8 @@ def _absent(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ":secret", "ann:", "ann secret", "ann:secret\nx-other: 1"])
-def test_another_file_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
-    """A second line would be a header of its own."""
+def test_an_invalid_login_file_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
+    """A second line would become a separate header."""
     path = tmp_path / "login"
     path.write_text(text)
     with pytest.raises(ValueError, match="neither") as raised:
@@ -39,8 +39,8 @@ def test_another_file_is_refused_without_showing_it(tmp_path: Path, text: str) -
 
 
 @pytest.mark.parametrize("spoil", [_absent, lambda path: path.write_text("")], ids=["absent", "empty"])
-def test_a_login_that_cannot_be_read_is_an_error_of_the_client(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    """So whoever asks says it as any other trouble with the service, and nothing was sent."""
+def test_a_login_that_cannot_be_read_is_a_request_error(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
+    """Callers report it like any other trouble with the service, and nothing is sent."""
     path = tmp_path / "login"
     spoil(path)
     with (

@@ -1,4 +1,4 @@
-"""Clients of the stack's own services."""
+"""Clients for the stack's own services."""
 
 import ssl
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.running_server import running_server
 
 
 class Page(BaseHTTPRequestHandler):
-    """Answers /good with 200 and all else with 503."""
+    """Answers /good with 200 and every other path with 503."""
 
     def do_GET(self) -> None:
         self.send_response(200 if self.path == "/good" else 503)
@@ -31,8 +31,8 @@ def url() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"])
-def test_no_proxy_is_asked(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bare client would ask the one in the environment, where nobody listens."""
+def test_no_proxy_is_used(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain client would use the proxy in the environment, where nothing listens."""
     monkeypatch.setenv(name, "http://127.0.0.1:9")
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/good")
@@ -41,8 +41,8 @@ def test_no_proxy_is_asked(name: str, url: str, monkeypatch: pytest.MonkeyPatch)
         assert client.get("/good").status_code == 200
 
 
-def test_a_service_that_is_in_trouble_or_gone_does_not_answer(url: str) -> None:
-    """Neither is an error of the one who asks."""
+def test_an_unhealthy_or_missing_service_does_not_answer(url: str) -> None:
+    """Neither case raises an error."""
     assert not loopback.answers(f"{url}/bad", timeout_s=5)
     assert not loopback.answers("http://127.0.0.1:9/good", timeout_s=5)
 
@@ -60,13 +60,13 @@ def test_a_service_that_is_in_trouble_or_gone_does_not_answer(url: str) -> None:
         ("http://localhost.example", False),
     ],
 )
-def test_what_is_local_is_seen_in_the_address(url: str, is_local: bool) -> None:
-    """A Grafana may be here or behind a proxy."""
+def test_a_local_address_is_recognised(url: str, is_local: bool) -> None:
+    """A Grafana may run on this machine or behind a proxy."""
     assert loopback.is_local(url) is is_local
 
 
 def test_certificates_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes longer than most requests, and a controller has a dozen clients."""
+    """Reading them takes longer than most requests, and a controller has a dozen clients."""
     loopback.client(timeout_s=5).close()
     monkeypatch.delattr(ssl, "create_default_context")
     loopback.client(timeout_s=5).close()

@@ -1,4 +1,4 @@
-"""Kanaria's own metrics: every mention of one names a metric that is exported, with labels that it has."""
+"""Kanaria's own metrics: every mention names an exported metric with labels that it has."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from rollout.control.metrics import ControllerMetrics
 from tests.support.paths import ROOT
 
 DECLARED = tuple(value for value in vars(metrics).values() if isinstance(value, Metric))
-OF_GATEWAY = "kanaria_predict"  # begins the gateway's metrics, behind `envoy_`; a runbook searches for it
+OF_GATEWAY = "kanaria_predict"  # the gateway's metrics start with this, after `envoy_`; a runbook searches for it
 FROM_SCRAPES = {"job", "instance", "pod"}  # `pod` in a cluster
-FORMER = {metrics.REQUESTS.name: {"endpoint"}}  # labels of Bentos that an older Kanaria built, which alerts still read
+FORMER = {metrics.REQUESTS.name: {"endpoint"}}  # labels of Bentos that an older Kanaria built; alerts still read them
 
 
 def series() -> dict[str, frozenset[str]]:
-    """The labels of every series that is exported, by its name."""
+    """The labels of every exported series, by its name."""
     found = {}
     for metric in DECLARED:
         found |= {
@@ -30,7 +30,7 @@ def series() -> dict[str, frozenset[str]]:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """Every text that names metrics: documents, rules, and the queries of the boards."""
+    """Every text that names metrics: documents, rules and the queries of the dashboards."""
     for path in sorted([*ROOT.glob("monitoring/**/*.y*ml"), *ROOT.glob("docs/**/*.md")]):
         yield str(path.relative_to(ROOT)), path.read_text()
     for path in sorted(ROOT.glob("monitoring/generated/dashboards/*.json")):
@@ -40,8 +40,8 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("place", "text"), [pytest.param(*found, id=found[0]) for found in texts()])
-def test_a_metric_that_is_named_somewhere_is_exported(place: str, text: str) -> None:
-    """With every label that is mentioned."""
+def test_every_mentioned_metric_is_exported(place: str, text: str) -> None:
+    """It has every label that is mentioned with it."""
     known = series()
     for name, matchers in re.findall(r"(?<![\w.])(kanaria_\w+)(?:\{([^}]*)\})?", text):
         assert name in known or name == OF_GATEWAY, f"{place} names {name}"
@@ -52,12 +52,12 @@ def test_a_metric_that_is_named_somewhere_is_exported(place: str, text: str) -> 
 
 
 def test_no_two_metrics_have_the_same_name() -> None:
-    """And no metric is declared twice."""
+    """No metric is declared twice."""
     assert len({metric.name for metric in DECLARED}) == len(DECLARED)
 
 
-def test_the_controller_exports_what_is_declared_of_it() -> None:
-    """Its own metrics, those of the newest release and those of the newest drift reports, each with its meaning."""
+def test_the_controller_exports_every_metric_declared_for_it() -> None:
+    """These are its own metrics, those of the newest release and of the newest drift reports, each with its meaning."""
     controller = ControllerMetrics()
     controller.registry.register(DriftCollector({}, dict))
     page = controller.exposition().decode()

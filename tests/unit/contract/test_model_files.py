@@ -1,4 +1,4 @@
-"""A model's files: unknown fields are errors, except for a reader of files that another version wrote."""
+"""A model's files: unknown fields are errors, except when the files were written by another version."""
 
 from math import nan
 from pathlib import Path
@@ -32,8 +32,8 @@ def test_a_field_of_a_newer_version_is_ignored_only_on_request(tmp_path: Path) -
     assert Schema.read(tmp_path, unknown="ignore") == SCHEMA
 
 
-def test_lines_of_a_newer_version_are_read_likewise(tmp_path: Path) -> None:
-    """The same rule for files of JSON lines, down to the fields of an answer."""
+def test_json_lines_of_a_newer_version_follow_the_same_rule(tmp_path: Path) -> None:
+    """The rule also holds for the fields of an answer inside a line."""
     (tmp_path / GOLDEN_FILE).write_text('{"features": [[1]], "predictions": [{"label": "no", "reason": "old"}]}\n')
     with pytest.raises(ValidationError, match="reason"):
         read_lines(tmp_path / GOLDEN_FILE, Golden)
@@ -41,7 +41,7 @@ def test_lines_of_a_newer_version_are_read_likewise(tmp_path: Path) -> None:
     assert (golden.features, golden.predictions[0].label) == (((1.0,),), "no")
 
 
-def test_features_are_found_by_how_they_are_logged() -> None:
+def test_features_are_grouped_by_how_they_are_logged() -> None:
     """Their indices are in column order."""
     found = [SCHEMA.logged_as(how) for how in ("plain", "hashed", "never")]
     assert found == [[0, 3], [1], [2]]
@@ -58,22 +58,24 @@ SEX = Feature(name="sex", categories=("female", "male"))
         (Feature(name="age", minimum=0, maximum=120, may_be_missing=True), (30, None, nan), (30, nan, nan)),
     ],
 )
-def test_a_model_gets_numbers(feature: Feature, values: tuple[Value, ...], numbers: tuple[float, ...]) -> None:
-    """The place of a category, NaN for what is missing; pandas writes it so itself. And back again."""
+def test_a_model_gets_its_features_as_numbers(
+    feature: Feature, values: tuple[Value, ...], numbers: tuple[float, ...]
+) -> None:
+    """A category becomes its position and a missing value NaN, as in pandas. The conversion back gives the values."""
     found = [feature.number(value) for value in values]
     assert found == pytest.approx(list(numbers), nan_ok=True)
     assert [feature.value(number) for number in found[:2]] == list(values[:2])
 
 
 @pytest.mark.parametrize("value", [None, "other", 1, True, nan])
-def test_what_is_no_category_is_refused(value: Value) -> None:
-    """With what is expected."""
+def test_a_value_that_is_not_a_category_is_refused(value: Value) -> None:
+    """The message lists the categories."""
     with pytest.raises(ValueError, match=r"^expected one of 'female', 'male'$"):
         SEX.number(value)
 
 
 def test_a_refused_row_names_the_feature() -> None:
-    """For those who train, not only for those who ask."""
+    """The message helps people who train a model, not only callers of the service."""
     schema = Schema(features=(SEX,), answer=Labels(labels=("no",)))
     with pytest.raises(ValueError, match="sex: expected one of 'female', 'male', saw 'man'"):
         schema.numbers(["man"])
@@ -95,7 +97,7 @@ def test_a_refused_row_names_the_feature() -> None:
     ],
 )
 def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], words: str) -> None:
-    """With what to write."""
+    """The message says what to write."""
     with pytest.raises(ValidationError, match=words):
         Feature.model_validate({"name": "x", **given})
 
@@ -108,22 +110,22 @@ def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], 
         ({"sex": None}, "defaults: sex: expected one of .*, saw None"),
     ],
 )
-def test_a_default_is_a_value_of_a_feature(defaults: dict[str, Value], words: str) -> None:
-    """Else the first request that lacks it would fail."""
+def test_a_default_must_be_a_valid_value_of_a_feature(defaults: dict[str, Value], words: str) -> None:
+    """Otherwise the first request without that feature would fail."""
     with pytest.raises(ValidationError, match=words):
         Schema(features=(SEX, SCHEMA.features[0]), answer=Labels(labels=("no",)), defaults=defaults)
 
 
 def test_only_the_last_columns_of_a_list_may_be_left_out() -> None:
-    """A named row may leave out any that has a default, or may be missing."""
+    """A named row may leave out any feature that has a default or may be missing."""
     one, two, three = (Feature(name=name, minimum=0, maximum=9) for name in "abc")
     schema = Schema(features=(one, two, three), answer=SCHEMA.answer, defaults={"a": 1, "c": 3})
     assert (schema.least_columns, schema.absent) == (2, {"a": 1.0, "c": 3.0})
     assert SCHEMA.least_columns == 4
 
 
-def test_a_schema_without_categories_is_written_as_ever(tmp_path: Path) -> None:
-    """A Bento that was built by an earlier version refuses fields that it does not know."""
+def test_a_schema_without_categories_has_only_the_older_fields(tmp_path: Path) -> None:
+    """A Bento that an earlier version built refuses fields that it does not know."""
     SCHEMA.write(tmp_path)
     written = orjson.loads((tmp_path / SCHEMA_FILE).read_bytes())
     assert written.keys() == {"features", "answer", "max_rows"}

@@ -1,4 +1,4 @@
-"""What others left in place of a file is neither followed nor waited for."""
+"""A link, pipe or device that another user put in place of a file is neither followed nor waited for."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ LEFT: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    monkeypatch.chdir(tmp_path)  # keeps the path of the socket short
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "secret")
@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("left", LEFT)
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND])
 def test_only_plain_files_are_opened(folder: Path, left: str, flags: int) -> None:
+    """A link, pipe, socket, folder or device under the file's name is refused, for reading and for writing."""
     LEFT[left](folder / "file")
     with opened_folder(folder) as opened, pytest.raises((NotPlain, IsADirectoryError)):
         opened_file("file", opened, flags)
@@ -46,8 +47,8 @@ def test_only_plain_files_are_opened(folder: Path, left: str, flags: int) -> Non
     assert not (folder / "nothing").exists()
 
 
-def test_a_link_in_place_of_the_folder_is_none(folder: Path) -> None:
-    """Above it links are the owner's, such as to another disk."""
+def test_a_link_in_place_of_the_folder_is_refused(folder: Path) -> None:
+    """Links above the folder belong to the owner, for example a link to another disk, and are followed."""
     (folder / "file").write_text("content")
     (folder.parent / "led").symlink_to(folder)
     with pytest.raises(NotPlain):
@@ -56,15 +57,15 @@ def test_a_link_in_place_of_the_folder_is_none(folder: Path) -> None:
     assert read(folder.parent / "above" / "folder" / "file") == b"content"
 
 
-def test_what_is_not_there_is_told_from_what_is_no_file(folder: Path) -> None:
+def test_a_missing_file_is_distinguished_from_one_that_is_not_plain(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read(folder / "missing")
     with pytest.raises(FileNotFoundError):
         read(folder / "missing" / "file")
 
 
-def test_a_file_of_others_is_read_through_no_link(tmp_path: Path) -> None:
-    """Nor through one on the way, nor from outside, nor from what has no end; the folder itself may lie behind one."""
+def test_an_untrusted_file_is_not_read_through_a_link(tmp_path: Path) -> None:
+    """Links in the path, paths outside the folder and pipes are refused. The folder itself may be behind a link."""
     folder, secret = tmp_path / "theirs", tmp_path / "secret"
     (folder / "in").mkdir(parents=True)
     secret.write_text("secret")

@@ -1,4 +1,4 @@
-"""Text of others keeps its letters and loses what steers a terminal."""
+"""Untrusted text keeps its letters and loses the characters that control a terminal."""
 
 import pytest
 
@@ -18,25 +18,25 @@ STEERING = {
 
 
 @pytest.mark.parametrize("text", STEERING)
-def test_what_steers_a_terminal_is_left_out(text: str) -> None:
-    """Escapes, moves of the cursor, turned writing directions, other ends of lines."""
+def test_characters_that_control_a_terminal_are_removed(text: str) -> None:
+    """These are escapes, cursor movements, reversed writing directions and unusual line ends."""
     assert printable(text) == STEERING[text]
 
 
 @pytest.mark.parametrize("text", ["Zoë, 雪, naïve 👩\u200d💻", "two\nlines\tand a tab", "5 % and so on", ""])
-def test_all_that_people_write_stays(text: str) -> None:
-    """Whatever their language, on as many lines as they like."""
+def test_normal_text_is_kept(text: str) -> None:
+    """Text in any language and on any number of lines is unchanged."""
     assert printable(text) == text
 
 
-def test_a_name_is_one_line() -> None:
-    """It cannot look like a line of ours."""
+def test_a_name_becomes_one_line() -> None:
+    """It cannot imitate a line of our own output."""
     assert one_line("eve\n • The evidence\r\n\x1b[1A") == "eve • The evidence [1A"
 
 
 @pytest.mark.parametrize("text", ["ju\u200bdge", "\u2060judge\ufeff", "ju\u00addge", "judge"])
-def test_a_name_is_compared_as_it_is_seen(text: str) -> None:
-    """Spaces of no width, joiners and soft hyphens hide in it."""
+def test_a_name_is_compared_without_invisible_characters(text: str) -> None:
+    """Zero-width spaces, joiners and soft hyphens are ignored."""
     assert visible(text) == "judge"
 
 
@@ -53,11 +53,11 @@ def test_a_name_is_compared_as_it_is_seen(text: str) -> None:
         "ann lee\u2800",
     ],
 )
-def test_names_that_a_reader_takes_for_one_are_one(name: str) -> None:
-    """Capitals, other spaces, full width, and what nobody sees."""
+def test_names_that_look_the_same_are_the_same(name: str) -> None:
+    """Capitals, other spaces, full-width letters and invisible characters make no difference."""
     assert read_as(name) == "ann lee"
 
 
-def test_accents_are_the_same_however_they_are_written() -> None:
-    """As one letter or as two; without them it is another name."""
+def test_an_accent_is_the_same_in_either_encoding() -> None:
+    """An accent may be one character or two; without it the name is a different one."""
     assert read_as("Zoe\u0308") == read_as("Zo\u00eb") != read_as("Zoe")

@@ -1,4 +1,4 @@
-"""A service that is asked all the time: answers, connections that are kept, and what is raised."""
+"""A client for a service that is polled: its answers, kept connections and errors."""
 
 import socket
 import threading
@@ -23,7 +23,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 class Service:
-    """Answers at a socket; `answer` sees each request and its connection."""
+    """A server on a socket; `answer` sees each request and its connection."""
 
     def __init__(self, server: socket.socket, answer: Callable[[socket.socket, bytes], bool]) -> None:
         self._server, self._answer = server, answer
@@ -38,7 +38,7 @@ class Service:
             except OSError:
                 return
             self.connections += 1
-            with connection, suppress(ConnectionError):  # a client need not read all of an answer
+            with connection, suppress(ConnectionError):  # a client may leave part of an answer unread
                 while head := connection.recv(4096):
                     self.requests.append(head)
                     if not self._answer(connection, head):
@@ -69,7 +69,7 @@ def answers(connection: socket.socket, _: bytes) -> bool:
 
 
 def answers_once(connection: socket.socket, _: bytes) -> bool:
-    """And closes the connection without a word of it."""
+    """Answer, then close the connection without announcing it."""
     connection.sendall(ANSWER)
     return False
 
@@ -83,8 +83,8 @@ def polled(path: Path, *, timeout_s: float = 5.0, keeps_connection: bool = True)
     return Polled("http://admin", timeout_s=timeout_s, keeps_connection=keeps_connection, unix_socket=path)
 
 
-def test_one_connection_serves_all_questions(path: Path) -> None:
-    """With the query as it is to be written."""
+def test_all_requests_use_one_connection(path: Path) -> None:
+    """The query is percent-encoded."""
     asked = polled(path)
     with served(path, answers) as service:
         found = [asked.get("/stats", {"filter": "^a|b$"}) for _ in range(3)]
@@ -94,8 +94,8 @@ def test_one_connection_serves_all_questions(path: Path) -> None:
     assert service.requests[0].startswith(b"GET /stats?filter=%5Ea%7Cb%24 HTTP/1.1\r\n")
 
 
-def test_each_question_may_have_a_connection_of_its_own(path: Path) -> None:
-    """As new clients have."""
+def test_each_request_may_use_a_new_connection(path: Path) -> None:
+    """This is how a new client behaves."""
     with served(path, answers) as service:
         asked = polled(path, keeps_connection=False)
         for _ in range(3):
@@ -103,16 +103,16 @@ def test_each_question_may_have_a_connection_of_its_own(path: Path) -> None:
     assert service.connections == 3
 
 
-def test_a_connection_that_was_closed_meanwhile_is_replaced(path: Path) -> None:
-    """Nobody sees that the service closes what is not used."""
+def test_a_connection_that_the_service_closed_is_replaced(path: Path) -> None:
+    """The caller does not notice that the service closes idle connections."""
     asked = polled(path)
     with served(path, answers_once) as service:
         assert [asked.get("/").status for _ in range(3)] == [200] * 3
     assert service.connections == 3
 
 
-def test_a_service_that_was_started_again_is_asked_at_once(path: Path) -> None:
-    """Its connections ended with it."""
+def test_a_restarted_service_is_reached_at_once(path: Path) -> None:
+    """The connections to the old process are gone."""
     asked = polled(path)
     for _ in range(2):
         with served(path, answers):
@@ -120,8 +120,8 @@ def test_a_service_that_was_started_again_is_asked_at_once(path: Path) -> None:
             asked.close()
 
 
-def test_a_service_that_is_gone_is_an_error(path: Path) -> None:
-    """With a connection that was kept, and without one."""
+def test_a_stopped_service_is_an_error(path: Path) -> None:
+    """This holds with a kept connection and without one."""
     asked = polled(path)
     with pytest.raises(FAILURES):
         asked.get("/")
@@ -131,9 +131,9 @@ def test_a_service_that_is_gone_is_an_error(path: Path) -> None:
         asked.get("/")
 
 
-def test_a_service_that_hangs_is_waited_for_once(path: Path) -> None:
-    """On a kept connection, too: asking again would only take as long again."""
-    asked, seen = polled(path, timeout_s=1.0), list[bytes]()  # the first answer comes in time
+def test_a_hanging_service_is_not_asked_twice(path: Path) -> None:
+    """The request is not repeated even on a kept connection: that would only double the wait."""
+    asked, seen = polled(path, timeout_s=1.0), list[bytes]()  # enough for the first answer
 
     def hangs_later(connection: socket.socket, head: bytes) -> bool:
         seen.append(head)
@@ -149,8 +149,8 @@ def test_a_service_that_hangs_is_waited_for_once(path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_service_that_sends_a_byte_now_and_then_is_waited_for_no_longer(part: Literal["head", "body"]) -> None:
-    """Every part comes in time, and the whole does not. A deadline around it counts, too."""
+def test_a_service_that_sends_a_byte_now_and_then_times_out(part: Literal["head", "body"]) -> None:
+    """Each part comes in time and the whole answer does not. A surrounding deadline also applies."""
     with dribbling(part) as service:
         with pytest.raises(TimeoutError):
             Polled(service.url, timeout_s=0.3).get("/")
@@ -158,22 +158,22 @@ def test_a_service_that_sends_a_byte_now_and_then_is_waited_for_no_longer(part: 
             Polled(service.url, timeout_s=60.0).get("/")
 
 
-def test_a_kept_connection_is_given_no_more_time(path: Path) -> None:
-    """The second answer comes byte by byte."""
+def test_a_kept_connection_gets_no_extra_time(path: Path) -> None:
+    """The second answer comes byte by byte and times out."""
     seen, ends = list[bytes](), threading.Event()
 
     def dribbles_later(connection: socket.socket, head: bytes) -> bool:
         seen.append(head)
         if len(seen) == 1:
             return answers(connection, head)
-        with suppress(OSError):  # whoever asked has gone
+        with suppress(OSError):  # the client has gone
             for _ in range(200):
                 if ends.wait(0.05):
                     break
                 connection.sendall(b"H")
         return False
 
-    asked = polled(path, timeout_s=1.0)  # the first answer comes in time
+    asked = polled(path, timeout_s=1.0)  # enough for the first answer
     with served(path, dribbles_later):
         asked.get("/")
         try:
@@ -184,14 +184,14 @@ def test_a_kept_connection_is_given_no_more_time(path: Path) -> None:
 
 
 def test_every_address_of_a_name_is_tried() -> None:
-    """One that refuses, and then one that answers."""
-    with dribbling(at_once=lambda _: b"ok") as service:  # at 127.0.0.1 alone; localhost may be ::1 first
+    """One address refuses, and the next answers."""
+    with dribbling(at_once=lambda _: b"ok") as service:  # only at 127.0.0.1; localhost may resolve to ::1 first
         assert Polled(f"http://localhost:{service.server_port}", timeout_s=5.0).get("/").body == b"ok"
 
 
 @pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "ü" * 63])
-def test_a_name_that_no_machine_can_have_is_an_error(host: str) -> None:
-    """One of those that whoever asks expects."""
+def test_an_invalid_host_name_is_an_os_error(host: str) -> None:
+    """Callers expect OS errors."""
     with pytest.raises(OSError, match="label"):
         Polled(f"http://{host}:80", timeout_s=1.0).get("/")
 
@@ -199,8 +199,8 @@ def test_a_name_that_no_machine_can_have_is_an_error(host: str) -> None:
 @pytest.mark.parametrize(
     "garbage", [b"", b"nothing of HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"]
 )
-def test_what_is_no_answer_is_an_error(path: Path, garbage: bytes) -> None:
-    """And the next question begins anew."""
+def test_an_invalid_answer_is_an_error(path: Path, garbage: bytes) -> None:
+    """The next request uses a new connection and succeeds."""
 
     def says(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(garbage)
@@ -214,8 +214,8 @@ def test_what_is_no_answer_is_an_error(path: Path, garbage: bytes) -> None:
         asked.close()
 
 
-def test_a_refusal_is_an_answer(path: Path) -> None:
-    """Its status says so."""
+def test_an_error_status_is_an_answer(path: Path) -> None:
+    """No error is raised; the status tells."""
 
     def refuses(connection: socket.socket, _: bytes) -> bool:
         connection.sendall(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
@@ -227,8 +227,8 @@ def test_a_refusal_is_an_answer(path: Path) -> None:
         asked.close()
 
 
-def test_a_form_is_sent_again_where_a_connection_was_closed_meanwhile(path: Path) -> None:
-    """Whole, with its head."""
+def test_a_form_is_sent_again_after_the_service_closed_the_connection(path: Path) -> None:
+    """The whole form is sent again, with its head."""
 
     def answers_forms_once(connection: socket.socket, part: bytes) -> bool:
         return b"query=" not in part or answers_once(connection, part)
@@ -243,8 +243,8 @@ def test_a_form_is_sent_again_where_a_connection_was_closed_meanwhile(path: Path
     assert sent.count(b"Content-Length: 25\r\n") == 3
 
 
-def test_a_connection_that_was_not_used_for_long_is_not_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine in between may have forgotten it: what is sent then comes to nobody, and no error comes back."""
+def test_a_connection_that_was_idle_for_long_is_not_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device in between may have dropped it: the request then goes nowhere and no error comes back."""
     monkeypatch.setattr(polled_module, "_KEPT_S", 0.0)
     asked = polled(path)
     with served(path, answers) as service:
@@ -255,7 +255,7 @@ def test_a_connection_that_was_not_used_for_long_is_not_used_again(path: Path, m
 
 
 class _Meeting(BaseHTTPRequestHandler):
-    """Answers four questions when it has them all."""
+    """Answers four requests once all of them have arrived."""
 
     protocol_version = "HTTP/1.1"
     met = threading.Barrier(4)
@@ -274,11 +274,11 @@ class _Meeting(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Write nothing."""
 
 
-def test_threads_that_ask_at_one_time_get_each_its_own_answer() -> None:
-    """By connections of their own, which whoever asks later uses again."""
+def test_concurrent_threads_get_their_own_answers() -> None:
+    """Each thread uses its own connection, and later requests use these connections again."""
     connections: list[Any] = []
     kind = type("_Meeting", (_Meeting,), {"connections": connections, "met": threading.Barrier(4)})
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), kind)) as server, ThreadPoolExecutor(4) as callers:
@@ -290,10 +290,10 @@ def test_threads_that_ask_at_one_time_get_each_its_own_answer() -> None:
     assert len(connections) == 4
 
 
-def test_who_takes_the_connection_and_says_nothing_is_told_from_who_does_not_take_it(
+def test_a_silent_service_is_distinguished_from_an_unreachable_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of the second kind is a name that the system does not look up in time, and a service that begins no TLS."""
+    """A name that is not resolved in time and a service that does not start TLS count as unreachable."""
     find, ends = socket.getaddrinfo, threading.Event()
 
     def slow(host: str, *asked: Any, **how: Any) -> Any:
@@ -317,10 +317,10 @@ def test_who_takes_the_connection_and_says_nothing_is_told_from_who_does_not_tak
 
 
 @pytest.mark.parametrize(("for_all_s", "for_one_s", "is_answered"), [(60.0, 0.1, False), (0.1, 60.0, True)])
-def test_a_limit_of_one_question_counts_in_the_place_of_the_one_for_all(
+def test_the_limit_of_one_request_replaces_the_limit_of_all(
     path: Path, for_all_s: float, for_one_s: float, *, is_answered: bool
 ) -> None:
-    """Whichever is longer."""
+    """It applies whether it is shorter or longer."""
 
     def answers_late(connection: socket.socket, _: bytes) -> bool:
         sleep(0.5)
@@ -333,8 +333,8 @@ def test_a_limit_of_one_question_counts_in_the_place_of_the_one_for_all(
 
 
 @pytest.mark.parametrize("interim", [b"102 Processing", b"103 Early Hints", b"101 Switching Protocols"])
-def test_what_comes_before_an_answer_is_taken_for_none_and_shifts_no_later_one(path: Path, interim: bytes) -> None:
-    """http.client takes it for the answer, and the next question would have got this one's."""
+def test_an_interim_response_is_an_error_and_does_not_shift_later_answers(path: Path, interim: bytes) -> None:
+    """http.client takes it for the answer, and the next request would have received this request's answer."""
 
     def hints(connection: socket.socket, head: bytes) -> bool:
         is_first = head.startswith(b"GET /first")

@@ -1,4 +1,4 @@
-"""Recorded requests on disk: for the owner alone, bounded, and never taken for what they are not."""
+"""Recorded requests on disk: readable by the owner alone, bounded, and refused if damaged."""
 
 import stat
 from pathlib import Path
@@ -33,8 +33,8 @@ def of_route(route: str) -> RecordedRequest:
     return REQUEST.model_copy(update={"route": route})
 
 
-def test_a_request_is_read_as_it_was_written_and_by_its_owner_alone(folder: RecordedFolder) -> None:
-    """Whatever bytes it has, and also where the folder was open before."""
+def test_a_request_is_read_as_it_was_written_and_only_by_its_owner(folder: RecordedFolder) -> None:
+    """Any bytes are kept, and a folder that others could read becomes private."""
     folder.path.mkdir(mode=0o755)
     folder.keep(REQUEST)
     assert list(folder.requests()) == [(1, REQUEST)]
@@ -42,7 +42,7 @@ def test_a_request_is_read_as_it_was_written_and_by_its_owner_alone(folder: Reco
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.path, file.path)] == [0o700, 0o600]
 
 
-def test_the_oldest_of_a_route_gives_way_and_every_route_stays(folder: RecordedFolder) -> None:
+def test_the_oldest_request_of_a_busy_route_is_replaced(folder: RecordedFolder) -> None:
     """A busy route never displaces a rare one."""
     folder.keep(of_route("/rare"))
     for _ in range(MOST_PER_ROUTE + 3):
@@ -52,8 +52,10 @@ def test_the_oldest_of_a_route_gives_way_and_every_route_stays(folder: RecordedF
     assert len(folder.files()) == MOST_PER_ROUTE + 1
 
 
-def test_bytes_are_bounded_and_taken_from_who_has_most(folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A route with one request keeps it."""
+def test_total_bytes_are_bounded_at_the_cost_of_the_largest_route(
+    folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route with only one request keeps it."""
     large = REQUEST.model_copy(update={"body": bytes(10_000)})
     monkeypatch.setattr(recorded, "MOST_BYTES", 50_000)
     folder.keep(of_route("/rare"))
@@ -72,8 +74,8 @@ def test_bytes_are_bounded_and_taken_from_who_has_most(folder: RecordedFolder, m
         lambda text: text.partition("\n")[2],
     ],
 )
-def test_a_file_that_was_damaged_or_edited_is_none(folder: RecordedFolder, damage: object) -> None:
-    """The others are still read."""
+def test_a_damaged_or_edited_file_is_not_read(folder: RecordedFolder, damage: object) -> None:
+    """The other files are still read."""
     folder.keep(REQUEST)
     folder.keep(REQUEST)
     file = folder.files()[0]
@@ -84,15 +86,15 @@ def test_a_file_that_was_damaged_or_edited_is_none(folder: RecordedFolder, damag
     assert (folder.read(2), folder.read(3)) == (REQUEST, None)
 
 
-def test_clearing_leaves_nothing(folder: RecordedFolder) -> None:
-    """Numbers begin anew."""
+def test_clearing_removes_every_request(folder: RecordedFolder) -> None:
+    """Numbers start again at 1."""
     assert folder.clear() == 0
     folder.keep(REQUEST)
     assert (folder.clear(), folder.files()) == (1, ())
 
 
-def test_a_recording_ends_by_itself(folder: RecordedFolder) -> None:
-    """A command that was killed has not asked for ever; a damaged wish is none."""
+def test_a_recording_ends_at_its_deadline(folder: RecordedFolder) -> None:
+    """A command that was killed does not record without end, and a damaged note starts no recording."""
     assert folder.recording(0.0) is None
     folder.begin(Recording(until_s=10.0, leave_out=("/pay",)))
     assert folder.recording(9.0) == Recording(until_s=10.0, leave_out=("/pay",))
@@ -107,7 +109,7 @@ def test_a_recording_ends_by_itself(folder: RecordedFolder) -> None:
     "path",
     [
         "/a",
-        "/token",  # a route of that name
+        "/token",  # a route with that name
         "/a/",
         "/a?text=the+key=1",
         "/a?page=2&size=3",
@@ -159,16 +161,16 @@ def test_a_path_without_a_key_is_kept(path: str) -> None:
         "/a?q={x:1,token:2}",
         '/a/{"secret":1}',
         '/a?q=["eyJhbGciOiJIUzI1NiJ9.e30.abc"]',
-        "/a?x=" + "1" * 5000,  # nobody looked
+        "/a?x=" + "1" * 5000,  # too long to be examined
     ],
 )
-def test_a_key_in_a_path_or_its_query_is_seen(path: str) -> None:
-    """However it is written: what is kept lies on disk in clear."""
+def test_a_key_in_a_path_or_query_is_found(path: str) -> None:
+    """Every way to write it is found: the files on disk are not encrypted."""
     assert has_secret(path)
 
 
 @pytest.mark.parametrize("part", ['"', '"a" ', "{ ", "{a ", "?key", "?kex", "&a;", "%25", "aA", "/a", "="])
-def test_no_path_stops_whoever_looks_for_keys(part: str) -> None:
-    """The time grew with the cube of the length: half an hour for one such path of 24,000 letters."""
+def test_the_search_for_keys_is_fast_for_every_path(part: str) -> None:
+    """The time grew with the cube of the length: one such path of 24,000 letters took half an hour."""
     for length in (4000, 50_000):
         has_secret("/a?" + (part * length)[:length])

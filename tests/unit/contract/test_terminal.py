@@ -1,4 +1,4 @@
-"""What is printed is what was written: a tag is no emoji, and brackets are no markup."""
+"""Text is printed as it was written: a tag is not read as an emoji, nor brackets as markup."""
 
 import ast
 
@@ -16,7 +16,7 @@ PRODUCT = ("contract", "service", "observer", "rollout", "monitoring", "loadtest
 
 @pytest.mark.parametrize("tag", TRAPS)
 def test_text_is_printed_as_it_is(tag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a line, in a table's cell and title, and in an error."""
+    """This holds in a line, in a table's cell and title, and in an error."""
     terminal = Terminal()
     terminal.print(f"released {tag}")
     table = Table(tag, title=tag)
@@ -30,13 +30,13 @@ def test_text_is_printed_as_it_is(tag: str, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("tag", TRAPS)
 def test_a_spinner_shows_text_as_it_is(tag: str) -> None:
-    """Rich reads a spinner's text as markup, even where its console reads none."""
+    """Rich reads a spinner's text as markup, even if markup is off in its console."""
     spinner = Terminal(stderr=True).status(f"measuring {tag}").renderable
     assert str(spinner.text) == f"measuring {tag}"
 
 
 def test_nothing_prints_through_another_console() -> None:
-    """A plain Rich console would read markup and emojis in the tags and reasons that people write."""
+    """A plain Rich console would interpret markup and emojis in tags and reasons that people write."""
     others = {
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for folder in PRODUCT
@@ -54,8 +54,8 @@ def _makes_a_console(node: ast.AST) -> bool:
     return name == "Console"
 
 
-def test_text_of_others_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Strings, texts and cells of tables, on standard output and in errors."""
+def test_untrusted_text_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """This holds for strings, texts and table cells, on standard output and in errors."""
     hostile = "\x1b[2J\x9b1m\rnobody\u202e"
     table = Table("name")
     table.add_row(hostile)
@@ -68,16 +68,16 @@ def test_text_of_others_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[
     assert not {"\x1b", "\x9b", "\r", "\u202e"} & set(shown)
 
 
-def test_colours_of_our_own_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only the text between them is not trusted."""
+def test_our_own_colours_are_kept(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the text between them is untrusted."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     Terminal().print(Text("\x1b[2Jred", style="red"))
     assert capsys.readouterr().out == "\x1b[31m[2Jred\x1b[0m\n"
 
 
-def test_a_line_with_text_of_others_cannot_steer_the_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whether it is printed in colour or not, on standard output or error."""
+def test_untrusted_text_in_a_line_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """This holds with and without colour, on standard output and standard error."""
     say("\x1b[2Jlog of a model\r")
     say("name\x9b1m of a feature", colour="red", err=True)
     shown = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Where the system gives no more threads, work is done all the same, or known not to be done, and never done twice."""
+"""When the system is out of threads, work is done by the caller or is known not to be done, and never twice."""
 
 import asyncio
 import threading
@@ -13,8 +13,8 @@ from contract.threads import begun, begun_or_done, in_thread
 from tests.support.thread_limit import no_more_threads
 
 
-def test_what_a_pool_has_no_thread_for_is_not_done_later() -> None:
-    """A pool keeps it in its queue, and another of its threads takes it up: a server was asked by two at a time."""
+def test_work_that_got_no_thread_is_not_done_later() -> None:
+    """A pool keeps such work in its queue and does it later, so a server received two requests at a time."""
     done: list[str] = []
     may_end = threading.Event()
     with ThreadPoolExecutor(2) as pool:
@@ -33,8 +33,8 @@ class Work:
         return "done"
 
 
-def test_what_is_tried_again_and_again_is_not_kept() -> None:
-    """Some kilobytes each second, for as long as there was no thread."""
+def test_retried_work_is_not_kept_in_memory() -> None:
+    """The memory grew by some kilobytes each second while there was no thread."""
     with ThreadPoolExecutor(2) as pool:
         kept: list[ref[Work]] = []
         with no_more_threads():
@@ -50,21 +50,21 @@ def test_what_is_tried_again_and_again_is_not_kept() -> None:
         assert later.result(30) == "done"
 
 
-def test_a_pool_that_was_closed_begins_nothing() -> None:
+def test_a_closed_pool_starts_no_work() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     assert begun(pool, lambda: 1) is None
     assert begun_or_done(pool, lambda: 1).result() == 1
 
 
-def test_what_was_done_here_raises_where_its_result_is_asked_for() -> None:
+def test_work_done_by_the_caller_raises_when_its_result_is_read() -> None:
     with ThreadPoolExecutor(1) as pool, no_more_threads():
         failed = begun_or_done(pool, lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         failed.result()
 
 
-def test_an_event_loop_without_threads_does_the_work_itself_and_once() -> None:
+def test_an_event_loop_without_threads_does_the_work_itself_once() -> None:
     done: list[threading.Thread] = []
 
     async def asked() -> None:
@@ -77,8 +77,8 @@ def test_an_event_loop_without_threads_does_the_work_itself_and_once() -> None:
     assert done[0] is not threading.main_thread()
 
 
-def test_an_error_of_the_work_is_no_lack_of_threads() -> None:
-    """It is raised, and the work is not done again."""
+def test_an_error_of_the_work_is_not_mistaken_for_a_lack_of_threads() -> None:
+    """The error is raised, and the work is not done again."""
     done: list[int] = []
 
     def fails() -> None:

@@ -1,4 +1,4 @@
-"""The other camera of the drift demonstration changes the images and nothing else."""
+"""The second camera of the drift demonstration changes the images and nothing else."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from examples.digits.camera import main, retaken
 from examples.digits.data import split
 
 
-def test_digits_come_brighter_blurred_and_within_bounds() -> None:
+def test_images_become_brighter_and_blurred_within_bounds() -> None:
     """Every image is brighter on average, and edges are softer."""
     rows = split().held_out.features.astype(np.float64)
     other = retaken(rows)
@@ -21,8 +21,8 @@ def test_digits_come_brighter_blurred_and_within_bounds() -> None:
     assert edges[1] < edges[0]
 
 
-def test_the_truth_about_a_digit_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the features change, not the labels."""
+def test_the_labels_of_the_images_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the features change."""
     write_lines(tmp_path / SAMPLES_FILE, (Sample(features=(3.0,) * 64, label=str(digit)) for digit in range(10)))
     monkeypatch.setattr(sys, "argv", ["camera", str(tmp_path / SAMPLES_FILE), str(tmp_path / "other.jsonl")])
     main()

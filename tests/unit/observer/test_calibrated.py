@@ -1,4 +1,4 @@
-"""What stable differs from itself is no difference of the canary's, and what is beyond that is."""
+"""A difference counts against the canary only as far as it exceeds the difference of stable from itself."""
 
 import random
 
@@ -10,7 +10,7 @@ from observer.calibrated import LEAST_REPEATS, RouteComparison
 def share_different(
     *, own: float, canary: float, repeats: int = 200, copies: int = 1000, seed: int = 1
 ) -> tuple[float, RouteComparison]:
-    """The share of answers counted as different in one field that differs so often, one answer in five repeated."""
+    """The share of answers counted as different in one field with these rates; one answer in five is repeated."""
     rng, route = random.Random(seed), RouteComparison()
     counted: list[bool] = []
     for number in range(copies):
@@ -20,7 +20,7 @@ def share_different(
     return sum(counted) / len(counted), route
 
 
-def test_nothing_counts_before_stable_is_known_and_then_everything_does() -> None:
+def test_differences_count_only_after_stable_has_been_measured() -> None:
     route = RouteComparison()
     for _ in range(3):
         assert list(route.copied({"label"})) == []
@@ -31,7 +31,7 @@ def test_nothing_counts_before_stable_is_known_and_then_everything_does() -> Non
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.9])
-def test_differences_count_in_full_where_stable_agrees_with_itself(share: float) -> None:
+def test_every_difference_counts_if_stable_never_differs_from_itself(share: float) -> None:
     seen, route = share_different(own=0.0, canary=share)
     assert seen == pytest.approx(share, abs=0.03)
     assert [field for field, _ in route.differing()] == ["field"]
@@ -40,14 +40,14 @@ def test_differences_count_in_full_where_stable_agrees_with_itself(share: float)
 @pytest.mark.parametrize("own", [0.05, 0.1, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("seed", range(20))
 def test_a_canary_that_is_as_noisy_as_stable_does_not_differ(own: float, seed: int) -> None:
-    """Whatever the chance: 0.05 is half of what a plan allows."""
+    """This holds for every seed. The limit of 0.05 is half of what a plan allows."""
     seen, _ = share_different(own=own, canary=own, seed=seed)
     assert seen < 0.05
 
 
 @pytest.mark.parametrize(("own", "canary", "least"), [(0.1, 0.6, 0.2), (0.3, 0.9, 0.2), (0.05, 0.4, 0.1)])
-def test_a_canary_differs_by_how_much_it_is_noisier(own: float, canary: float, least: float) -> None:
-    """At least so much, and never more than the difference of the two shares by more than chance."""
+def test_a_canary_differs_by_the_noise_it_has_beyond_stable(own: float, canary: float, least: float) -> None:
+    """At least `least` is found, and never more than the true difference plus chance."""
     seen, route = share_different(own=own, canary=canary)
     assert least < seen < canary - own + 0.05
     assert route.own_share("field") == pytest.approx(own, abs=0.08)
@@ -62,7 +62,7 @@ def test_one_odd_answer_of_stable_does_not_hide_a_field_for_long() -> None:
 
 
 def test_noise_in_one_field_does_not_hide_another() -> None:
-    """Every answer has an id of its own."""
+    """The id differs in every answer; the label still counts."""
     route, counted = RouteComparison(), []
     for number in range(100):
         counted += route.repeated({"id"})

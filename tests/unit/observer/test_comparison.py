@@ -1,4 +1,4 @@
-"""Two answers are compared with no knowledge of what they mean."""
+"""Two answers are compared without knowing what they mean."""
 
 import gzip
 import json
@@ -47,12 +47,12 @@ def differing(one: Any, other: Any) -> set[str]:
         ([0.9, 0.1], [0.1, 0.9], {"[]"}),
     ],
 )
-def test_fields_in_which_two_answers_differ(one: Any, other: Any, fields: set[str]) -> None:
+def test_the_differing_fields_of_two_answers_are_found(one: Any, other: Any, fields: set[str]) -> None:
     assert differing(one, other) == fields
 
 
-def test_long_lists_of_numbers_are_vectors() -> None:
-    """What counts is their direction and their length, not each number."""
+def test_long_lists_of_numbers_are_compared_as_vectors() -> None:
+    """Their direction and length count, not each number."""
     vector = [0.001 * number for number in range(100)]
     nudged = [number + (0.002 if index == 3 else 0.0) for index, number in enumerate(vector)]
     assert differing({"v": vector}, {"v": nudged}) == set()
@@ -61,13 +61,13 @@ def test_long_lists_of_numbers_are_vectors() -> None:
     assert differing({"v": vector}, {"v": [0.0] * 100}) == {"v[]"}
 
 
-def test_whole_numbers_are_no_vector() -> None:
-    """Tokens of a text: another one is another text."""
+def test_lists_of_whole_numbers_are_not_vectors() -> None:
+    """They may be the tokens of a text: one other token makes another text."""
     assert differing({"t": [1000] * 20}, {"t": [1000] * 19 + [1001]}) == {"t[]"}
 
 
-def test_numbers_that_are_none_are_compared() -> None:
-    """Python writes NaN into JSON, which allows none."""
+def test_nan_and_huge_numbers_are_compared() -> None:
+    """Python writes NaN into JSON, although JSON does not allow it."""
     assert differing({"a": float("nan")}, {"a": float("nan")}) == set()
     assert differing({"a": float("nan")}, {"a": 0.5}) == {"a"}
     vector = [float("nan"), *[0.5] * 20]
@@ -76,18 +76,18 @@ def test_numbers_that_are_none_are_compared() -> None:
     assert differing({"v": [1e300] * 20}, {"v": [1e300] * 19 + [-1e300]}) == {"v[]"}
 
 
-def test_numbers_beyond_any_float_are_compared() -> None:
+def test_numbers_too_large_for_a_float_are_compared() -> None:
     assert differing({"a": 10**400}, {"a": 0.5}) == {"(body)"}
     assert differing({"v": [10**400, 0.5] * 8}, {"v": [10**400, 0.5] * 8, "b": 1}) == {"(body)"}
 
 
-def test_many_keys_are_one_field() -> None:
-    """An object with a key for each word is data: its keys are neither kept nor named."""
+def test_an_object_with_many_keys_is_one_field() -> None:
+    """An object with a key for each word is data: its keys are neither stored nor named."""
     one = {f"word-{number}": 1 for number in range(100)}
     assert differing({"words": one}, {"words": one | {"word-7": 2}}) == {"words.*"}
 
 
-def test_deep_answers_are_compared() -> None:
+def test_nested_answers_are_compared() -> None:
     one: Any = 1
     other: Any = 2
     for _ in range(200):
@@ -95,29 +95,29 @@ def test_deep_answers_are_compared() -> None:
     assert len(differing(one, other)) == 1
 
 
-def test_answers_as_deep_as_python_reads_them_are_compared() -> None:
-    """At some depths it reads both and cannot compare them."""
+def test_answers_nested_as_deeply_as_python_reads_are_compared() -> None:
+    """At some depths Python can read both answers but not compare them."""
     limit = sys.getrecursionlimit()
     for depth in range(limit - 150, limit):
         one, other = (answer(b"[" * depth + text + b"]" * depth) for text in (b"1", b"2"))
         assert len(differences(one, other, ignored=(field_path("a.b"),))) == 1
 
 
-def test_of_statuses_only_their_class_is_compared() -> None:
+def test_only_the_class_of_a_status_is_compared() -> None:
     ok, refused = answer({"id": 1}), answer({"id": 2}, status=400)
     assert differences(ok, refused) == {"(status)"}
     assert differences(refused, answer({"id": 3}, status=422)) == set()
 
 
 @pytest.mark.parametrize("media_type", ["image/png", "text/plain", "", "application/json"])
-def test_what_is_no_json_is_compared_whole(media_type: str) -> None:
+def test_answers_that_are_not_json_are_compared_as_a_whole(media_type: str) -> None:
     one, other = (answer(body, media_type=media_type) for body in (b"\x89PNG 1", b"\x89PNG 2"))
     assert differences(one, one) == set()
     assert differences(one, other) == {"(body)"}
 
 
-def test_packed_answers_are_unpacked() -> None:
-    """The same content is packed differently at another time, or not at all."""
+def test_compressed_answers_are_decompressed() -> None:
+    """The same content may be compressed differently at another time, or not at all."""
     content = json.dumps({"a": 1}).encode()
     packed = (answer(gzip.compress(content, mtime=time), encoding="gzip") for time in (1, 2))
     one, other = packed
@@ -126,13 +126,13 @@ def test_packed_answers_are_unpacked() -> None:
     assert differences(one, answer(b"no gzip", encoding="gzip")) == {"(body)"}
 
 
-def test_a_small_answer_that_unpacks_to_a_huge_one_is_not_unpacked() -> None:
+def test_a_small_answer_that_expands_to_a_huge_one_is_not_decompressed() -> None:
     bomb = gzip.compress(b" " * (4 * LARGEST_BYTES), mtime=1)
     one, other = answer(bomb, encoding="gzip"), answer(bomb[:-1] + b"x", encoding="gzip")
     assert differences(one, other) == {"(body)"}
 
 
-def test_large_answers_are_compared_and_not_kept() -> None:
+def test_large_answers_are_compared_but_not_kept() -> None:
     large = b"x" * (LARGEST_BYTES + 1)
     one, same, other = answer(large), answer(large), answer(large[:-1] + b"y")
     assert (one.body, one.size) == (None, 0)
@@ -140,8 +140,8 @@ def test_large_answers_are_compared_and_not_kept() -> None:
     assert differences(one, other) == {"(body)"}
 
 
-def test_ignored_fields_are_no_difference() -> None:
-    """Also where only one of the two has them."""
+def test_ignored_fields_do_not_differ() -> None:
+    """This also holds if only one of the answers has them."""
     ignored = tuple(map(field_path, ("took_ms", "items[].id")))
     one, other = (
         {"took_ms": 1, "items": [{"id": 1, "x": 2}], "label": "a"},

@@ -1,4 +1,4 @@
-"""The answers to one request are brought together, in bounded memory."""
+"""The answers to one request are paired, in bounded memory."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def answer(body: bytes = b"{}") -> Answer:
 
 
 class Lost:
-    """What was not compared."""
+    """Counts the answers that were not compared."""
 
     def __init__(self) -> None:
         self.unpaired = self.ambiguous = 0
@@ -35,7 +35,7 @@ class Lost:
 
 
 @pytest.mark.parametrize("order", [(STABLE, COPY, REPEAT), (COPY, REPEAT, STABLE), (REPEAT, STABLE, COPY)])
-def test_answers_meet_in_any_order(order: tuple[str, ...]) -> None:
+def test_answers_are_paired_in_any_order(order: tuple[str, ...]) -> None:
     lost = Lost()
     met = [each for role in order for each in lost.add("a", role, body=role.encode())]
     assert {(each.role, each.route) for each in met} == {(COPY, "/label"), (REPEAT, "/label")}
@@ -44,16 +44,16 @@ def test_answers_meet_in_any_order(order: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("order", [(CANARY, STABLE_COPY), (STABLE_COPY, CANARY)])
-def test_a_users_answer_of_the_canary_meets_stables_to_the_copy(order: tuple[str, ...]) -> None:
-    """Whoever answered the user: a pair says what stable's answer is."""
+def test_a_canarys_answer_is_paired_with_stables_answer_to_the_copy(order: tuple[str, ...]) -> None:
+    """Whichever version answered the user, the pair names stable's answer."""
     lost = Lost()
     (met,) = (each for role in order for each in lost.add("a", role, body=role.encode(), is_sampled=True))
     assert (met.role, met.route, met.is_sampled) == (STABLE_COPY, "/label", True)
     assert (met.stable.body, met.other.body) == (STABLE_COPY.encode(), CANARY.encode())
 
 
-def test_where_only_a_share_is_copied_the_rest_is_not_lost() -> None:
-    """But a copy whose original was never shown is."""
+def test_a_sampled_request_without_a_copy_is_not_counted_as_lost() -> None:
+    """A copy whose original was never shown is counted."""
     lost = Lost()
     lost.add("a", STABLE, is_sampled=True)
     lost.add("b", CANARY, is_sampled=True)
@@ -62,13 +62,13 @@ def test_where_only_a_share_is_copied_the_rest_is_not_lost() -> None:
     assert (lost.unpaired, len(lost.pairs), lost.pairs.bytes) == (1, 0, 0)
 
 
-def test_answers_to_other_requests_do_not_meet() -> None:
+def test_answers_to_different_requests_are_not_paired() -> None:
     lost = Lost()
     assert lost.add("a", STABLE) == lost.add("b", COPY) == []
 
 
-def test_an_id_that_two_requests_have_compares_nothing() -> None:
-    """Nobody knows which answers belong together, also of the third request and all others with that id."""
+def test_answers_with_an_ambiguous_id_are_not_compared() -> None:
+    """It is unknown which answers belong together, also for the third and every later request with that id."""
     lost = Lost()
     lost.add("a", STABLE)
     assert len(lost.add("a", COPY, at_s=1.0)) == 1
@@ -80,7 +80,7 @@ def test_an_id_that_two_requests_have_compares_nothing() -> None:
     assert len(lost.add("a", COPY, at_s=500.0)) == 1
 
 
-def test_what_waits_for_too_long_is_counted_and_forgotten() -> None:
+def test_an_answer_that_waits_too_long_is_counted_and_dropped() -> None:
     lost = Lost()
     lost.add("a", STABLE)
     lost.add("b", STABLE, at_s=1.0)
@@ -89,7 +89,7 @@ def test_what_waits_for_too_long_is_counted_and_forgotten() -> None:
     assert (lost.unpaired, len(lost.pairs), lost.pairs.bytes) == (1, 0, 0)
 
 
-def test_what_waits_is_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_answers_are_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPatch) -> None:
     lost = Lost()
     for number in range(100):
         lost.add(str(number), STABLE, body=b"x" * 2_000_000)
@@ -102,8 +102,8 @@ def test_what_waits_is_bounded_in_bytes_and_number(monkeypatch: pytest.MonkeyPat
     assert len(small.pairs) == 50
 
 
-def test_all_answers_to_a_request_are_taken_or_none() -> None:
-    """Of ten times as many requests as it takes, about a tenth, each with all of its answers."""
+def test_either_all_answers_to_a_request_are_taken_or_none() -> None:
+    """Of ten times as many requests as the limit, about a tenth are taken, each with all its answers."""
     sampler = Sampler()
     taken: dict[str, set[bool]] = {}
     for second in range(20):
@@ -117,6 +117,6 @@ def test_all_answers_to_a_request_are_taken_or_none() -> None:
     assert sum(len(answers) == 2 for answers in late) < 0.01 * len(late)
 
 
-def test_few_requests_are_all_taken() -> None:
+def test_a_few_requests_are_all_taken() -> None:
     sampler = Sampler()
     assert all(sampler.takes(str(number), is_users=True, now_s=number / 10) for number in range(1000))

@@ -1,4 +1,4 @@
-"""What answers say by the expressions of a plan, and how it is counted."""
+"""What the expressions of a plan find in answers, and how it is counted."""
 
 import json
 from typing import Any
@@ -44,7 +44,7 @@ def said(
         (None, None),
         (["spam"], None),
         ({"is": "spam"}, None),
-        (0.5, None),  # a number with a fraction is no class
+        (0.5, None),  # a number with a fraction is not a class
         ("x" * LONGEST_LABEL, "x" * LONGEST_LABEL),
         ("x" * 4000, None),
         (10**4000, None),
@@ -91,17 +91,17 @@ def test_a_confidence_lies_between_0_and_1(confidence: Any, read: float | None) 
     ],
     ids=["text", "cut", "picture", "5 MB", "large", "deep", "empty"],
 )
-def test_an_answer_that_cannot_be_read_says_nothing(content: bytes, media_type: str) -> None:
-    """It is counted all the same: a version of which it comes has changed."""
+def test_an_unreadable_answer_has_no_values(content: bytes, media_type: str) -> None:
+    """It is still counted: a version that sends such answers has changed."""
     assert said(content, media_type=media_type) == Said()
 
 
-def test_an_error_is_no_answer() -> None:
+def test_an_error_is_not_an_answer() -> None:
     assert said({"out": {"label": "a"}}, status=500) is None
     assert said({"out": {"label": "a"}}, status=422) is None
 
 
-def test_a_number_is_finite() -> None:
+def test_a_number_must_be_finite() -> None:
     assert said({"price": 3}, route="/price") == Said(3.0)
     assert said({"price": "3"}, route="/price") == Said()
     assert said(b'{"price": NaN}', route="/price") == Said()
@@ -109,7 +109,7 @@ def test_a_number_is_finite() -> None:
 
 
 def counted(registry: CollectorRegistry, series: str = "kanaria_predictions_total") -> dict[tuple[str, str], int]:
-    """The samples of a series by version and class, or bucket."""
+    """The samples of a series by version and class, or by version and bucket."""
     families = text_string_to_metric_families(generate_latest(registry).decode())
     samples = [sample for family in families for sample in family.samples if sample.name == series]
     return {
@@ -136,8 +136,8 @@ def test_confidences_are_counted_in_buckets() -> None:
     assert [found["m:v1", bound] for bound in ("0.3", "0.4", "0.95", "+Inf")] == [0, 1, 1, 2]
 
 
-def test_without_a_label_or_a_number_no_class_is_counted() -> None:
-    """Where the plan names a confidence alone."""
+def test_without_a_label_or_number_no_class_is_counted() -> None:
+    """The plan names only a confidence."""
     one = said({"p": 0.5}, route="/sure")
     assert one == Said(None, 0.5, has_class=False)
     registry = count(("m:v1", one))
@@ -145,25 +145,25 @@ def test_without_a_label_or_a_number_no_class_is_counted() -> None:
     assert counted(registry, "kanaria_confidence_count") == {("m:v1", ""): 1}
 
 
-def test_more_classes_than_are_kept_are_one_for_both_versions_alike() -> None:
+def test_classes_beyond_the_limit_are_merged_for_both_versions() -> None:
     each = [(version, Said(f"label {number}")) for number in range(1000) for version in ("m:v1", "m:v2")]
     found = counted(count(*each))
     assert len(found) == 2 * (MOST_CLASSES + 1)
     assert found["m:v1", OTHER] == found["m:v2", OTHER] == 1000 - MOST_CLASSES
 
 
-def test_a_label_with_control_characters_is_a_name_that_metric_stores_keep() -> None:
+def test_a_label_with_control_characters_is_escaped() -> None:
     assert counted(count(("m:v1", Said("a\n\x1b\u2028b")))) == {("m:v1", r"a\n\x1b\u2028b"): 1}
 
 
-def test_a_class_names_its_route_where_several_have_classes() -> None:
+def test_a_class_names_its_route_if_several_routes_have_classes() -> None:
     assert counted(count(("m:v1", Said("a")), route="/two", names_route=True)) == {("m:v1", "/two a"): 1}
     assert Readers(OwnAnswers.model_validate(ROUTES)).are_several
     assert not Readers(OwnAnswers.model_validate({"/label": ROUTES["/label"], "/sure": ROUTES["/sure"]})).are_several
 
 
-def test_numbers_count_in_bins_that_are_the_same_for_both_versions() -> None:
-    """Those that come before the bins are known are not lost."""
+def test_numbers_are_counted_in_the_same_bins_for_both_versions() -> None:
+    """Numbers that arrive before the bins are known are not lost."""
     numbers = [Said(float(number % 100)) for number in range(NUMBERS_FOR_BINS)]
     assert counted(count(*(("m:v1", one) for one in numbers[:-1]), route="/price")) == {}
     found = counted(count(*(("m:v1", one) for one in numbers), ("m:v2", Said(55.0)), route="/price"))
@@ -172,7 +172,7 @@ def test_numbers_count_in_bins_that_are_the_same_for_both_versions() -> None:
     assert ("m:v1", canary) in found
 
 
-def test_versions_of_long_ago_are_forgotten() -> None:
+def test_old_versions_are_forgotten() -> None:
     found = counted(count(*((f"m:v{number}", Said("a", 0.5)) for number in range(100))))
     assert len(found) == 8
 
@@ -186,7 +186,7 @@ def row(body: bytes, **columns: dict[str, str]) -> tuple[Any, ...]:
 
 
 def test_a_row_has_the_columns_of_all_routes() -> None:
-    """Numbers, then texts; what is missing, of another type or too long is None. None of it fails."""
+    """Numbers come first, then texts. A value that is missing, too long or of another type is None and no error."""
     features, words = {"age": "person.age", "is_new": "new"}, {"country": "country"}
     body = {"person": {"age": 41}, "new": True, "country": "jp", "z": 3, "name": "private"}
     assert row(json.dumps(body).encode(), features=features, words=words) == (41.0, 1.0, None, "jp")
@@ -209,5 +209,5 @@ def test_a_row_has_the_columns_of_all_routes() -> None:
         (1.0, "1", False),
     ],
 )
-def test_an_answer_is_right_where_it_is_what_is_true(said_: object, true: object, right: bool) -> None:
+def test_an_answer_is_right_if_it_matches_the_true_value(said_: object, true: object, right: bool) -> None:
     assert is_right(said_, true) is right

@@ -1,4 +1,4 @@
-"""The observer keeps what it is shown of requests, as Envoy shows it, and nothing that is not wanted."""
+"""The observer keeps the requests that Envoy shows it, and only those that are wanted."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ def shown(
     answer: bytes = b'{"label": "en"}',
     is_cut: bool = False,
 ) -> list[Any]:
-    """The messages about one request and its answer; `route` is empty where the gateway gives it no name."""
+    """The messages about one request and its answer; `route` is empty if the gateway gives it no name."""
     begin, asked, head, parts, end = (ProcessingRequest() for _ in range(5))
     headers(begin.request_headers, __method="POST", __path=path, content_type="application/json")
     begin.attributes[ATTRIBUTES].update({"xds.route_name": route} if route else {"other": "x"})
@@ -63,7 +63,7 @@ async def _each(messages: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 def record(folder: RecordedFolder, *requests: list[Any]) -> list[str]:
-    """What became of each request that was looked at."""
+    """The outcome of each request that was examined."""
     seen: list[str] = []
 
     async def show() -> None:
@@ -87,8 +87,8 @@ def test_a_request_is_kept_with_its_answer(folder: RecordedFolder) -> None:
     assert (request.status, request.answer) == (200, b'{"label": "en"}')
 
 
-def test_what_a_body_is_and_whose_are_kept_and_no_other_header(folder: RecordedFolder) -> None:
-    """A compressed body was replayed as garbage, and a version that looks at its caller refused every replay."""
+def test_only_headers_that_a_replay_needs_are_kept(folder: RecordedFolder) -> None:
+    """A compressed body was replayed as garbage, and a version that checks its caller refused every replay."""
     given = {"content_encoding": "gzip", "x_kanaria_caller": "clinic"}
     messages = shown()
     headers(messages[0].request_headers, **given, cookie="a=b", x_api_key="k")
@@ -100,7 +100,7 @@ def test_what_a_body_is_and_whose_are_kept_and_no_other_header(folder: RecordedF
 @pytest.mark.parametrize(
     ("messages", "outcomes"),
     [
-        (shown(route=""), []),  # a stream, a WebSocket, a mounted application
+        (shown(route=""), []),  # a stream, a WebSocket or a mounted application
         (shown(route="/pay", path="/pay"), []),
         (shown(path="/detect?token=x"), ["private"]),
         (shown(path="/detect?" + "?key" * 6000), ["private"]),
@@ -113,28 +113,30 @@ def test_what_a_body_is_and_whose_are_kept_and_no_other_header(folder: RecordedF
         ([], []),
     ],
 )
-def test_what_is_not_kept_is_counted(folder: RecordedFolder, messages: list[Any], outcomes: list[str]) -> None:
+def test_requests_that_are_not_kept_are_counted(
+    folder: RecordedFolder, messages: list[Any], outcomes: list[str]
+) -> None:
     assert (record(folder, messages), kept(folder)) == (outcomes, [])
 
 
-def test_nothing_is_kept_without_a_command_or_after_it(folder: RecordedFolder) -> None:
-    """Also where the gateway still shows requests, because a command was killed."""
+def test_nothing_is_kept_outside_a_recording(folder: RecordedFolder) -> None:
+    """This holds even if the gateway still shows requests because a command was killed."""
     folder.begin(Recording(until_s=time.time() - 1))
     assert record(folder, shown()) == []
     folder.end()
     assert (record(folder, shown()), kept(folder)) == ([], [])
 
 
-def test_a_route_may_be_called_like_a_secret(folder: RecordedFolder) -> None:
-    """Unless a caller's words follow."""
+def test_a_route_may_have_a_name_like_a_secret(folder: RecordedFolder) -> None:
+    """It is private only if the caller's own text follows the name."""
     named = shown(route="/token/decode", path="/token/decode")
     given = shown(route="/token/{token}", path="/token/abc")
     assert record(folder, named, given) == ["kept", "private"]
 
 
 @pytest.mark.parametrize("size", [LARGEST_ANSWER + 1, LARGEST_BYTES + 1])
-def test_of_a_large_answer_only_the_hash_is_kept(folder: RecordedFolder, size: int) -> None:
-    """And of one of 5 MB the observer itself holds no more."""
+def test_only_the_hash_of_a_large_answer_is_kept(folder: RecordedFolder, size: int) -> None:
+    """Of an answer of 5 MB the observer itself holds nothing else."""
     assert record(folder, shown(answer=bytes(size))) == ["kept"]
     (request,) = kept(folder)
     assert (request.answer, len(request.answer_digest)) == (None, 64)
@@ -145,8 +147,8 @@ def test_the_same_request_is_kept_once(folder: RecordedFolder) -> None:
     assert record(folder, shown(), shown(), shown(body=b"[]")) == ["kept", "known", "kept"]
 
 
-def test_the_same_request_is_kept_once_however_many_are_on_their_way(folder: RecordedFolder) -> None:
-    """Eight at the same time gave eight files."""
+def test_concurrent_equal_requests_are_kept_once(folder: RecordedFolder) -> None:
+    """Eight requests at the same time gave eight files."""
     seen: list[str] = []
 
     async def show() -> None:
@@ -159,8 +161,8 @@ def test_the_same_request_is_kept_once_however_many_are_on_their_way(folder: Rec
     assert (sorted(seen), len(kept(folder))) == (["kept", *["known"] * 7], 1)
 
 
-def test_what_an_earlier_recording_kept_is_not_kept_again_until_it_is_removed(folder: RecordedFolder) -> None:
-    """Also not by an observer that was started anew; a damaged file is no request."""
+def test_a_request_of_an_earlier_recording_is_kept_again_only_after_it_was_removed(folder: RecordedFolder) -> None:
+    """This also holds for a restarted observer. A damaged file does not count as a request."""
     assert record(folder, shown()) == ["kept"]
     folder.begin(Recording(until_s=time.time() + 300))
     assert record(folder, shown()) == ["known"]
@@ -170,7 +172,7 @@ def test_what_an_earlier_recording_kept_is_not_kept_again_until_it_is_removed(fo
     assert record(folder, shown()) == ["kept"]
 
 
-def test_a_busy_route_has_enough_at_some_time_and_a_rare_one_is_still_kept(
+def test_a_busy_route_reaches_its_limit_and_a_rare_one_is_still_kept(
     folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "_MOST_PER_S", 1000)
@@ -179,16 +181,15 @@ def test_a_busy_route_has_enough_at_some_time_and_a_rare_one_is_still_kept(
     assert [request.route for request in kept(folder)].count("/rare") == 1
 
 
-def test_no_more_are_looked_at_in_a_second_than_it_takes(
-    folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """So that a flood costs little."""
+def test_the_requests_examined_per_second_are_limited(folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flood of requests therefore costs little."""
     monkeypatch.setattr(recording, "_MOST_PER_S", 3)
-    assert len(record(folder, *(shown(route=f"/{n}") for n in range(20)))) <= 6  # where a second passes meanwhile
+    # the run may reach into the next second
+    assert len(record(folder, *(shown(route=f"/{n}") for n in range(20)))) <= 6
 
 
-def test_a_full_disk_costs_the_request_and_nothing_else(tmp_path: Path) -> None:
-    """What was recorded before stays, and later there is room again."""
+def test_a_full_disk_loses_only_the_new_request(tmp_path: Path) -> None:
+    """Earlier recordings stay, and recording continues when there is space again."""
     with mounted(tmp_path / "disk", mib=1) as disk:
         folder = RecordedFolder(disk.folder / "recorded")
         folder.begin(Recording(until_s=time.time() + 600))

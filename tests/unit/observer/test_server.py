@@ -1,4 +1,4 @@
-"""The observer over a real socket, shown answers as Envoy shows them; and its pages."""
+"""The observer over a real socket, with answers shown as Envoy shows them, and its pages."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ from observer.records import Asked, Records
 from observer.server import Observer, make_server
 
 PRIVATE = "4711-0815"
-STEP = "step "  # before a role: the answer is of a step, where only a share of the requests has copies
+STEP = "step "  # prefix of a role: the answer belongs to a rollout step, where only a share of the requests is copied
 
 
 def shown(
@@ -53,7 +53,7 @@ def shown(
     own: str = "",
     caller: str = "",
 ) -> list[bytes]:
-    """The messages of one answer, in two parts; before them those of its request, where it is shown."""
+    """The messages of one answer in two parts, after those of its request if the request is shown."""
     head = ProcessingRequest()
     known = {"request.id": request, "xds.route_name": route, OWN_REQUEST: own, CALLER: caller}
     known = {name: value for name, value in known.items() if value}
@@ -75,16 +75,16 @@ def shown(
 
 
 async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> None:
-    """Show an answer that is compared, in a step if the role says so; or, for a version's tag, one that is read."""
+    """Show an answer to compare, or one to read if `role` is a version's tag. The prefix STEP means a rollout step."""
     told = ((READ, role),) if ":" in role else ((ROLE, role.removeprefix(STEP)), (COMPARED, "m:v1 m:v2"))
     told += ((SAMPLED, "yes"),) if role.startswith(STEP) else ()
     call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=told)
-    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has seen enough
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the observer has seen enough
         for message in messages:
             await call.write(message)
         await call.done_writing()
         async for _ in call:
-            raise AssertionError("it only listens")
+            raise AssertionError("the observer only listens")
 
 
 async def told(
@@ -94,7 +94,7 @@ async def told(
     read: OwnAnswers = NO_ANSWERS,
     records: Records | None = None,
 ) -> Findings:
-    """What an observer found that was shown these answers, one after the other."""
+    """What an observer finds after it was shown these answers, one after the other."""
     findings = Findings(records=records)
     findings.expect(read)
     address = f"unix:{tmp_path / 'socket'}"
@@ -109,14 +109,14 @@ async def told(
 
 
 async def read(findings: Findings, path: str, **asked: str) -> str:
-    """A page of the observer's."""
+    """The text of one of the observer's pages."""
     transport = httpx.ASGITransport(pages_of(findings))
     async with httpx.AsyncClient(transport=transport, base_url="http://observer") as client:
         return (await client.get(path, params=asked)).raise_for_status().text
 
 
 def counts(findings: Findings, name: str, *labels: str) -> dict[str, int]:
-    """The samples of a metric by outcome, or by other labels."""
+    """The samples of a metric by outcome or by other labels."""
     families = text_string_to_metric_families(findings.page().decode())
     samples = (sample for family in families for sample in family.samples if sample.name == name)
     return {
@@ -127,7 +127,7 @@ def counts(findings: Findings, name: str, *labels: str) -> dict[str, int]:
 
 
 def hundred(answer: Any) -> list[tuple[str, list[bytes]]]:
-    """Answers to a hundred requests, each with an id of its own; stable is asked twice each time."""
+    """The answers to a hundred requests, each with a different id; stable answers each request twice."""
     found = []
     for number in range(100):
         found += [
@@ -138,7 +138,7 @@ def hundred(answer: Any) -> list[tuple[str, list[bytes]]]:
     return found
 
 
-def test_a_canary_that_is_wrong_for_a_quarter_is_counted_and_its_field_named(tmp_path: Path) -> None:
+def test_a_canary_that_is_wrong_for_a_quarter_is_counted_and_the_field_named(tmp_path: Path) -> None:
     wrong = hundred(lambda number: {"label": "b" if number % 4 == 0 else "a", "id": f"{PRIVATE}-other-{number}"})
     findings = asyncio.run(told(tmp_path, wrong))
     assert counts(findings, "kanaria_disagreement_total") == {"different": 25, "same": 75}
@@ -156,20 +156,20 @@ def test_a_canary_that_answers_the_same_does_not_differ(tmp_path: Path) -> None:
     assert counts(asyncio.run(told(tmp_path, same)), "kanaria_disagreement_total") == {"same": 100}
 
 
-def test_nothing_of_an_answer_is_logged(
+def test_no_content_of_an_answer_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither of one that it understands nor of one that it does not."""
+    """This holds for answers that the observer understands and for those that it does not."""
     caplog.set_level(logging.DEBUG)
     odd = [(STABLE, shown("a", [[PRIVATE]] * 3, route="/label")), (COPY, shown("a", {PRIVATE: float("nan")}))]
     asyncio.run(told(tmp_path, hundred(lambda _: {PRIVATE: 1}) + odd))
     assert PRIVATE not in caplog.text + "".join(capfd.readouterr())
 
 
-def test_answers_that_break_off_or_have_no_copy_are_not_compared(tmp_path: Path) -> None:
+def test_incomplete_answers_and_those_without_a_copy_are_not_compared(tmp_path: Path) -> None:
     answers = [
         (STABLE, shown("a", {}, route="/label", is_whole=False)),
-        (STABLE, shown("b", {}, route="")),  # a stream's
+        (STABLE, shown("b", {}, route="")),  # the answer of a stream
         (COPY, shown("a", {})),
         ("nobody", shown("a", {})),
     ]
@@ -185,8 +185,8 @@ def predicted(findings: Findings) -> dict[str, int]:
     return counts(findings, "kanaria_predictions_total", "version", "label")
 
 
-def test_what_users_answers_say_is_counted_by_the_version_that_gave_them(tmp_path: Path) -> None:
-    """Not of one that answered in place of another; nor of streams, nor of routes that the plan does not name."""
+def test_users_answers_are_counted_for_the_version_that_gave_them(tmp_path: Path) -> None:
+    """Not counted: answers given in place of the other version, streams, and routes that the plan does not name."""
     answers = [
         ("m:v1", shown("a", {"label": "a"}, route="/label", by="m:v1")),
         ("m:v2", shown("b", {"label": "b"}, route="/label", by="m:v2")),
@@ -199,8 +199,8 @@ def test_what_users_answers_say_is_counted_by_the_version_that_gave_them(tmp_pat
     assert predicted(asyncio.run(told(tmp_path, answers, read=LABELS))) == {"m:v1 a": 1, "m:v2 b": 1}
 
 
-def test_copies_are_counted_once_they_meet_stables_answer(tmp_path: Path) -> None:
-    """A repeat is no answer that anybody asked for. What the plan ignores is no difference."""
+def test_copies_are_counted_when_they_are_paired_with_stables_answer(tmp_path: Path) -> None:
+    """Repeats are not counted, because no caller asked for them. Fields that the plan ignores are no difference."""
     answers = hundred(lambda number: {"label": "b", "id": number})
     findings = asyncio.run(told(tmp_path, answers, read=LABELS))
     assert predicted(findings) == {"m:v2 b": 100}
@@ -212,7 +212,7 @@ def test_without_expressions_nothing_is_counted(tmp_path: Path) -> None:
 
 
 class Kept:
-    """Records in memory."""
+    """Records that are kept in memory."""
 
     def __init__(self) -> None:
         self.expected, self.rows = NO_ANSWERS, list[tuple[str, str, Said, Row]]()
@@ -229,8 +229,8 @@ class Kept:
             self.rows.append((version, request, said, row))
 
 
-def test_answers_are_kept_with_what_is_declared_of_their_requests(tmp_path: Path) -> None:
-    """That of a copy is the user's, whose request alone is shown. An error is no answer."""
+def test_answers_are_kept_with_the_declared_columns_of_their_requests(tmp_path: Path) -> None:
+    """Only the user's request is shown. An error is not an answer."""
     columns = {"features": {"age": "age"}, "words": {"country": "country"}}
     read, kept = OwnAnswers.model_validate({"/label": {"label": "label", **columns}}), Kept()
     asked = {"age": 41, "country": "jp", "name": PRIVATE}
@@ -264,8 +264,8 @@ def test_the_answer_to_a_copy_is_kept_with_the_users_request(tmp_path: Path) -> 
     assert kept.rows == [("m:v1", "a", Said("x"), (41.0,)), ("m:v2", "a", Said("y"), (41.0,))]
 
 
-def test_answers_meet_by_the_gateways_own_ids_where_a_caller_gives_all_requests_one(tmp_path: Path) -> None:
-    """Nothing was compared within 90 seconds, so that the release waited in the shadow for as long as he went on."""
+def test_answers_are_paired_by_the_gateways_ids_if_a_caller_reuses_its_own(tmp_path: Path) -> None:
+    """Nothing was compared within 90 seconds, so the release waited in the shadow step while that caller went on."""
     answers = []
     for number in range(50):
         own = f"own {number}"
@@ -295,8 +295,8 @@ async def _each(messages: list[bytes]) -> AsyncIterator[Any]:
         yield ProcessingRequest.FromString(message)
 
 
-def test_in_the_steps_both_directions_are_compared_and_copies_count_as_nothing_else(tmp_path: Path) -> None:
-    """An answer of the other version, which stood in for the chosen one, is not compared, nor are most requests."""
+def test_rollout_steps_compare_both_directions_and_count_copies_only_as_comparisons(tmp_path: Path) -> None:
+    """An answer that one version gave in place of the other is not compared, nor are most requests."""
     answers = []
     for number in range(20):
         of_stable, of_canary = f"s{number}", f"c{number}"

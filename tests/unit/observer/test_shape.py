@@ -1,4 +1,4 @@
-"""What of an answer's shape another answer lacks."""
+"""The parts of an answer's shape that another answer lacks."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ GONE = ""
         ({"a": {str(n): n for n in range(100)}}, {}, {"a": Changed("an object", GONE)}),
     ],
 )
-def test_only_what_callers_would_miss_is_named(one: Any, other: Any, found: dict[str, Changed]) -> None:
+def test_only_changes_that_callers_would_notice_are_named(one: Any, other: Any, found: dict[str, Changed]) -> None:
     assert lost(one, other) == found
 
 
-def test_an_answer_that_is_nested_without_end_is_looked_at_so_far() -> None:
+def test_a_deeply_nested_answer_is_examined_only_to_a_limit() -> None:
     """No recursion error ends a preflight."""
     one: Any = {}
     other: Any = {}
