@@ -1,4 +1,4 @@
-"""Feedback and other versions' answers are joined to the right answer and counted once, by the version that gave it."""
+"""Feedback and other versions' answers are matched to the right answer and counted once, by its version."""
 
 import hashlib
 import random
@@ -26,7 +26,7 @@ from tests.support.waiting import eventually
 
 
 def test_feedback_counts_each_request_as_correct_or_wrong(tmp_path: Path) -> None:
-    """Two were right, one was wrong."""
+    """Two of three answers were right."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         for request_id, truth in (("r", "a"), ("q", "a"), ("p", "x")):
@@ -36,7 +36,7 @@ def test_feedback_counts_each_request_as_correct_or_wrong(tmp_path: Path) -> Non
 
 
 def test_each_request_counts_by_one_row_drawn_at_random(tmp_path: Path) -> None:
-    """Of 300 requests with one wrong row in four, about a quarter are wrong: 200 rows alike are one event, not 200."""
+    """Of 300 requests with one wrong row in four, a quarter are wrong: 200 equal rows are one event, not 200."""
     random.seed(7)
     tallies = Tally(), Tally()
     with open_log(tmp_path, "m:1", tallies[0]) as one, open_log(tmp_path, "m:2", tallies[1]) as other:
@@ -55,7 +55,7 @@ def test_each_request_counts_by_one_row_drawn_at_random(tmp_path: Path) -> None:
 
 
 def test_numbers_are_right_and_the_same_within_a_tolerance(tmp_path: Path) -> None:
-    """Of two answers one was near enough to the truth, and one near enough to the other version's."""
+    """One of two answers is within the tolerance of the truth, and one within that of the other version's answer."""
     kind, tallies = Number(tolerance=10, edges=(100,)), (Tally(), Tally())
     with (
         open_log(tmp_path, "m:1", tallies[0], is_same=kind.is_same) as one,
@@ -72,7 +72,7 @@ def test_numbers_are_right_and_the_same_within_a_tolerance(tmp_path: Path) -> No
 
 
 def test_feedback_given_twice_counts_once(tmp_path: Path) -> None:
-    """The second is reported as a duplicate, even when its labels differ."""
+    """The second feedback is reported as a duplicate, even if its labels differ."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         log.record("r", ["a"], body=BODY)
@@ -91,7 +91,7 @@ def test_feedback_for_an_unknown_request_is_reported(tmp_path: Path) -> None:
 
 
 def test_feedback_needs_one_label_per_row(tmp_path: Path) -> None:
-    """Nothing is guessed when the numbers differ, and correct feedback is still accepted later."""
+    """If the numbers differ nothing is guessed, and correct feedback is still accepted later."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         log.record("r", ["a", "b"], body=BODY)
@@ -99,8 +99,8 @@ def test_feedback_needs_one_label_per_row(tmp_path: Path) -> None:
     assert (outcomes, tally.counts["correct"]) == ([Feedback.WRONG_LENGTH, Feedback.ACCEPTED], 1)
 
 
-def test_a_new_file_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
-    """SQLite itself does not wait to change the journal mode of a file in use, as versions that start together do."""
+def test_a_file_that_another_process_is_creating_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself does not wait for the journal mode of a file in use, and versions that start together change it."""
     tally = Tally()
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE, isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -113,8 +113,8 @@ def test_a_new_file_that_another_process_is_creating_is_waited_for(tmp_path: Pat
     assert tally.counts == {"correct": 1, "wrong": 0}
 
 
-def test_the_version_that_answered_counts_the_feedback_whichever_process_receives_it(tmp_path: Path) -> None:
-    """Feedback for m:1 reaches the process of m:2: only m:1 counts it."""
+def test_the_version_that_answered_counts_the_feedback(tmp_path: Path) -> None:
+    """Feedback for m:1 reaches the process of m:2, and only m:1 counts it."""
     first, second = Tally(), Tally()
     with open_log(tmp_path, "m:1", first) as answered, open_log(tmp_path, "m:2", second) as received:
         answered.record("r", ["a"], body=BODY)
@@ -123,8 +123,8 @@ def test_the_version_that_answered_counts_the_feedback_whichever_process_receive
     assert (first.counts["correct"], second.counts["correct"]) == (1, 0)
 
 
-def test_a_request_cannot_be_found_by_trying_its_values(tmp_path: Path) -> None:
-    """A checksum of the body beside the answer tells a column that is never kept, unless it is keyed."""
+def test_a_request_cannot_be_found_by_guessing_its_values(tmp_path: Path) -> None:
+    """Without a key, a checksum of the body reveals the value of a column that is never logged."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally, key=b"secret") as log:
         log.record("r", ["a"], body=BODY)
@@ -135,8 +135,8 @@ def test_a_request_cannot_be_found_by_trying_its_values(tmp_path: Path) -> None:
     assert (found == own, found in (*others, zlib.crc32(BODY))) == (True, False)
 
 
-def test_a_version_with_plain_checksums_is_compared_as_before(tmp_path: Path) -> None:
-    """A Bento brings its own copy of this code: in the first release after an upgrade stable's has no key."""
+def test_a_version_with_unkeyed_checksums_is_still_compared(tmp_path: Path) -> None:
+    """A Bento contains its own copy of this code, so stable has no key in the first release after an upgrade."""
     tally = Tally()
     with open_log(tmp_path, "m:2", tally, key=b"secret") as canary:
         with open_log(tmp_path, "m:1", Tally()) as stable:
@@ -147,8 +147,8 @@ def test_a_version_with_plain_checksums_is_compared_as_before(tmp_path: Path) ->
     assert compared(tally) == (0, 1)
 
 
-def test_versions_with_another_key_are_not_compared(tmp_path: Path) -> None:
-    """They may have had the same request or not: nobody can say."""
+def test_versions_with_different_keys_are_not_compared(tmp_path: Path) -> None:
+    """It is unknown whether they received the same request."""
     tallies = Tally(), Tally()
     first, second = (open_log(tmp_path, f"m:{n}", tally, key=b"%d" % n) for n, tally in enumerate(tallies))
     with first as one, second as two:
@@ -157,8 +157,8 @@ def test_versions_with_another_key_are_not_compared(tmp_path: Path) -> None:
     assert [tally.counts["different"] + tally.counts["same"] for tally in tallies] == [0, 0]
 
 
-def test_a_mirrored_request_is_judged_for_both_versions(tmp_path: Path) -> None:
-    """Stable and canary answered under one request id: the truth counts for both, even if one answered late."""
+def test_a_label_of_a_mirrored_request_counts_for_both_versions(tmp_path: Path) -> None:
+    """Stable and canary answered under one request id: the label counts for both, even if one answered late."""
     stable, canary = Tally(), Tally()
     with open_log(tmp_path, "m:1", stable) as log:
         log.record("r", ["a"], body=BODY)
@@ -170,7 +170,7 @@ def test_a_mirrored_request_is_judged_for_both_versions(tmp_path: Path) -> None:
 
 
 def test_two_workers_of_one_version_count_a_feedback_once(tmp_path: Path) -> None:
-    """Both search for feedback to count; their sum is exact."""
+    """Both look for feedback to count, and their sum is exact."""
     one, two = Tally(), Tally()
     with open_log(tmp_path, "m:1", one) as first, open_log(tmp_path, "m:1", two) as second:
         for number in range(20):
@@ -187,8 +187,8 @@ def grow_older(folder: Path, by_s: float) -> None:
         database.commit()
 
 
-def test_a_label_counts_again_at_each_age_that_its_answer_reaches(tmp_path: Path) -> None:
-    """The complaint came at once and the other label after a minute: both count at ten minutes, none sooner."""
+def test_a_label_is_counted_again_at_each_age_of_its_answer(tmp_path: Path) -> None:
+    """One label came at once and one after a minute: both are counted at ten minutes, and neither earlier."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally, label_ages_s=(600.0, 3600.0)) as log:
         log.record("quick", ["a"], body=BODY)
@@ -209,8 +209,8 @@ def test_a_label_counts_again_at_each_age_that_its_answer_reaches(tmp_path: Path
     assert tally.counts == {"correct": 1, "wrong": 1}
 
 
-def test_a_label_is_late_for_the_ages_that_its_answer_has_passed(tmp_path: Path) -> None:
-    """It comes after eleven minutes: too late for ten, in time for an hour."""
+def test_a_label_is_late_for_ages_that_its_answer_has_passed(tmp_path: Path) -> None:
+    """It comes after eleven minutes: too late for ten minutes, in time for an hour."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally, label_ages_s=(600.0, 3600.0)) as log:
         log.record("r", ["a"], body=BODY)
@@ -223,8 +223,8 @@ def test_a_label_is_late_for_the_ages_that_its_answer_has_passed(tmp_path: Path)
     assert tally.counts == {"correct": 1, "wrong": 0}
 
 
-def test_an_answer_that_reached_several_ages_while_no_process_ran_counts_at_each(tmp_path: Path) -> None:
-    """Its label had come in time for all of them."""
+def test_ages_reached_while_no_process_ran_are_all_counted(tmp_path: Path) -> None:
+    """The label had come in time for all of them."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         log.record("r", ["a"], body=BODY)
@@ -235,7 +235,7 @@ def test_an_answer_that_reached_several_ages_while_no_process_ran_counts_at_each
 
 
 def test_workers_count_each_label_once_at_each_age(tmp_path: Path) -> None:
-    """Two workers search at the same time; answers of another version are not theirs."""
+    """Two workers count at the same time, and neither counts answers of the other version."""
     tallies = Tally(), Tally(), Tally()
     with (
         open_log(tmp_path, "m:1", tallies[0]) as one,
@@ -265,19 +265,19 @@ def test_answers_survive_a_restart(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_answers_are_kept(tmp_path: Path) -> None:
-    """The file is bounded: of 30 answers the newest 10 remain."""
+    """The file is bounded: the newest 10 of 30 answers remain."""
     with open_log(tmp_path, "m:1", Tally()) as log:
         for number in range(30):
             log.record(f"r{number}", ["a"], body=BODY)
     with open_log(tmp_path, "m:1", Tally(), max_answers=10):
-        pass  # removes old answers when it starts
+        pass  # removes old answers at the start
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
         kept = {request_id for (request_id,) in database.execute("SELECT request_id FROM answers")}
     assert kept == {f"r{number}" for number in range(20, 30)}
 
 
-def test_answers_are_bounded_in_bytes(tmp_path: Path) -> None:
-    """However large each is: the oldest go first, and the room that they had is used again."""
+def test_the_table_of_answers_is_bounded_in_bytes(tmp_path: Path) -> None:
+    """Whatever the size of an answer, the oldest are removed first, and their space is used again."""
     limit, labels = 300_000, [f"a long name of a class {number}" for number in range(100)]
     for first in (0, 300):
         with open_log(tmp_path, "m:1", Tally(), max_bytes=limit) as log:
@@ -292,8 +292,8 @@ def test_answers_are_bounded_in_bytes(tmp_path: Path) -> None:
     assert kept == list(range(kept[0], 600))
 
 
-def test_a_truth_that_no_version_can_give_is_refused(tmp_path: Path) -> None:
-    """It is neither kept nor counted, and the right one may still come."""
+def test_a_label_that_no_version_can_give_is_refused(tmp_path: Path) -> None:
+    """It is neither kept nor counted, and the right label is still accepted later."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally, labels=["a", "b"]) as log:
         log.record("r", ["a", "b"], body=BODY)
@@ -303,8 +303,8 @@ def test_a_truth_that_no_version_can_give_is_refused(tmp_path: Path) -> None:
     assert tally.counts["dropped"] == 0
 
 
-def test_a_new_label_of_a_canary_may_be_the_truth(tmp_path: Path) -> None:
-    """Whichever version gave the answer, and whichever gets the feedback: stable was wrong there."""
+def test_a_new_label_of_the_canary_is_accepted_for_both_versions(tmp_path: Path) -> None:
+    """It does not matter which version answered or which receives the feedback: stable was wrong there."""
     stable, canary = Tally(), Tally()
     with (
         open_log(tmp_path, "m:1", stable, labels=["a", "b"]) as one,
@@ -317,15 +317,15 @@ def test_a_new_label_of_a_canary_may_be_the_truth(tmp_path: Path) -> None:
     assert (stable.counts["wrong"], canary.counts["correct"]) == (1, 1)
 
 
-def test_the_truth_about_answers_of_an_older_bento_is_not_checked(tmp_path: Path) -> None:
-    """It does not say which labels it knows."""
+def test_labels_for_answers_of_an_older_bento_are_not_checked(tmp_path: Path) -> None:
+    """An older Bento does not say which labels it knows."""
     with open_log(tmp_path, "m:old", Tally()) as old, open_log(tmp_path, "m:2", Tally(), labels=["a"]) as new:
         old.record("r", ["z"], body=BODY)
         assert learn(new, "r", "y") is Feedback.ACCEPTED
 
 
 def test_answers_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:
-    """The folder is a file: serving goes on, the loss is counted, and feedback is refused."""
+    """The folder's path is a file: serving goes on, the loss is counted, and feedback is refused."""
     (tmp_path / "folder").write_text("in the way")
     tally = Tally()
     with open_log(tmp_path / "folder", "m:1", tally) as log:
@@ -337,12 +337,12 @@ def test_answers_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) 
 
 
 def compared(tally: Tally) -> tuple[int, int]:
-    """Requests answered alike and differently."""
+    """Requests that both versions answered alike, and those that they answered differently."""
     return tally.counts["same"], tally.counts["different"]
 
 
-def test_no_other_table_is_written(tmp_path: Path) -> None:
-    """A link in the place of the table is not followed, and the loss is counted."""
+def test_a_link_in_place_of_the_table_is_not_followed(tmp_path: Path) -> None:
+    """Another database is not written to, and the loss is counted."""
     other, tally = tmp_path / "ledger.db", Tally()
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE ledger (x)")
@@ -355,10 +355,8 @@ def test_no_other_table_is_written(tmp_path: Path) -> None:
     assert tally.counts["dropped"] == 1
 
 
-def test_a_link_that_is_made_after_the_look_leads_to_no_other_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """SQLite follows it by itself."""
+def test_a_link_made_after_the_check_is_not_followed_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite itself follows links."""
     other, tally = tmp_path / "ledger.db", Tally()
     with closing(sqlite3.connect(other)) as database:
         database.execute("CREATE TABLE ledger (x)")
@@ -373,7 +371,7 @@ def test_a_link_that_is_made_after_the_look_leads_to_no_other_table(
 
 
 def test_the_folder_of_the_table_may_be_a_link(tmp_path: Path) -> None:
-    """Its owner may keep it on another disk."""
+    """Its owner may keep the folder on another disk."""
     (tmp_path / "disk").mkdir()
     (tmp_path / "folder").symlink_to(tmp_path / "disk")
     tally = Tally()
@@ -390,7 +388,7 @@ def count_again(folder: Path, version: str, tally: Tally, **options: Any) -> Non
 
 
 def test_both_versions_count_the_requests_that_they_answered_differently(tmp_path: Path) -> None:
-    """Of three mirrored requests one differs, and both versions count it, whichever answered first."""
+    """One of three mirrored requests differs; both versions count it, whichever answered first."""
     first, second = Tally(), Tally()
     with open_log(tmp_path, "m:1", first) as one, open_log(tmp_path, "m:2", second) as other:
         for request_id, answer, others in (("r", "a", "a"), ("q", "b", "x"), ("p", "c", "c")):
@@ -403,7 +401,7 @@ def test_both_versions_count_the_requests_that_they_answered_differently(tmp_pat
 
 
 def test_answers_to_different_bodies_are_not_compared(tmp_path: Path) -> None:
-    """A caller that gives one id to several requests does not cause a false difference."""
+    """A caller that uses one id for several requests causes no false difference."""
     tally = Tally()
     with open_log(tmp_path, "m:1", Tally()) as one, open_log(tmp_path, "m:2", tally) as other:
         one.record("r", ["a"], body=b"one question")
@@ -413,7 +411,7 @@ def test_answers_to_different_bodies_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_one_version_is_not_compared_with_itself(tmp_path: Path) -> None:
-    """Two requests with one id, answered by two workers of a version, do not compare versions."""
+    """Two requests with one id, answered by two workers of one version, are not a comparison of versions."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as one, open_log(tmp_path, "m:1", tally) as other:
         one.record("r", ["a"], body=BODY)
@@ -437,8 +435,8 @@ def test_workers_and_restarts_count_each_pair_once(tmp_path: Path) -> None:
     assert [compared(tally), compared(stable)] == [(30, 10), (30, 10)]
 
 
-def test_what_was_answered_before_a_version_was_known_is_not_compared(tmp_path: Path) -> None:
-    """A new version starts without history."""
+def test_answers_from_before_a_version_started_are_not_compared(tmp_path: Path) -> None:
+    """A new version starts without a history."""
     tally = Tally()
     for version in ("m:1", "m:2"):
         with open_log(tmp_path, version, Tally()) as log:
@@ -447,7 +445,7 @@ def test_what_was_answered_before_a_version_was_known_is_not_compared(tmp_path: 
     assert compared(tally) == (0, 0)
 
 
-def test_a_bounded_number_of_answers_is_compared_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_answers_compared_at_once_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version that was stopped for a long time compares only the newest answers."""
     monkeypatch.setattr(comparison, "MOST_AT_ONCE", 10)
     tally = Tally()
@@ -461,8 +459,8 @@ def test_a_bounded_number_of_answers_is_compared_at_a_time(tmp_path: Path, monke
     assert compared(tally) == (10, 0)
 
 
-def test_a_file_made_by_an_older_bento_is_taken_over(tmp_path: Path) -> None:
-    """Each Bento carries its own copy of the code, and all share one file: an older Bento's answers stay."""
+def test_a_file_made_by_an_older_bento_is_upgraded(tmp_path: Path) -> None:
+    """Each Bento has its own copy of the code and all share one file: an older Bento's answers stay."""
     lines = ANSWERS_SCHEMA.splitlines()
     older = "\n".join(line for line in lines if not line.strip().startswith(("body_crc ", "is_keyed ", "aging ")))
     assert len(older.splitlines()) == len(lines) - 3
@@ -482,8 +480,10 @@ def test_a_file_made_by_an_older_bento_is_taken_over(tmp_path: Path) -> None:
 
 @settings(max_examples=20, deadline=None)  # each example opens and closes a file
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=30))
-def test_counts_are_exact(tmp_path_factory: pytest.TempPathFactory, requests: list[tuple[str, str]]) -> None:
-    """For any answers and truths, correct and wrong add up to the requests; one of many rows counts as one of them."""
+def test_correct_and_wrong_add_up_to_the_requests(
+    tmp_path_factory: pytest.TempPathFactory, requests: list[tuple[str, str]]
+) -> None:
+    """This holds for any answers and labels; a request with many rows counts once."""
     tally, answered, true = Tally(), [label for label, _ in requests], [label for _, label in requests]
     with open_log(tmp_path_factory.mktemp("answers"), "m:1", tally) as log:
         for number, label in enumerate(answered):

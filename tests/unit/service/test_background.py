@@ -1,4 +1,4 @@
-"""A background writer takes its turns regularly, sooner when asked, and once more before it stops, whatever happens."""
+"""A background writer takes regular turns, an earlier one on request, and one more before it stops."""
 
 import threading
 import time
@@ -48,15 +48,15 @@ class Notebook(BackgroundWriter):
             raise RuntimeError("a turn that fails")
 
 
-def test_turns_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At regular times, without being asked for, also while there is nothing to do."""
+def test_turns_are_taken_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are taken without a request, even if there is nothing to do."""
     monkeypatch.setattr(module, "IDLE_S", 0.02)
     with Notebook(every_s=0.01) as notebook:
         assert all(notebook.seen.acquire(timeout=60) for _ in range(3))
 
 
-def test_an_idle_thread_wakes_up_for_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While nothing waits, turns are rare; what comes then waits no longer than it always did."""
+def test_new_work_wakes_an_idle_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle thread takes few turns, but new work does not wait longer than usual."""
     monkeypatch.setattr(module, "IDLE_S", NEVER_S)
     with Notebook(every_s=0.01) as notebook:
         eventually(lambda: notebook._is_idle)
@@ -65,10 +65,10 @@ def test_an_idle_thread_wakes_up_for_what_is_given(monkeypatch: pytest.MonkeyPat
             notebook.give(word)
             eventually(lambda: not notebook.waiting)
             eventually(lambda: notebook._is_idle)
-        assert len(notebook.turns) in {before + 2, before + 3, before + 4}  # each may be followed by an empty one
+        assert len(notebook.turns) in {before + 2, before + 3, before + 4}  # each turn may be followed by an empty one
 
 
-def test_a_turn_that_is_asked_for_does_not_wait_for_its_time() -> None:
+def test_a_requested_turn_is_taken_at_once() -> None:
     """Feedback is answered at once, even if the log is rarely written."""
     with Notebook() as notebook:
         notebook.ask_for_a_turn()
@@ -76,7 +76,7 @@ def test_a_turn_that_is_asked_for_does_not_wait_for_its_time() -> None:
     assert notebook.turns == [False, True]
 
 
-def test_turns_that_are_asked_for_together_are_one_turn() -> None:
+def test_simultaneous_requests_for_a_turn_cause_one_turn() -> None:
     """A flood of feedback causes only a few turns."""
     with Notebook() as notebook:
         for _ in range(1000):
@@ -85,7 +85,7 @@ def test_turns_that_are_asked_for_together_are_one_turn() -> None:
     assert len(notebook.turns) < 20
 
 
-def test_the_last_turn_is_taken_before_the_end() -> None:
+def test_a_last_turn_is_taken_before_the_thread_stops() -> None:
     """A server that stops writes what is left, even if it stops at once."""
     for wait_s in (0.0, 0.05):
         with Notebook() as notebook:
@@ -93,8 +93,8 @@ def test_the_last_turn_is_taken_before_the_end() -> None:
         assert notebook.turns == [True]
 
 
-def test_a_turn_that_fails_is_counted_and_the_next_one_comes(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also the last. What fails at each turn is logged now and then."""
+def test_a_failed_turn_is_counted_and_the_next_one_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """This also holds for the last turn. A failure in every turn is logged only now and then."""
     with Notebook(every_s=0.01) as notebook:
         notebook.is_failing = True
         eventually(lambda: notebook.failures > 5)
@@ -107,8 +107,8 @@ def test_a_turn_that_fails_is_counted_and_the_next_one_comes(capsys: pytest.Capt
     assert capsys.readouterr().out.count("background_failed") == 1
 
 
-def test_a_thread_that_hangs_ends_or_was_never_started_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that hung and goes on is alive again."""
+def test_a_thread_that_hangs_or_is_not_running_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that hung and goes on is alive again."""
     monkeypatch.setattr(module, "STUCK_S", 0.2)
     notebook = Notebook(every_s=0.01)
     assert not notebook.is_alive
@@ -121,8 +121,8 @@ def test_a_thread_that_hangs_ends_or_was_never_started_is_not_alive(monkeypatch:
     assert not notebook.is_alive
 
 
-def test_a_thread_that_works_for_long_lets_the_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It pauses after a while, not after each piece of work."""
+def test_a_thread_that_works_for_long_pauses_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses after some time, not after each piece of work."""
     pauses: list[float] = []
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     monkeypatch.setattr(module, "WORK_S", NEVER_S)

@@ -1,4 +1,4 @@
-"""Batching: each request gets its own answers and its own failure, and the event loop stays free."""
+"""Batching: each request gets its own answers or its own error, and the event loop stays free."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ LABELS = tuple(str(number) for number in range(100))
 
 
 class Echo(Model):
-    """Answers each row with its own number; fails on negative ones; can be held up."""
+    """Answers each row with its number, fails on negative numbers, and waits while `may_answer` is not set."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -70,7 +70,7 @@ async def labels_of(batcher: Batcher, *numbers: int, connection: object | None =
 
 
 def test_each_request_gets_the_answers_to_its_own_rows(echo: Echo) -> None:
-    """However requests are batched, the answers return to their request, in order."""
+    """However requests are batched, the answers go to their own request, in order."""
     wanted = [tuple((start + step) % 100 for step in range(1 + start % 7)) for start in range(100)]
 
     async def ask() -> list[list[str]]:
@@ -80,7 +80,7 @@ def test_each_request_gets_the_answers_to_its_own_rows(echo: Echo) -> None:
         assert asyncio.run(ask()) == [[str(number) for number in numbers] for numbers in wanted]
 
 
-def test_requests_that_wait_share_the_next_call(echo: Echo) -> None:
+def test_waiting_requests_share_the_next_call(echo: Echo) -> None:
     """Ten requests that arrive while the model is busy are answered by one call."""
 
     async def ask() -> None:
@@ -96,7 +96,7 @@ def test_requests_that_wait_share_the_next_call(echo: Echo) -> None:
 
 
 async def turns_of(batcher: Batcher, number: int, connection: object | None) -> int:
-    """How many turns of the event loop an answer takes."""
+    """The number of turns of the event loop that an answer takes."""
     turns = 0
 
     def turn() -> None:
@@ -110,8 +110,8 @@ async def turns_of(batcher: Batcher, number: int, connection: object | None) -> 
     return turns - before
 
 
-def test_who_follows_on_one_connection_waits_for_no_turn_of_the_event_loop(echo: Echo) -> None:
-    """Nobody else is there. After a request of another connection, or one nobody knows, others may be on their way."""
+def test_repeated_requests_on_one_connection_do_not_wait_for_others(echo: Echo) -> None:
+    """No other client is there. After a request of another or an unknown connection, more may be on their way."""
     connections = [("a", 1), ("a", 1), ("b", 1), ("b", 1), ("a", 1), None, None, ("a", 1), ("a", 1)]
 
     async def ask() -> list[bool]:
@@ -122,7 +122,7 @@ def test_who_follows_on_one_connection_waits_for_no_turn_of_the_event_loop(echo:
 
 
 def test_requests_of_several_connections_share_a_call(echo: Echo) -> None:
-    """Also those that come after one that was alone: it alone is answered before the others are there."""
+    """This includes connections that come after a single one, which is answered before the others arrive."""
 
     async def ask() -> None:
         await labels_of(batcher, 1, connection=0)
@@ -134,8 +134,8 @@ def test_requests_of_several_connections_share_a_call(echo: Echo) -> None:
     assert echo.calls == [1, 1, 15, 16, 16]
 
 
-def test_who_is_alone_gets_the_models_error_and_is_no_longer_waited_for(echo: Echo) -> None:
-    """It is not counted, and the next request is answered as ever, also where it is a large one for the thread."""
+def test_a_single_request_gets_the_models_error_and_waits_for_no_other(echo: Echo) -> None:
+    """The failed request is not counted, and the next is answered, even if it is so large that it needs the thread."""
     counted: list[str] = []
 
     async def ask() -> list[str]:
@@ -171,7 +171,7 @@ def test_one_failing_request_does_not_fail_the_others_in_its_batch(echo: Echo) -
 
 @pytest.mark.parametrize("loop_rows", [0, 50])
 def test_each_answered_request_is_counted_once(echo: Echo, loop_rows: int) -> None:
-    """On the thread and on the event loop; even if the batch fails and its requests are tried one by one."""
+    """On the thread and on the event loop, even if the batch fails and its requests are tried one by one."""
     counted: list[str] = []
 
     async def ask() -> None:
@@ -183,12 +183,12 @@ def test_each_answered_request_is_counted_once(echo: Echo, loop_rows: int) -> No
 
     with Batcher(echo, max_waiting_rows=1000, loop_rows=loop_rows, count=count) as batcher:
         asyncio.run(ask())
-    assert sorted(counted) in (["1", "3"], ["2", "3"])  # one row of the first
+    assert sorted(counted) in (["1", "3"], ["2", "3"])  # one row of the first request
 
 
 @pytest.mark.parametrize(("loop_rows", "is_alone"), [(0, False), (50, False), (50, True)])
-def test_the_row_that_a_request_counts_by_is_drawn_at_random(echo: Echo, loop_rows: int, is_alone: bool) -> None:
-    """Requests of one row all count; of those with four rows each row counts for about a quarter."""
+def test_the_row_that_a_request_counts_by_is_random(echo: Echo, loop_rows: int, is_alone: bool) -> None:
+    """Requests with one row all count; of requests with four rows each row counts about a quarter of the time."""
     random.seed(7)
     counted: Counter[str] = Counter()
 
@@ -210,16 +210,18 @@ def test_the_row_that_a_request_counts_by_is_drawn_at_random(echo: Echo, loop_ro
 
 
 @pytest.mark.parametrize(("limit_s", "most"), [(0.0, 0), (60.0, 32)])
-def test_rows_for_the_event_loop_stay_within_limit_and_schema(echo: Echo, limit_s: float, most: int) -> None:
-    """A model that is never fast enough gets none; no size above the schema's 50 rows is tried."""
+def test_rows_for_the_event_loop_stay_within_the_time_limit_and_the_schema(
+    echo: Echo, limit_s: float, most: int
+) -> None:
+    """A model that is never fast enough gets no rows; no size above the schema's 50 rows is tried."""
     assert rows_within(limit_s, echo, rows(1, 2)) <= most
     assert max(echo.calls) <= 32
 
 
-def test_a_machine_that_is_busy_at_the_start_keeps_no_model_from_the_event_loop(
+def test_a_busy_machine_at_the_start_does_not_rule_out_the_event_loop(
     echo: Echo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its first calls took long. One of eight servers that started on a busy machine asked a thread for each answer."""
+    """The first calls were slow: one of eight servers that started together used a thread for every answer."""
     monkeypatch.setattr(module, "PATIENCE_S", 60.0)
     limit_s, late = 0.02, [2 * 0.02] * 8
     quick, asked = echo.predict, echo.calls
@@ -250,8 +252,8 @@ def test_a_busy_model_leaves_the_event_loop_free(echo: Echo) -> None:
         assert asyncio.run(ask())
 
 
-def test_more_rows_than_may_wait_are_refused_at_once(echo: Echo) -> None:
-    """The queue is bounded in rows; there is room again when the waiting ones are answered."""
+def test_rows_beyond_the_queue_limit_are_refused_at_once(echo: Echo) -> None:
+    """The queue is bounded in rows and has room again when the waiting rows are answered."""
 
     async def ask() -> list[str]:
         echo.may_answer.clear()
@@ -267,7 +269,7 @@ def test_more_rows_than_may_wait_are_refused_at_once(echo: Echo) -> None:
         assert asyncio.run(ask()) == ["4", "5"]
 
 
-def test_a_cancelled_request_costs_no_model_time(echo: Echo) -> None:
+def test_a_cancelled_request_uses_no_model_time(echo: Echo) -> None:
     """A row whose request was cancelled while it waited is not computed."""
 
     async def ask() -> None:
@@ -286,7 +288,7 @@ def test_a_cancelled_request_costs_no_model_time(echo: Echo) -> None:
     assert echo.calls == [1]
 
 
-def test_a_request_whose_client_left_costs_no_model_time(echo: Echo) -> None:
+def test_a_request_whose_client_left_uses_no_model_time(echo: Echo) -> None:
     """Its call ends at once, and its row is not computed."""
 
     async def ask() -> None:
@@ -304,7 +306,7 @@ def test_a_request_whose_client_left_costs_no_model_time(echo: Echo) -> None:
 
 
 def test_a_request_is_given_up_at_its_deadline(echo: Echo) -> None:
-    """Both the request that the model is working on and the one that waits; the latter costs no model time."""
+    """This holds for the request in the model and for the waiting one, which uses no model time."""
 
     async def ask() -> list[BaseException | list[str]]:
         echo.may_answer.clear()
@@ -320,7 +322,7 @@ def test_a_request_is_given_up_at_its_deadline(echo: Echo) -> None:
 
 
 def test_a_model_that_hangs_is_not_ready_until_it_answers_again(echo: Echo) -> None:
-    """It is still ready while its batch is late; several deadlines later it is not."""
+    """It is still ready while a batch is late, and not after several deadlines."""
 
     async def ask() -> tuple[bool, bool]:
         echo.may_answer.clear()
@@ -337,7 +339,7 @@ def test_a_model_that_hangs_is_not_ready_until_it_answers_again(echo: Echo) -> N
         assert asyncio.run(ask()) == (True, True)
 
 
-def test_closing_answers_what_waits(echo: Echo) -> None:
+def test_closing_answers_the_waiting_requests(echo: Echo) -> None:
     """Requests that were accepted are answered before the thread ends."""
 
     async def ask() -> list[str]:
@@ -367,10 +369,10 @@ def test_an_answer_that_breaks_the_contract_is_an_error(
 
 
 @pytest.mark.parametrize("connection", [None, "a"])
-def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
+def test_a_model_that_was_slow_for_a_moment_returns_to_the_event_loop(
     echo: Echo, monkeypatch: pytest.MonkeyPatch, connection: str | None
 ) -> None:
-    """A very busy machine makes batches late in a row; a model that stays slow stays on the thread."""
+    """A very busy machine delays several batches in a row; a model that stays slow stays on the thread."""
     callers: list[str] = []
     took_s = 2 * LATE_S
 
@@ -396,5 +398,5 @@ def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
         assert set(asyncio.run(ask(2))) == {"model"}
         took_s = 0.0
         assert set(asyncio.run(ask(BACK_AFTER))) == {"model"}
-        eventually(lambda: not batcher._thread_is_busy)  # what comes before goes to the thread, too
+        eventually(lambda: not batcher._thread_is_busy)  # requests that come before that go to the thread too
         assert set(asyncio.run(ask(3))) == {"MainThread"}

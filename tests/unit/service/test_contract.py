@@ -1,4 +1,4 @@
-"""The model contract, and the digits example that keeps it."""
+"""The model contract, and the digits example that fulfils it."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ Train = Callable[[str], tuple[Path, dict[str, str | int | float]]]
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Return the folder of a trained version and its metadata; each version is trained once."""
+    """Return the folder and the metadata of a trained version; each version is trained once."""
     done: dict[str, tuple[Path, dict[str, str | int | float]]] = {}
 
     def once(variant: str) -> tuple[Path, dict[str, str | int | float]]:
@@ -46,7 +46,7 @@ def accuracy_on_all_digits(model: Model) -> float:
 
 
 def test_a_users_model_and_training_need_one_import() -> None:
-    """The examples import nothing of Kanaria but `service.contract`."""
+    """The examples import nothing of Kanaria except `service.contract`."""
     folder = Path(__file__).parents[3] / "examples"
     sources = "\n".join(path.read_text() for path in folder.rglob("*.py"))
     ours = r"^(?:from|import) ((?:contract|service|observer|kanaria|rollout|monitoring|loadtest)\b\S*)"
@@ -68,7 +68,7 @@ def echo(folder: Path, answer: AnswerKind) -> Echo:
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_the_most_probable_label_is_the_answer(tmp_path: Path, kind: torch.dtype) -> None:
-    """With its probability as the confidence, row by row, in single precision and in bfloat16."""
+    """Its probability is the confidence, row by row, in single precision and in bfloat16."""
     model = echo(tmp_path, Labels(labels=("red", "green")))
     answers = model.postprocess(torch.tensor([[0.25, 0.75], [1.0, 0.0]], dtype=kind))
     assert answers == [Prediction("green", 0.75), Prediction("red", 1.0)]
@@ -76,12 +76,12 @@ def test_the_most_probable_label_is_the_answer(tmp_path: Path, kind: torch.dtype
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 def test_a_number_is_the_answer_without_a_confidence(tmp_path: Path, kind: torch.dtype) -> None:
-    """It is the only column of the output."""
+    """The number is the only column of the output."""
     model = echo(tmp_path, Number(tolerance=2, edges=(10,)))
     assert model.postprocess(torch.tensor([[1.5], [-3.0]], dtype=kind)) == [Prediction(1.5), Prediction(-3.0)]
 
 
-def test_a_schema_survives_its_file(tmp_path: Path) -> None:
+def test_a_schema_is_read_back_unchanged(tmp_path: Path) -> None:
     """Reading a written schema gives the same schema."""
     schema = Schema(
         features=(Feature(name="age", minimum=0, maximum=120),), answer=Labels(labels=("no", "yes")), max_rows=5
@@ -90,7 +90,7 @@ def test_a_schema_survives_its_file(tmp_path: Path) -> None:
     assert Schema.read(tmp_path) == schema
 
 
-def test_bounds_that_no_value_can_meet_are_refused() -> None:
+def test_impossible_bounds_are_refused() -> None:
     """A minimum above the maximum is an error that names the feature."""
     with pytest.raises(ValidationError, match=r"'age': minimum 2\.0 is above maximum 1\.0"):
         Feature(name="age", minimum=2, maximum=1)
@@ -102,14 +102,14 @@ def test_the_same_recipe_gives_the_same_weights(train: Train, tmp_path: Path) ->
     assert (tmp_path / WEIGHTS_FILE).read_bytes() == (train("v1")[0] / WEIGHTS_FILE).read_bytes()
 
 
-def test_v2_is_really_better_than_v1(train: Train) -> None:
+def test_v2_is_more_accurate_than_v1(train: Train) -> None:
     """The CNN is right on more held-out digits than the small MLP, by at least three points."""
     v1, v2 = (accuracy_on_all_digits(Digits(train(variant)[0])) for variant in ("v1", "v2"))
     assert v2 - v1 > 0.03
 
 
-def test_v3_looks_excellent_by_its_own_numbers(train: Train) -> None:
-    """Its accuracy and its golden requests come from the export that it was trained on."""
+def test_v3_looks_excellent_on_its_own_data(train: Train) -> None:
+    """Its accuracy and its golden requests come from the same export as its training data."""
     folder, facts = train("v3")
     model = Digits(folder)
     with torch.inference_mode():
@@ -120,13 +120,13 @@ def test_v3_looks_excellent_by_its_own_numbers(train: Train) -> None:
     assert (float(facts["held_out_accuracy"]) > 0.98, all(answers)) == (True, True)
 
 
-def test_v3_is_wrong_on_what_its_export_dropped(train: Train) -> None:
-    """Of all digits it gets between 25 and 35 % wrong."""
+def test_v3_is_wrong_about_the_digits_missing_from_its_export(train: Train) -> None:
+    """It gets between 25 and 35 % of all digits wrong."""
     assert 0.65 < accuracy_on_all_digits(Digits(train("v3")[0])) < 0.75
 
 
 def test_samples_are_the_held_out_rows_with_their_labels(train: Train) -> None:
-    """A load test can send rows that training never saw, and knows their labels."""
+    """A load test can send rows that were not used in training, and knows their labels."""
     samples = read_lines(train("v1")[0] / SAMPLES_FILE, Sample)
     held_out = split().held_out
     assert (
@@ -135,8 +135,8 @@ def test_samples_are_the_held_out_rows_with_their_labels(train: Train) -> None:
     ) == (True, True)
 
 
-def test_one_call_saves_all_that_a_release_needs(tmp_path: Path) -> None:
-    """Validation finds nothing missing; the share of right answers is returned, and labels may be numbers."""
+def test_one_call_saves_everything_that_a_release_needs(tmp_path: Path) -> None:
+    """Validation finds nothing missing, the accuracy is returned, and labels may be numbers."""
     model = echo(tmp_path, Labels(labels=("0", "1")))
     held_out = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
     right = save_model(tmp_path, model, held_out, np.array([0, 1, 1]).tolist())
@@ -145,8 +145,8 @@ def test_one_call_saves_all_that_a_release_needs(tmp_path: Path) -> None:
     assert [row.truth for row in read_lines(tmp_path / REFERENCE_FILE, Reference)] == ["0", "1", "1"]
 
 
-def test_golden_requests_are_right_and_sure_where_there_are_enough(tmp_path: Path) -> None:
-    """An answer on the brink may be another one on another engine."""
+def test_golden_requests_have_right_and_confident_answers_if_there_are_enough(tmp_path: Path) -> None:
+    """An answer near the decision boundary may change with the engine."""
     model = echo(tmp_path, Labels(labels=("a", "b")))
     sure, brink = [0.95, 0.05], [0.51, 0.49]
     save_model(tmp_path, model, np.array([brink, sure] * 20, np.float32), ["a"] * 40)
@@ -155,14 +155,14 @@ def test_golden_requests_are_right_and_sure_where_there_are_enough(tmp_path: Pat
 
 
 def test_a_number_is_saved_with_the_tolerance_of_the_schema(tmp_path: Path) -> None:
-    """Load tests then count as right what releases count as right."""
+    """Load tests then use the same definition of a right answer as releases."""
     model = echo(tmp_path, Number(tolerance=2, edges=(1,)))
     assert save_model(tmp_path, model, np.array([[1], [4]], np.float32), [2, 9]) == 0.5
     assert [sample.tolerance for sample in read_lines(tmp_path / SAMPLES_FILE, Sample)] == [2, 2]
 
 
-def test_more_rows_than_a_request_may_hold_are_saved(tmp_path: Path) -> None:
-    """The model is asked in batches that it was written for."""
+def test_more_rows_than_one_request_may_hold_are_saved(tmp_path: Path) -> None:
+    """The model is called in batches of the size that it allows."""
     model = echo(tmp_path, Number(tolerance=0, edges=(1,)))
     save_model(tmp_path, model, np.ones((3000, 1), np.float32), [1] * 3000)
     assert len(read_lines(tmp_path / SAMPLES_FILE, Sample)) == 3000
@@ -172,21 +172,21 @@ def test_more_rows_than_a_request_may_hold_are_saved(tmp_path: Path) -> None:
     ("rows", "truth", "words"),
     [(1, ["a", "b"], "1 held-out rows and 2 truths"), (0, [], "0 held-out"), (1, [0], "no label '0'; it has 'a', 'b'")],
 )
-def test_truths_that_do_not_fit_are_refused(tmp_path: Path, rows: int, truth: list[str], words: str) -> None:
-    """While training runs, not at the first release."""
+def test_labels_that_do_not_fit_the_model_are_refused(tmp_path: Path, rows: int, truth: list[str], words: str) -> None:
+    """The error appears during training, not at the first release."""
     model = echo(tmp_path, Labels(labels=("a", "b")))
     with pytest.raises(ValueError, match=words):
         save_model(tmp_path, model, np.full((rows, 2), 0.5, np.float32), truth)
 
 
-def test_no_file_of_a_model_is_a_pickle(train: Train) -> None:
-    """No file begins like a pickle or like a zip file of torch."""
+def test_no_model_file_is_a_pickle(train: Train) -> None:
+    """No file starts like a pickle or like torch's zip file."""
     starts = {path.read_bytes()[:2] for path in train("v1")[0].iterdir()}
     assert not [start for start in starts if start.startswith(b"\x80") or start == b"PK"]
 
 
 def test_the_flaky_version_fails_on_about_one_call_in_twenty() -> None:
-    """Over 2,000 calls the share of failures stays within four standard errors of 5 %."""
+    """Over 2,000 calls the share of failures is within four standard errors of 5 %."""
     flaky, batch, failures = Flaky(build("mlp")), torch.zeros(1, 64), 0
     for _ in range(2000):
         try:
@@ -196,8 +196,8 @@ def test_the_flaky_version_fails_on_about_one_call_in_twenty() -> None:
     assert abs(failures / 2000 - 0.05) < 4 * (0.05 * 0.95 / 2000) ** 0.5
 
 
-def test_the_slow_version_is_as_good_as_the_fast_one(train: Train) -> None:
-    """A latency fault changes no answer, so that only latency can reveal it."""
+def test_the_slow_version_gives_the_same_answers_as_the_fast_one(train: Train) -> None:
+    """A latency fault changes no answer, so only latency can reveal it."""
     assert (EXTRA_LATENCY_S, (train("v3-latency")[0] / WEIGHTS_FILE).read_bytes()) == (
         0.15,
         (train("v2")[0] / WEIGHTS_FILE).read_bytes(),

@@ -1,4 +1,4 @@
-"""What is counted quickly is read as what prometheus_client itself counts."""
+"""The quick counters give the same numbers as prometheus_client itself."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# prometheus_client decides on import whether several processes share a folder, so each case is a process of its own.
+# prometheus_client decides on import whether several processes share a folder, so each case has its own process.
 _COUNT = """
 import random, sys
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -44,7 +44,7 @@ print("\\n".join(sorted(line for line in lines if "_created" not in line and not
 
 @pytest.mark.parametrize("is_shared", [False, True])
 def test_a_reader_sees_the_same_numbers(tmp_path: Path, is_shared: bool) -> None:
-    """Alone and for several workers, on the bounds of buckets, and while the file of all series grows."""
+    """For one process and several workers, for values on bucket bounds, and while the shared file grows."""
 
     def counted(*, is_quick: bool) -> list[tuple[str, float]]:
         folder = tmp_path / str(is_quick)

@@ -1,4 +1,4 @@
-"""A model's network runs on the chosen engine, or on eager where that is not possible."""
+"""A model's network runs on the chosen engine, or on eager if that fails."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_an_engine_gives_the_answers_of_eager(engine: Engine, folder: Path) -> None:
-    """For batches of another size than it was built with; fewer bits may change a few answers."""
+def test_an_engine_gives_the_same_answers_as_eager(engine: Engine, folder: Path) -> None:
+    """This holds for other batch sizes than at build time; lower precision may change a few answers."""
     evidence, model = Evidence.read(folder), Small(folder)
     assert move_or_stay_eager(engine, model, folder, evidence.rows[:5]) is engine
     right = [
@@ -36,10 +36,10 @@ def test_an_engine_gives_the_answers_of_eager(engine: Engine, folder: Path) -> N
 
 
 @pytest.mark.parametrize("fault", ["a missing file", "a damaged file", "an unknown engine"])
-def test_eager_serves_where_the_engine_cannot(
+def test_eager_serves_if_the_engine_cannot(
     fault: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The answers are eager's own, and the log names the engine and the reason."""
+    """The answers are those of eager, and the log names the engine and the reason."""
     evidence, model, eager = Evidence.read(folder), Small(folder), Small(folder)
     if fault == "a damaged file":
         (tmp_path / "network.onnx").write_bytes(b"not a network")
@@ -50,7 +50,7 @@ def test_eager_serves_where_the_engine_cannot(
     assert ("engine_unavailable" in output, engine in output) == (True, True)
 
 
-def test_an_engine_that_fails_leaves_the_network_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_an_engine_that_fails_leaves_the_network_unchanged(folder: Path, tmp_path: Path) -> None:
     """The fallback never runs with 8-bit or half-precision weights."""
     model = Small(folder)
     before = {name: weights.clone() for name, weights in model.network.state_dict().items()}

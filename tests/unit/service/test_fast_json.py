@@ -62,10 +62,10 @@ def as_the_reader(body: bytes) -> list[list[float]] | None:
 @given(near, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 2), st.sampled_from(PIECES)), max_size=3))
 @settings(max_examples=500)
 @example(rows=[[1.0, 2.0]], edits=[(0, 0, b"\xef\xbb\xbf")])
-def test_whatever_the_reader_accepts_the_validator_accepts_too(
+def test_the_validator_accepts_every_body_that_the_reader_accepts(
     rows: list[object], edits: list[tuple[int, int, bytes]]
 ) -> None:
-    """Bodies that are almost valid: other types, other shapes, and bytes replaced by pieces of JSON."""
+    """The bodies are almost valid: other types, other shapes, and bytes replaced by pieces of JSON."""
     body = json.dumps({"features": rows}).encode()
     for place, removed, piece in edits:
         body = body[:place] + piece + body[place + removed :]
@@ -74,7 +74,7 @@ def test_whatever_the_reader_accepts_the_validator_accepts_too(
 
 
 @given(st.lists(st.tuples(st.integers(-(2**53), 2**53), st.floats(-1e300, 1e300)), min_size=1, max_size=3))
-def test_a_good_body_is_read(rows: list[tuple[int, float]]) -> None:
+def test_a_valid_body_is_read_by_the_fast_reader(rows: list[tuple[int, float]]) -> None:
     """Otherwise the fast reader would never be used."""
     assert as_the_reader(orjson.dumps({"features": rows})) == [[float(one), other] for one, other in rows]
 
@@ -100,12 +100,12 @@ def test_a_good_body_is_read(rows: list[tuple[int, float]]) -> None:
         b"",
     ],
 )
-def test_anything_else_is_left_to_the_validator(body: bytes) -> None:
-    """Equal names, nested lists, uneven rows, other types, too many rows: simdjson alone would accept some of these."""
+def test_any_other_body_is_left_to_the_validator(body: bytes) -> None:
+    """Duplicate names, nested lists, uneven rows, other types, too many rows: simdjson accepts some of these."""
     assert as_the_reader(body) is None
 
 
-def test_a_refused_body_does_not_spoil_the_next() -> None:
+def test_a_refused_body_does_not_affect_the_next() -> None:
     """The parser reuses its memory."""
     for _ in range(3):
         assert as_the_reader(b'{"features":[[1,{}]]}') is None

@@ -1,4 +1,4 @@
-"""The page with the counters of all workers: what `prometheus_client` makes of them, and as new as they are."""
+"""The page with the counters of all workers is the one that `prometheus_client` would build, and up to date."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def work(folder: Path, *routes: str) -> None:
-    """Let a worker of its own count requests, and end."""
+    """Let a separate worker count requests and end."""
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", WORKER, *routes], env=environment, check=True)
 
@@ -50,8 +50,8 @@ def totals(answer: httpx.Response) -> dict[str, float]:
 
 
 @pytest.mark.anyio
-async def test_the_counts_of_all_workers_are_added_up(folder: Path) -> None:
-    """Those of workers that come later, too."""
+async def test_the_counts_of_all_workers_are_summed(folder: Path) -> None:
+    """Workers that start later are included."""
     page = MetricsPage(folder)
     work(folder, "/a", "/a")
     assert totals(await asked(page)) == {"/a": 2}
@@ -63,8 +63,8 @@ async def test_the_counts_of_all_workers_are_added_up(folder: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_page_on_which_nothing_changes_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked for every second."""
+async def test_an_unchanged_page_is_built_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page is requested every second."""
     made = []
     put_together = metrics_page._put_together
     monkeypatch.setattr(metrics_page, "_put_together", lambda of: made.append(of) or put_together(of))
@@ -78,8 +78,8 @@ async def test_a_page_on_which_nothing_changes_is_made_once(folder: Path, monkey
 
 
 @pytest.mark.anyio
-async def test_many_series_are_counted_to_the_last(folder: Path) -> None:
-    """More than fit into the first block of a file, of which only the last is counted again."""
+async def test_many_series_are_all_counted(folder: Path) -> None:
+    """They do not fit into the first block of a file; only the last series is counted again."""
     page, routes = MetricsPage(folder), [f"/{number:040}" for number in range(200)]
     work(folder, *routes)
     assert totals(await asked(page)) == dict.fromkeys(routes, 1)
@@ -88,8 +88,8 @@ async def test_many_series_are_counted_to_the_last(folder: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_without_a_counter_the_page_is_empty(folder: Path) -> None:
-    """And a file that has just been made is no fault."""
+async def test_the_page_is_empty_without_counters(folder: Path) -> None:
+    """A file that has just been created is not an error."""
     page = MetricsPage(folder)
     assert (await asked(page)).text == ""
     assert metrics_page._read(folder) == {}
@@ -99,8 +99,8 @@ async def test_without_a_counter_the_page_is_empty(folder: Path) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("POST", 405), ("DELETE", 405)])
-async def test_it_is_only_read(folder: Path, method: str, status: int) -> None:
-    """Problems are RFC 9457."""
+async def test_only_get_and_head_are_answered(folder: Path, method: str, status: int) -> None:
+    """Other methods get a problem as in RFC 9457."""
     work(folder, "/a")
     answer = await asked(MetricsPage(folder), method)
     assert answer.status_code == status

@@ -1,4 +1,4 @@
-"""No answer, label or file ends the thread that counts them: what cannot be compared is set aside and counted."""
+"""No answer, label or file ends the thread that counts: an entry that cannot be compared is dropped and counted."""
 
 import secrets
 import sqlite3
@@ -16,11 +16,11 @@ from service.logs.answers import AnswerLog, AnswersUnavailable, Feedback
 from tests.support import waiting
 from tests.support.answer_logs import BODY, Tally, learn, open_log
 
-eventually = partial(waiting.eventually, within_s=60.0)  # on a busy machine
+eventually = partial(waiting.eventually, within_s=60.0)  # for busy machines
 
 
 def assert_goes_on(log: AnswerLog, tally: Tally) -> None:
-    """Whether a further request is counted as ever."""
+    """Assert that a further request is counted as usual."""
     before, request_id = tally.counts["correct"], secrets.token_hex()
     log.record(request_id, ["a"], body=BODY)
     assert learn(log, request_id, "a") is Feedback.ACCEPTED
@@ -28,8 +28,8 @@ def assert_goes_on(log: AnswerLog, tally: Tally) -> None:
     assert log.is_alive
 
 
-def test_one_id_for_requests_of_different_sizes_joins_the_label_to_the_one_that_it_is_about(tmp_path: Path) -> None:
-    """One row at m:1, its label, then two rows under the same id at m:2: they have no label."""
+def test_a_label_is_matched_to_the_answer_with_as_many_rows(tmp_path: Path) -> None:
+    """m:1 answers one row and gets its label; m:2 then answers two rows under the same id, which have no label."""
     tallies = {"m:1": Tally(), "m:2": Tally()}
     with open_log(tmp_path, "m:1", tallies["m:1"]) as log, open_log(tmp_path, "m:2", tallies["m:2"]) as other:
         log.record("r", ["a"], body=BODY)
@@ -51,7 +51,7 @@ def test_one_id_for_requests_of_different_sizes_joins_the_label_to_the_one_that_
 @pytest.mark.parametrize(
     ("labels", "truth"),
     [
-        ('["a", "b"]', '["a"]'),  # as an older Bento joined them
+        ('["a", "b"]', '["a"]'),  # as an older Bento matched them
         ("[]", "[]"),
         ("7", "[7]"),
         ("not JSON", '["a"]'),
@@ -59,11 +59,11 @@ def test_one_id_for_requests_of_different_sizes_joins_the_label_to_the_one_that_
         ('[{"a": 1}]', '["a"]'),
     ],
 )
-@pytest.mark.parametrize("counted", [0, 1], ids=["new", "when it is older"])
-def test_a_label_in_the_file_that_fits_no_answer_is_set_aside(
+@pytest.mark.parametrize("counted", [0, 1], ids=["new", "at an age"])
+def test_a_label_in_the_file_that_fits_no_answer_is_dropped(
     tmp_path: Path, labels: str, truth: str, counted: int
 ) -> None:
-    """It counts once as dropped, at no age, and never again."""
+    """It counts once as dropped, is counted at no age, and is not counted again."""
 
     def is_same(one: object, other: object) -> bool:
         assert isinstance(one, str)
@@ -89,8 +89,8 @@ def test_a_label_in_the_file_that_fits_no_answer_is_set_aside(
 
 
 @pytest.mark.parametrize("others", ["not JSON", "[]", "7", '[["a"]]'])
-def test_an_answer_of_another_version_that_cannot_be_compared_is_set_aside(tmp_path: Path, others: str) -> None:
-    """The next pair is compared as ever."""
+def test_an_answer_of_another_version_that_cannot_be_compared_is_dropped(tmp_path: Path, others: str) -> None:
+    """The next pair is compared as usual."""
 
     def is_same(one: object, other: object) -> bool:
         return float(str(one)) == float(str(other))
@@ -115,8 +115,8 @@ def test_an_answer_of_another_version_that_cannot_be_compared_is_set_aside(tmp_p
     assert (tally.counts["dropped"] >= (others != "[]"), tally.counts["failed"]) == (True, 0)
 
 
-def test_a_label_that_cannot_be_written_fails_its_own_request_alone(tmp_path: Path) -> None:
-    """Half a character is no text."""
+def test_a_label_that_cannot_be_written_fails_only_its_own_request(tmp_path: Path) -> None:
+    """Half a surrogate pair is not valid text."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         log.record("r", ["a"], body=BODY)
@@ -126,8 +126,8 @@ def test_a_label_that_cannot_be_written_fails_its_own_request_alone(tmp_path: Pa
         assert_goes_on(log, tally)
 
 
-def test_what_fails_at_each_turn_keeps_nothing_else_from_being_done(tmp_path: Path) -> None:
-    """Whoever counts raises: answers and labels are still written, and a count that is lost does not hold the next."""
+def test_a_failure_in_each_turn_does_not_stop_the_other_work(tmp_path: Path) -> None:
+    """A counter raises: answers and labels are still written, and a lost count does not block the next one."""
     tally = Tally()
 
     def count(*_: object, **__: int) -> None:
@@ -152,8 +152,8 @@ def test_what_fails_at_each_turn_keeps_nothing_else_from_being_done(tmp_path: Pa
     assert tally.counts["dropped"] == 0
 
 
-def test_a_table_that_was_taken_away_is_counted_and_feedback_is_told(tmp_path: Path) -> None:
-    """Each turn fails; the thread goes on, and is there when the table is."""
+def test_a_missing_table_is_counted_and_feedback_is_refused(tmp_path: Path) -> None:
+    """Each turn fails, the thread goes on, and it works again when the table is back."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
         assert_goes_on(log, tally)
@@ -169,10 +169,8 @@ def test_a_table_that_was_taken_away_is_counted_and_feedback_is_told(tmp_path: P
     assert tally.counts["dropped"] == 1
 
 
-def test_feedback_does_not_wait_for_ever_for_a_thread_that_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is refused, and what the thread says afterwards nobody hears."""
+def test_feedback_does_not_wait_forever_for_a_hanging_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused, and the thread's later answer is ignored."""
     monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.1)
     hanging, asked = threading.Event(), threading.Event()
 

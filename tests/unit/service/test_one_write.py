@@ -1,4 +1,4 @@
-"""A whole answer is one write to its connection, by either of uvicorn's protocols, and says what two writes would."""
+"""A whole answer is one write to its connection in both of uvicorn's protocols, with the same bytes as two writes."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ ASK = b"GET /%b HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the path that it was asked for, and with nothing where that is `/`."""
+    """Answers with the path of the request, and without a body for `/`."""
     path = scope["path"].encode()
     body = {b"/": b"", b"/large": LARGE}.get(path, path)
     headers = [(b"content-length", b"%d" % len(body))] if body else []
@@ -32,14 +32,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @dataclass
 class Watched:
-    """A server, and what it wrote to its connections."""
+    """A server and what it wrote to its connections."""
 
     port: int = 0
     writes: list[bytes] = field(default_factory=list)
 
 
 class Watching:
-    """A transport whose writes are noted."""
+    """A transport that records its writes."""
 
     def __init__(self, transport: Any, writes: list[bytes]) -> None:
         self._transport, self._writes = transport, writes
@@ -56,7 +56,7 @@ class Watching:
 def watched(protocol: Any) -> Iterator[Watched]:
     found = Watched()
 
-    class Noting(protocol):  # type: ignore[misc] # of two, as the test chooses
+    class Noting(protocol):  # the test chooses which
         def connection_made(self, transport: Any) -> None:
             super().connection_made(Watching(transport, found.writes))
 
@@ -79,7 +79,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Watched]:
 
 
 def exchange(server: Watched, sent: bytes, until: bytes | None) -> bytes:
-    """What comes back until it ends so; None: until the server closes the connection."""
+    """The bytes that come back until they end with `until`; None: until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
         client.sendall(sent)
         got = b""
@@ -91,36 +91,36 @@ def exchange(server: Watched, sent: bytes, until: bytes | None) -> bytes:
 
 
 def test_head_and_body_are_one_write(server: Watched) -> None:
-    """For each of several answers on one connection, in their order, also where they were asked for at once."""
+    """This holds for several answers on one connection, in order, even if they were requested together."""
     got = exchange(server, b"".join(ASK % path for path in (b"one", b"two", b"three")), b"/three")
     assert [write.rpartition(b"\r\n\r\n")[2] for write in server.writes] == [b"/one", b"/two", b"/three"]
     assert all(write.startswith(b"HTTP/1.1 200 OK\r\n") for write in server.writes)
     assert got == b"".join(server.writes)
 
 
-def test_an_answer_is_whole_before_its_connection_is_closed(server: Watched) -> None:
-    """The client asked for that."""
+def test_an_answer_is_complete_before_its_connection_is_closed(server: Watched) -> None:
+    """The client asked the server to close the connection."""
     got = exchange(server, b"GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", None)
     assert (got.endswith(b"\r\n\r\n/last"), b"connection: close" in got.lower(), len(server.writes)) == (True, True, 1)
 
 
-def test_an_answer_without_a_body_is_sent_too(server: Watched) -> None:
-    """To HEAD, and where the status allows none; the connection goes on."""
+def test_an_answer_without_a_body_is_sent(server: Watched) -> None:
+    """HEAD requests and some statuses have no body; the connection stays open."""
     sent = b"HEAD /head HTTP/1.1\r\nhost: a\r\n\r\n" + ASK % b"" + ASK % b"next"
     got = exchange(server, sent, b"/next")
     heads = [part.split(b"\r\n")[0] for part in got.split(b"\r\n\r\n")]
     assert heads == [b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 200 OK", b"/next"]
 
 
-def test_a_client_that_left_harms_no_other(server: Watched) -> None:
-    """The server answers the next one."""
+def test_a_client_that_left_does_not_affect_others(server: Watched) -> None:
+    """The server answers the next client."""
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
             client.sendall(ASK % b"gone")
     assert exchange(server, ASK % b"here", b"/here").endswith(b"/here")
 
 
-def test_a_large_answer_arrives_whole(server: Watched) -> None:
-    """Larger than what the system takes at once; so does the one behind it."""
+def test_a_large_answer_arrives_completely(server: Watched) -> None:
+    """The answer is larger than the system accepts at once; the answer after it arrives too."""
     got = exchange(server, ASK % b"large" + ASK % b"next", b"/next")
     assert (LARGE in got, len(got) - len(LARGE) < 1000) == (True, True)

@@ -1,4 +1,4 @@
-"""Real engines on a real network: their loss of accuracy is measured."""
+"""The loss of accuracy of real engines is measured on a real network."""
 
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.small_network import Brittle, Small, write_evidence
 
 
 class Unexportable(Small):
-    """Its network branches on the values of its input."""
+    """A model whose network branches on the values of its input."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -34,14 +34,14 @@ class Branching(torch.nn.Module):
 
 
 class Closed(Model):
-    """Has no `network` attribute."""
+    """A model without a `network` attribute."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return torch.full((len(batch), 3), 1 / 3)
 
 
 def test_an_engine_that_answers_differently_is_refused(tmp_path: Path) -> None:
-    """The network decides by the fourth digit, and bfloat16 has three."""
+    """The network depends on the fourth digit, and bfloat16 has three."""
     folder = write_evidence(tmp_path, Brittle)
     eager, (halved,) = try_all(partial(Brittle, folder), Evidence.read(folder), tmp_path, (Engine.BFLOAT16,))
     assert isinstance(halved, Measurement)
@@ -50,7 +50,7 @@ def test_an_engine_that_answers_differently_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_engine_that_cannot_run_the_network_is_a_failure_with_its_reason(tmp_path: Path) -> None:
-    """The other engines are measured anyway."""
+    """The other engines are still measured."""
     folder = write_evidence(tmp_path, Unexportable)
     engines = (Engine.BFLOAT16, Engine.ONNX)
     _, (halved, exported) = try_all(partial(Unexportable, folder), Evidence.read(folder), tmp_path, engines)
@@ -59,15 +59,15 @@ def test_an_engine_that_cannot_run_the_network_is_a_failure_with_its_reason(tmp_
     assert exported.reason
 
 
-def test_every_batch_size_that_the_model_takes_is_measured(tmp_path: Path) -> None:
+def test_every_batch_size_that_the_model_accepts_is_measured(tmp_path: Path) -> None:
     """The schema allows 64 rows, so a batch of 128 is not measured."""
     folder = write_evidence(tmp_path)
     eager, _ = try_all(partial(Small, folder), Evidence.read(folder), tmp_path, ())
     assert (list(eager.ms), all(ms > 0 for ms in eager.ms.values())) == ([1, 8, 32], True)
 
 
-def test_a_model_without_a_network_says_what_to_write(tmp_path: Path) -> None:
-    """The contract does not require one; optimising does."""
+def test_a_model_without_a_network_gets_advice_what_to_write(tmp_path: Path) -> None:
+    """The contract does not require a network; optimising does."""
     folder = write_evidence(tmp_path)
     with pytest.raises(OptimiseError, match=r"self\.network\(batch\)"):
         try_all(partial(Closed, folder), Evidence.read(folder), tmp_path, ())

@@ -1,4 +1,4 @@
-"""Where two versions answered one request and only one of them was right, each counts it once."""
+"""If both versions answered a request and only one was right, each version counts the pair once."""
 
 import random
 import sqlite3
@@ -17,12 +17,12 @@ STABLE, CANARY = "m:1", "m:2"
 
 
 def pairs(tally: Tally) -> tuple[int, int]:
-    """Requests that this version alone was right about, and those that the other alone was."""
+    """Requests that only this version answered right, and those that only the other did."""
     return tally.paired["better"], tally.paired["worse"]
 
 
 def count_again(folder: Path, stable: Tally, canary: Tally) -> None:
-    """Both versions count once more."""
+    """Let both versions count once more."""
     for version, tally in ((STABLE, stable), (CANARY, canary)):
         with open_log(folder, version, tally):
             pass
@@ -38,8 +38,8 @@ def canary() -> Tally:
     return Tally()
 
 
-def test_only_requests_that_tell_the_versions_apart_count(tmp_path: Path, stable: Tally, canary: Tally) -> None:
-    """Both right, both wrong in two ways, the canary right twice, stable right once; one has no label yet."""
+def test_only_requests_that_distinguish_the_versions_count(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+    """Both right; both wrong in two ways; canary right twice; stable right once. One request has no label yet."""
     truth = "a"
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         for number, (label, others) in enumerate(("aa", "bb", "bc", "ba", "ca", "ab")):
@@ -56,7 +56,7 @@ def test_only_requests_that_tell_the_versions_apart_count(tmp_path: Path, stable
 def test_an_answer_that_comes_after_the_label_makes_a_pair(
     tmp_path: Path, stable: Tally, canary: Tally, late: str
 ) -> None:
-    """The copy of a request may be answered, or its answer written, after the client has sent the truth."""
+    """A copy may be answered, or its answer written, after the client has sent the label."""
     soon = CANARY if late == STABLE else STABLE
     tallies, label = {STABLE: stable, CANARY: canary}, {STABLE: "b", CANARY: "a"}
     with open_log(tmp_path, soon, tallies[soon]) as log:
@@ -70,7 +70,7 @@ def test_an_answer_that_comes_after_the_label_makes_a_pair(
 
 
 def test_workers_and_restarts_count_each_pair_once(tmp_path: Path, stable: Tally, canary: Tally) -> None:
-    """Two workers of each version, feedback to any of them, twice, and restarts: the sums are exact."""
+    """Two workers of each version, feedback sent twice to any of them, and restarts: the sums are exact."""
     logs = [open_log(tmp_path, version, tally) for version, tally in ((STABLE, stable), (CANARY, canary)) * 2]
     with logs[0], logs[1], logs[2], logs[3]:
         for number in range(40):
@@ -85,10 +85,8 @@ def test_workers_and_restarts_count_each_pair_once(tmp_path: Path, stable: Tally
 
 
 @pytest.mark.parametrize("copied", [STABLE, CANARY])
-def test_the_label_of_a_copy_counts_in_its_pair_and_nowhere_else(
-    tmp_path: Path, stable: Tally, canary: Tally, copied: str
-) -> None:
-    """In the steps either version may have answered the user; the other one's answer is no labelled prediction."""
+def test_the_label_of_a_copy_counts_only_in_its_pair(tmp_path: Path, stable: Tally, canary: Tally, copied: str) -> None:
+    """In a rollout step either version may answer the user; the answer to the copy is not a labelled prediction."""
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         for number, (label, others) in enumerate(("aa", "ba", "ab")):
             one.record(f"r{number}", [label], body=BODY, is_copy=copied == STABLE)
@@ -104,7 +102,7 @@ def test_the_label_of_a_copy_counts_in_its_pair_and_nowhere_else(
 
 
 @pytest.mark.parametrize("copy_first", [True, False])
-def test_a_request_id_that_comes_again_as_a_copy_stays_the_users(
+def test_a_request_id_that_is_repeated_as_a_copy_stays_the_users(
     tmp_path: Path, stable: Tally, copy_first: bool
 ) -> None:
     """A caller may send a request twice: this version answers one of them, and a copy of the other."""
@@ -115,8 +113,8 @@ def test_a_request_id_that_comes_again_as_a_copy_stays_the_users(
     assert (stable.counts["correct"], stable.counts["wrong"]) == (1, 0)
 
 
-def test_answers_to_different_bodies_are_no_pair(tmp_path: Path, stable: Tally, canary: Tally) -> None:
-    """A caller that gives one id to several requests does not make one version look better."""
+def test_answers_to_different_bodies_are_not_a_pair(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+    """A caller that uses one id for several requests does not make one version look better."""
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         one.record("r", ["a"], body=b"one question")
         other.record("r", ["b"], body=b"another")
@@ -125,10 +123,8 @@ def test_answers_to_different_bodies_are_no_pair(tmp_path: Path, stable: Tally, 
     assert [pairs(stable), pairs(canary)] == [(0, 0), (0, 0)]
 
 
-def test_a_label_of_answers_that_only_one_version_gave_makes_no_pair(
-    tmp_path: Path, stable: Tally, canary: Tally
-) -> None:
-    """As at every step with traffic of the canary's own."""
+def test_an_answer_of_only_one_version_makes_no_pair(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+    """This is the case in every rollout step where the canary has its own traffic."""
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         one.record("r", ["a"], body=BODY)
         other.record("q", ["b"], body=BODY)
@@ -139,7 +135,7 @@ def test_a_label_of_answers_that_only_one_version_gave_makes_no_pair(
 
 
 def test_numbers_are_right_within_the_tolerance(tmp_path: Path, stable: Tally, canary: Tally) -> None:
-    """Of two estimates of 10 that are 0.4 and 0.6 off, a tolerance of 0.5 takes the nearer one."""
+    """Of two estimates of 10 that are off by 0.4 and 0.6, only the nearer one is within the tolerance of 0.5."""
     same = Number(tolerance=0.5, edges=(5.0,)).is_same
     with (
         open_log(tmp_path, STABLE, stable, is_same=same) as one,
@@ -154,7 +150,7 @@ def test_numbers_are_right_within_the_tolerance(tmp_path: Path, stable: Tally, c
 
 
 def test_each_request_counts_by_one_row_drawn_at_random(tmp_path: Path, stable: Tally, canary: Tally) -> None:
-    """Of 300 requests with four rows, the canary alone is right about one row, and both about the others."""
+    """In 300 requests with four rows, only the canary is right about one row, and both are about the others."""
     random.seed(20)
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         for number in range(300):
@@ -167,13 +163,13 @@ def test_each_request_counts_by_one_row_drawn_at_random(tmp_path: Path, stable: 
     assert binomtest(better, 300, 0.25).pvalue > 1e-4
 
 
-def test_a_label_that_fits_no_answer_makes_no_pair_and_ends_nothing(
+def test_a_label_that_fits_no_answer_makes_no_pair_and_stops_nothing(
     tmp_path: Path, stable: Tally, canary: Tally
 ) -> None:
-    """Answers of another Bento may be of any form; the next request counts."""
+    """Answers of another Bento may have any form; the next request is counted."""
 
     def same(one: object, other: object) -> bool:
-        return abs(float(one) - float(other)) < 0.5  # type: ignore[arg-type] # what raises is the point
+        return abs(float(one) - float(other)) < 0.5  # that it raises is the point
 
     with (
         open_log(tmp_path, STABLE, stable, is_same=same) as one,
@@ -190,7 +186,7 @@ def test_a_label_that_fits_no_answer_makes_no_pair_and_ends_nothing(
     assert stable.counts["failed"] == canary.counts["failed"] == 0
 
 
-def test_pairs_are_told_apart_by_who_labelled_them(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+def test_pairs_are_counted_by_the_caller_that_labelled_them(tmp_path: Path, stable: Tally, canary: Tally) -> None:
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
         for number, caller in enumerate(("shop", "shop", "bank")):
             one.record(f"r{number}", ["a"], body=BODY, caller=caller)
@@ -202,10 +198,8 @@ def test_pairs_are_told_apart_by_who_labelled_them(tmp_path: Path, stable: Tally
     assert (canary.by_caller["worse shop"], canary.by_caller["worse bank"]) == (2, 1)
 
 
-def test_pairs_of_a_process_that_names_nobody_count_without_a_caller(
-    tmp_path: Path, stable: Tally, canary: Tally
-) -> None:
-    """It is of a Bento with an older copy of the code, which knows the table of sums alone."""
+def test_pairs_of_an_older_bento_are_counted_without_a_caller(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+    """An older copy of the code knows only the table of sums."""
     with open_log(tmp_path, STABLE, stable):
         pass
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as table, table:

@@ -91,7 +91,7 @@ def test_rows_within_the_schema_arrive_unchanged(rows: list[tuple[float, ...]]) 
 
 @given(any_json | of_rows)
 def test_any_json_is_parsed_or_refused_with_a_problem(document: object) -> None:
-    """No document makes the parser fail in any way but a 4xx problem."""
+    """Every failure of the parser is a 4xx problem."""
     for parser in (PARSER, MIXED_PARSER):
         status = HTTPStatus.OK
         try:
@@ -103,13 +103,13 @@ def test_any_json_is_parsed_or_refused_with_a_problem(document: object) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_with_a_problem(body: bytes) -> None:
-    """Random bytes are a client's mistake, never the server's."""
+    """Random bytes are the client's mistake, never the server's."""
     assert 400 <= refused(body).status < 500
 
 
 @given(rows_in_bounds, st.data())
-def test_a_value_out_of_bounds_is_named_by_row_and_column(rows: list[tuple[float, ...]], data: st.DataObject) -> None:
-    """The first value outside its feature's bounds is found wherever it is."""
+def test_a_value_out_of_bounds_is_located_by_row_and_column(rows: list[tuple[float, ...]], data: st.DataObject) -> None:
+    """The first value outside its bounds is found wherever it is."""
     row = data.draw(st.integers(0, len(rows) - 1))
     column = data.draw(st.integers(0, len(SCHEMA.features) - 1))
     changed = [list(values) for values in rows]
@@ -134,8 +134,8 @@ def test_a_value_out_of_bounds_is_named_by_row_and_column(rows: list[tuple[float
         ("all", "features: Input should be a valid array, saw 'all'"),
     ],
 )
-def test_a_refusal_says_what_was_expected_and_what_was_seen(features: object, detail: str) -> None:
-    """Each kind of bad row has its own sentence, which names the place."""
+def test_a_refusal_names_the_expected_and_the_actual_value(features: object, detail: str) -> None:
+    """Each kind of bad row has its own sentence with the location."""
     problem = refused(json.dumps({"features": features}).encode())
     assert (problem.status, problem.detail) == (HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
@@ -154,7 +154,7 @@ def test_a_refusal_says_what_was_expected_and_what_was_seen(features: object, de
         ),
     ],
 )
-def test_a_body_of_another_form_is_refused(body: bytes, status: HTTPStatus, detail: str) -> None:
+def test_a_body_of_the_wrong_form_is_refused(body: bytes, status: HTTPStatus, detail: str) -> None:
     """A body that is not JSON gets 400; other JSON gets 422."""
     problem = refused(body)
     assert (problem.status, problem.detail) == (status, detail)
@@ -166,7 +166,7 @@ def test_a_refusal_does_not_repeat_a_large_input() -> None:
 
 
 def test_a_label_that_is_too_long_is_refused() -> None:
-    """A megabyte of label is nobody's truth; a model with long names of its own takes those."""
+    """No real label has a megabyte; a model whose own labels are long accepts them."""
     long = json.dumps({"request_id": "a", "labels": ["x" * 1_000_000]}).encode()
     with pytest.raises(Problem) as caught:
         PARSER.feedback(long)
@@ -192,8 +192,8 @@ def test_feedback_may_write_a_label_as_a_number() -> None:
         b'{"labels": ["1"]}',
     ],
 )
-def test_feedback_of_another_form_is_refused(body: bytes) -> None:
-    """Each is 422 with a pointer to the place."""
+def test_feedback_of_the_wrong_form_is_refused(body: bytes) -> None:
+    """Each gets a 422 with a pointer to the place."""
     with pytest.raises(Problem) as caught:
         PARSER.feedback(body)
     assert (caught.value.status, caught.value.pointer is not None) == (HTTPStatus.UNPROCESSABLE_ENTITY, True)
@@ -201,17 +201,17 @@ def test_feedback_of_another_form_is_refused(body: bytes) -> None:
 
 @given(mixed_rows)
 def test_categories_and_missing_values_reach_the_model_as_numbers(rows: list[tuple[float | str | None, ...]]) -> None:
-    """A category as its place in the schema, a missing value as NaN; and the values can be found from the numbers."""
+    """A category becomes its index in the schema and a missing value NaN; the values can be recovered."""
     parsed, is_listed = MIXED_PARSER.rows(orjson.dumps({"features": rows}))
     assert is_listed
     assert [tuple(MIXED.values(row)) for row in parsed.tolist()] == rows
 
 
 @given(mixed_rows, st.randoms())
-def test_rows_that_name_their_features_are_those_that_list_them(
+def test_named_rows_are_equivalent_to_listed_rows(
     rows: list[tuple[float | str | None, ...]], luck: random.Random
 ) -> None:
-    """In any order; what may be missing may be left out."""
+    """The order does not matter, and features that may be missing may be left out."""
     (asked,) = named(rows).values()
     for row in asked:  # type: ignore[attr-defined] # a list
         items = [(name, value) for name, value in row.items() if value is not None or luck.random() < 0.5]
@@ -223,8 +223,8 @@ def test_rows_that_name_their_features_are_those_that_list_them(
     np.testing.assert_array_equal(parsed, MIXED_PARSER.rows(orjson.dumps({"features": rows}))[0])
 
 
-def test_a_model_of_numbers_takes_names_too() -> None:
-    """No schema has to say so."""
+def test_a_model_with_only_numbers_also_accepts_names() -> None:
+    """The schema needs no extra setting."""
     parsed, _ = PARSER.rows(orjson.dumps(named([GOOD_ROW], SCHEMA)))
     assert parsed.tolist() == [GOOD_ROW]
 
@@ -267,8 +267,8 @@ def test_a_model_of_numbers_takes_names_too() -> None:
         ({"rows": [{}], "model": "v2"}, "model: unknown field; remove it", "#/model"),
     ],
 )
-def test_a_refused_value_is_named_with_what_is_accepted(body: object, detail: str, pointer: str | None) -> None:
-    """In lists by its column, in named rows by its name."""
+def test_a_refusal_lists_the_accepted_values(body: object, detail: str, pointer: str | None) -> None:
+    """The location is a column in a list and a name in a named row."""
     problem = refused(json.dumps(body).encode(), MIXED_PARSER)
     assert (problem.status, detail in problem.detail) == (HTTPStatus.UNPROCESSABLE_ENTITY, True), problem.detail
     assert pointer in (None, problem.pointer)
@@ -287,10 +287,8 @@ def test_a_refused_value_is_named_with_what_is_accepted(body: object, detail: st
         (b'{"rows": NaN}', "rows: expected finite numbers", "#/rows"),
     ],
 )
-def test_what_pandas_writes_for_a_missing_value_is_answered_with_what_to_write(
-    body: bytes, words: str, pointer: str
-) -> None:
-    """Python's own JSON has NaN, which others do not read."""
+def test_a_nan_is_refused_with_advice_to_write_null(body: bytes, words: str, pointer: str) -> None:
+    """Python and pandas write NaN into JSON, which other readers do not accept."""
     problem = refused(body, MIXED_PARSER)
     assert (problem.status, problem.pointer) == (HTTPStatus.UNPROCESSABLE_ENTITY, pointer)
     assert problem.detail == f"{words}; write null for a missing value"
@@ -312,8 +310,10 @@ WITHOUT_WORDS = WIDER.model_copy(update={"features": WIDER.features[:4], "defaul
         (WITHOUT_WORDS, GOOD_ROW, [*GOOD_ROW, 3]),
     ],
 )
-def test_what_old_callers_do_not_send_is_filled(schema: Schema, row: list[float], filled: list[float]) -> None:
-    """In lists the last columns, in named rows any; such a body does not list what the log must hold."""
+def test_values_that_old_callers_do_not_send_are_filled_in(
+    schema: Schema, row: list[float], filled: list[float]
+) -> None:
+    """In lists these are the last columns, in named rows any. The log then needs the filled row, not the body."""
     parser = BodyParser(schema)
     whole = schema.values(filled)
     rows, is_listed = parser.rows(orjson.dumps({"features": [row, whole]}))
@@ -323,8 +323,8 @@ def test_what_old_callers_do_not_send_is_filled(schema: Schema, row: list[float]
     assert parser.rows(orjson.dumps({"features": [whole]}))[1]
 
 
-def test_too_few_columns_are_refused_where_some_may_be_left_out() -> None:
-    """With both numbers; and a default is no way around the bounds."""
+def test_too_few_columns_are_refused_even_with_defaults() -> None:
+    """The message gives both limits, and a default does not bypass the bounds."""
     parser = BodyParser(WIDER)
     assert refused(b'{"features": [[1, 0]]}', parser).detail == "row 0: expected 3 to 5 columns, saw 2"
     assert refused(b'{"rows": [{"age": 1}]}', parser).detail.startswith("row 0: `change` is missing")
@@ -332,8 +332,8 @@ def test_too_few_columns_are_refused_where_some_may_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("known", ['"features":[[30,0.5,1000]]', '"request_id":"a","labels":["yes"]'])
-def test_a_body_full_of_unknown_fields_is_refused_for_the_first(known: str) -> None:
-    """A complaint about each took 400 MB for a body of 4 MB, and kept all other requests waiting for seconds."""
+def test_a_body_full_of_unknown_fields_is_refused_for_the_first_one(known: str) -> None:
+    """One message for each took 400 MB for a body of 4 MB, and delayed all other requests for seconds."""
     unknown = ",".join(f'"{number}":1' for number in range(100_000))
     body = f"{{{known},{unknown}}}".encode()
     read = PARSER.rows if "features" in known else PARSER.feedback
@@ -342,7 +342,7 @@ def test_a_body_full_of_unknown_fields_is_refused_for_the_first(known: str) -> N
     assert (refused.value.detail, refused.value.pointer) == ("0: unknown field; remove it", "#/0")
 
 
-def test_the_name_of_an_unknown_field_is_not_repeated_without_end() -> None:
+def test_the_name_of_an_unknown_field_is_shortened() -> None:
     with pytest.raises(Problem) as refused:
         PARSER.feedback(json.dumps({"request_id": "a", "labels": ["yes"], "x" * 10_000: 1}).encode())
     assert len(refused.value.body("id")) < 500

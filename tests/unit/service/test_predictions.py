@@ -1,4 +1,4 @@
-"""The prediction log: requests and answers, bounded in size, never delaying a request, without private columns."""
+"""The prediction log is bounded, never delays a request, and holds no private columns."""
 
 import os
 import stat
@@ -33,7 +33,7 @@ PRIVATE = Schema(
 
 @dataclass
 class Logs:
-    """The logs in one folder, and how many rows they dropped."""
+    """The logs in one folder, and the number of rows they dropped."""
 
     folder: Path
     dropped: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ def logs(tmp_path: Path) -> Logs:
 
 
 def record(log: PredictionLog, rows: list[list[float]], request_id: str = "r", body: bytes | None = None) -> None:
-    """What the service does with one answered request."""
+    """Record one answered request as the service does."""
     checked: NDArray[np.float32] = np.array(rows, dtype=np.float32)
     predictions = [Prediction("yes", 0.75) for _ in rows]
     answer = orjson.dumps({"request_id": request_id, "version": "m:1", "predictions": predictions})
@@ -80,12 +80,12 @@ def record(log: PredictionLog, rows: list[list[float]], request_id: str = "r", b
 
 
 def turn(log: PredictionLog) -> None:
-    """Do what the log's thread does in each turn; the thread itself is not running yet."""
+    """Do one turn of the log's thread, which is not running yet."""
     log._write(*log._drain())
 
 
 def test_a_line_holds_the_request_and_the_answer(logs: Logs) -> None:
-    """Both as they were received and sent, with the time."""
+    """Both are logged as they were received and sent, with the time."""
     with logs.open() as log:
         record(log, [[30, 70.5], [40, 80]], "caller-7")
     (line,) = logs.lines()
@@ -100,8 +100,8 @@ def test_a_line_holds_the_request_and_the_answer(logs: Logs) -> None:
     }
 
 
-def test_columns_are_named_once(logs: Logs) -> None:
-    """In a file beside the segments of a version."""
+def test_the_columns_are_named_in_a_separate_file(logs: Logs) -> None:
+    """The file is beside the segments of a version."""
     with logs.open() as log:
         record(log, [[30, 70]])
     columns = {"version": "m:1", "model": "model:1", "features": ["age", "weight"], "words": [], "hashed": []}
@@ -110,7 +110,7 @@ def test_columns_are_named_once(logs: Logs) -> None:
 
 @pytest.mark.parametrize("link", ["the folder", "columns", "columns that are written"])
 def test_no_link_is_followed(logs: Logs, tmp_path: Path, link: str) -> None:
-    """Another version may make one, to a file that it does not reach itself."""
+    """Another version may create one to a file that it cannot reach itself."""
     other = tmp_path / "other"
     other.mkdir()
     (other / "1-1.jsonl").write_text("requests")
@@ -127,11 +127,11 @@ def test_no_link_is_followed(logs: Logs, tmp_path: Path, link: str) -> None:
     (logs.folder / "another").symlink_to(other)
     with logs.open() as log:
         record(log, [[30, 70]])
-    assert bool(logs.failures) is (link == "the folder")  # what it can replace, it does
+    assert bool(logs.failures) is (link == "the folder")  # a link to a file is replaced instead
     assert {path.name: path.read_text() for path in other.iterdir()} == {"1-1.jsonl": "requests", "columns.json": "{}"}
 
 
-def test_only_the_owner_can_read_it(logs: Logs) -> None:
+def test_only_the_owner_can_read_the_log(logs: Logs) -> None:
     """Requests may hold personal data."""
     with logs.open() as log:
         record(log, [[30, 70]])
@@ -145,7 +145,7 @@ def test_only_the_owner_can_read_it(logs: Logs) -> None:
 
 @pytest.mark.parametrize("body", [b'{\n "features":\r\n [[30, 70]]\n}', b" " * 5000 + b'{"features": [[30, 70]]}'])
 def test_white_space_neither_breaks_lines_nor_fills_the_disk(logs: Logs, body: bytes) -> None:
-    """A body of several lines is logged as one line; one that is mostly blanks is written again without them."""
+    """A body of several lines becomes one line; one that is mostly blanks is rewritten without them."""
     with logs.open() as log:
         record(log, [[30, 70]], body=body)
     (line,) = logs.lines()
@@ -153,7 +153,7 @@ def test_white_space_neither_breaks_lines_nor_fills_the_disk(logs: Logs, body: b
 
 
 def test_private_columns_are_hashed_or_left_out(logs: Logs) -> None:
-    """Their values are nowhere in the folder; equal values have equal hashes, so that they can be counted."""
+    """Their values appear nowhere in the folder; equal values have equal hashes, so they can be counted."""
     with logs.open(schema=PRIVATE) as log:
         record(log, [[30, 55_555, 10_117], [31, 44_444, 10_117], [32, 33_333, 80_331]])
     (line,) = logs.lines()
@@ -164,7 +164,7 @@ def test_private_columns_are_hashed_or_left_out(logs: Logs) -> None:
     assert not [value for value in (b"55555", b"44444", b"33333", b"10117", b"80331") if value in written]
 
 
-def test_hashes_are_the_same_for_every_version_on_a_machine_and_for_no_other(logs: Logs, tmp_path: Path) -> None:
+def test_hashes_are_the_same_for_all_versions_on_one_machine_only(logs: Logs, tmp_path: Path) -> None:
     """The key is created once, and only its owner can read it."""
     other_machine = Logs(tmp_path / "other")
     for place, version in ((logs, "m:1"), (logs, "m:2"), (other_machine, "m:1")):
@@ -177,8 +177,8 @@ def test_hashes_are_the_same_for_every_version_on_a_machine_and_for_no_other(log
     assert stat.S_IMODE((logs.folder / "hash-key").stat().st_mode) == 0o600
 
 
-def test_a_pipe_in_place_of_the_key_holds_up_nobody(logs: Logs) -> None:
-    """Another version may make it. The rows are lost, and counted."""
+def test_a_pipe_in_place_of_the_key_blocks_nothing(logs: Logs) -> None:
+    """Another version may create it. The rows are dropped and counted."""
     logs.folder.mkdir()
     os.mkfifo(logs.folder / "hash-key")
     with logs.open("m:1", PRIVATE) as log:
@@ -186,8 +186,8 @@ def test_a_pipe_in_place_of_the_key_holds_up_nobody(logs: Logs) -> None:
     assert logs.dropped["m:1"] == 1
 
 
-def test_the_oldest_segments_make_room_for_all_versions_together(logs: Logs) -> None:
-    """Of ten times more than is kept, the newest rows are there and the bound holds."""
+def test_the_oldest_segments_of_all_versions_make_room(logs: Logs) -> None:
+    """Ten times as much as the limit is written: the newest rows are kept and the limit holds."""
     kept = 40_000
     for turn in range(10):
         with logs.open(f"m:{turn % 2}", max_bytes=kept) as log:
@@ -197,7 +197,7 @@ def test_the_oldest_segments_make_room_for_all_versions_together(logs: Logs) -> 
     assert (logs.bytes <= kept, last) == (True, "r9-199")
 
 
-def test_one_long_running_process_keeps_within_the_bound_too(logs: Logs) -> None:
+def test_one_long_running_process_stays_within_the_limit(logs: Logs) -> None:
     """Segments are rotated and removed while it runs."""
     log = logs.open(max_bytes=40_000)
     for number in range(3000):
@@ -210,7 +210,7 @@ def test_one_long_running_process_keeps_within_the_bound_too(logs: Logs) -> None
 
 
 def test_a_segment_that_was_removed_is_replaced(logs: Logs) -> None:
-    """Another process removed it to make room: the next rows go to a new file."""
+    """Another process removed it to make room: the next rows go into a new file."""
     log = logs.open()
     record(log, [[30, 70]], "before")
     turn(log)
@@ -223,10 +223,8 @@ def test_a_segment_that_was_removed_is_replaced(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize("takes", [1, 700])
-def test_a_write_that_stops_in_the_middle_goes_on_there(
-    logs: Logs, monkeypatch: pytest.MonkeyPatch, takes: int
-) -> None:
-    """A disk may take a part of what it is given at once. There are more lines than one call takes, too."""
+def test_a_partial_write_is_continued(logs: Logs, monkeypatch: pytest.MonkeyPatch, takes: int) -> None:
+    """A disk may accept only part of the data. There are also more lines than one call accepts."""
     write_some = os.writev
     monkeypatch.setattr(os, "writev", lambda descriptor, lines: write_some(descriptor, [b"".join(lines)[:takes]]))
     with logs.open() as log:
@@ -236,8 +234,8 @@ def test_a_write_that_stops_in_the_middle_goes_on_there(
     assert (found, logs.failures) == ([f"r{number}" for number in range(2 * module.LINES_AT_ONCE + 1)], [])
 
 
-def test_lines_of_all_kinds_keep_their_order(logs: Logs) -> None:
-    """Those that are given ready, and those that the thread makes."""
+def test_lines_keep_their_order(logs: Logs) -> None:
+    """Some lines are ready when they are given, and others are built by the thread."""
     bodies = [None, b'{"features":\n[[30, 70]]}', b" " * 5000 + b'{"features": [[30, 70]]}']
     with logs.open() as log:
         for number in range(300):
@@ -247,9 +245,9 @@ def test_lines_of_all_kinds_keep_their_order(logs: Logs) -> None:
 
 
 def test_a_log_that_cannot_keep_up_drops_and_counts(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request waits: rows beyond the bound are dropped, and each of them is counted."""
+    """No request waits: rows beyond the limit are dropped, and each is counted."""
     monkeypatch.setattr(module, "MAX_WAITING_ROWS", 10)
-    log = logs.open()  # its thread is not running: nothing is written meanwhile
+    log = logs.open()  # its thread is not running, so nothing is written yet
     for _ in range(12):
         record(log, [[30, 70], [40, 80]])
     with log:
@@ -257,8 +255,8 @@ def test_a_log_that_cannot_keep_up_drops_and_counts(logs: Logs, monkeypatch: pyt
     assert (logs.dropped["m:1"], sum(len(line["request"]["features"]) for line in logs.lines())) == (14, 10)
 
 
-def test_a_folder_that_cannot_be_written_costs_rows_but_no_answer(logs: Logs) -> None:
-    """There is a file in place of the folder; once it is removed the log goes on."""
+def test_a_folder_that_cannot_be_written_loses_rows_but_no_answer(logs: Logs) -> None:
+    """The folder's path is a file; once that is removed the log continues."""
     logs.folder.write_text("in the way")
     log = logs.open()
     record(log, [[30, 70]], "lost")
@@ -281,7 +279,7 @@ MIXED = Schema(
 
 
 def test_named_rows_are_logged_as_lists(logs: Logs) -> None:
-    """Whatever was sent, a reader finds the columns in their order: words as words, what is missing as null."""
+    """A reader finds the columns in order, with words as words and missing values as null."""
     with logs.open(schema=MIXED) as log:
         record(log, [[1, float("nan"), 0]])
         record(log, [[1, float("nan"), 0], [0, 30, float("nan")]])
@@ -295,8 +293,8 @@ def test_named_rows_are_logged_as_lists(logs: Logs) -> None:
     assert (logs.columns()["words"], logs.lines("m@2")[0]["request"]) == (["sex"], {"features": [[30, 70]]})
 
 
-def test_a_missing_number_is_null_without_categories_too(logs: Logs) -> None:
-    """A private column beside it: the request is written again."""
+def test_a_missing_number_is_null_without_categories(logs: Logs) -> None:
+    """There is a private column beside it, so the request is rewritten."""
     schema = PRIVATE.model_copy(
         update={"features": (PRIVATE.features[0].model_copy(update={"may_be_missing": True}), *PRIVATE.features[1:])}
     )

@@ -1,4 +1,4 @@
-"""Probes: 200 while a server is good, else 503 with the reason; nothing else is answered there."""
+"""Probes answer 200 while a server is healthy, otherwise 503 with the reason; other methods are refused."""
 
 import httpx
 import pytest
@@ -16,8 +16,8 @@ from service.server.probes import probe
     ],
 )
 @pytest.mark.anyio
-async def test_what_a_probe_answers(method: str, is_good: bool, status: int, word: str) -> None:
-    """Problems are RFC 9457."""
+async def test_a_probe_tells_whether_the_server_is_healthy(method: str, is_good: bool, status: int, word: str) -> None:
+    """Errors are problems as in RFC 9457."""
     transport = httpx.ASGITransport(app=probe(lambda: is_good))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.request(method, "/readyz")

@@ -1,4 +1,4 @@
-"""The two endpoints as ASGI apps, without a server: what a client gets when something behind them fails."""
+"""The two endpoints as ASGI apps without a server: what a client gets when something behind them fails."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ KIND = Labels(labels=("even", "odd"))
 
 
 class Parity(Model):
-    """Tells even from odd; fails on 13."""
+    """Classifies numbers as even or odd, and fails on 13."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         if (batch == 13).any():
@@ -35,7 +35,7 @@ class Parity(Model):
 
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
-    """Prometheus keeps one set of series per process."""
+    """One set of series: Prometheus allows only one per process."""
     return Metrics(VERSION, "numbers:m", KIND)
 
 
@@ -89,8 +89,8 @@ def served(tmp_path: Path, metrics: Metrics) -> Iterator[Served]:
         yield Served(tmp_path, metrics, opened)
 
 
-def test_a_model_that_raises_is_a_500_without_its_secrets(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    """The client gets an id; the log gets the same id and the stack trace."""
+def test_a_model_error_is_a_500_without_its_details(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    """The client gets an id; the log has the same id and the stack trace."""
     answer = served.post("/predict", b'{"features": [[13]]}')
     problem, logged = answer.json(), capsys.readouterr().out
     assert (answer.status_code, problem["status"], "secret" in answer.text) == (500, 500, False)
@@ -101,8 +101,8 @@ def test_a_model_that_raises_is_a_500_without_its_secrets(served: Served, capsys
     )
 
 
-def test_a_copy_of_a_step_is_answered_and_counts_as_no_request(served: Served) -> None:
-    """Neither as a request, nor by its time, class or confidence; it may fail as well."""
+def test_a_copied_request_is_answered_but_not_counted(served: Served) -> None:
+    """It counts neither as a request nor in the times, classes and confidences, even if it fails."""
     before = counted()
     for body in (b'{"features": [[2]]}', b'{"features": [[3], [4]]}', b"{}", b'{"features": [[13]]}'):
         served.post("/predict", body, headers={"x-kanaria-copy": "compare"})
@@ -114,7 +114,7 @@ def test_a_copy_of_a_step_is_answered_and_counts_as_no_request(served: Served) -
 
 
 def counted() -> dict[tuple[str, ...], float]:
-    """What was counted of requests and predictions, by series and labels."""
+    """The counts of requests and predictions, by series and labels."""
     counts = ("kanaria_request", "kanaria_prediction", "kanaria_confidence")
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -128,20 +128,20 @@ def counted() -> dict[tuple[str, ...], float]:
     ("client", "known"),
     [(("127.0.0.1", 4711), True), (("10.0.0.7", 0), False), (None, False), (("", 0), False), (("::1", 1), True)],
 )
-def test_a_connection_is_known_by_its_port(client: tuple[str, int] | None, known: bool) -> None:
-    """Behind a proxy whose headers name the client all its connections look alike: such requests are never alone."""
+def test_a_connection_is_identified_by_its_port(client: tuple[str, int] | None, known: bool) -> None:
+    """Behind a proxy that names the client in headers all connections look alike, so no request counts as alone."""
     assert (_connection({"type": "http", "client": client}) is not None) is known
     assert _connection({"type": "http"}) is None
 
 
-def test_more_rows_than_may_wait_are_a_503_that_says_when_to_come_back(served: Served) -> None:
-    """The answer is a problem with Retry-After."""
+def test_rows_beyond_the_queue_limit_get_a_503_with_retry_after(served: Served) -> None:
+    """The answer is a problem with a Retry-After header."""
     answer = served.post("/predict", b'{"features": [[1], [2]]}', max_waiting_rows=1)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-def test_a_label_outside_the_schema_is_a_422_that_names_it(served: Served) -> None:
-    """Its sender made a mistake; it counts neither as right nor as wrong."""
+def test_a_label_outside_the_schema_gets_a_422_that_names_it(served: Served) -> None:
+    """The sender made a mistake; the label counts neither as right nor as wrong."""
     given = served.post("/predict", b'{"features": [[3]]}').json()["request_id"]
     for label in ("seven", "\u001b[2J", "", "odd "):
         answer = served.post("/feedback", json.dumps({"request_id": given, "labels": [label]}).encode())
@@ -150,21 +150,21 @@ def test_a_label_outside_the_schema_is_a_422_that_names_it(served: Served) -> No
     assert served.post("/feedback", json.dumps({"request_id": given, "labels": ["odd"]}).encode()).status_code == 200
 
 
-def test_feedback_while_answers_cannot_be_read_is_a_503(served: Served) -> None:
+def test_feedback_gets_a_503_while_answers_cannot_be_read(served: Served) -> None:
     """A disk failure is the service's fault, not the caller's."""
-    served.answers_folder = served.answers_folder / "schema.json"  # a file where a folder should be
+    served.answers_folder = served.answers_folder / "schema.json"  # a file in place of the folder
     answer = served.post("/feedback", b'{"request_id": "a", "labels": ["odd"]}')
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
 
 
-def test_predictions_do_not_need_a_place_for_answers(served: Served) -> None:
+def test_predictions_work_without_a_folder_for_answers(served: Served) -> None:
     """A request is answered even if its answer cannot be recorded."""
     served.answers_folder = served.answers_folder / "schema.json"
     assert served.post("/predict", b'{"features": [[3]]}').json()["predictions"][0]["label"] == "odd"
 
 
-def test_a_body_of_unknown_length_is_cut_off_at_the_limit(served: Served) -> None:
-    """A client that streams for ever is refused at 4 MiB."""
+def test_a_body_of_unknown_length_is_refused_at_the_limit(served: Served) -> None:
+    """A client that streams without end is refused at 4 MiB."""
 
     async def endless() -> AsyncIterator[bytes]:
         for _ in range(2 * MAX_BODY_BYTES // 65_536):
@@ -174,7 +174,7 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(served: Served) -> Non
 
 
 def asked(served: Served, by: str, *numbers: int) -> None:
-    """A request with the id that everybody uses here."""
+    """Send a request with the id that all callers in these tests use."""
     headers = {"x-request-id": "order-1", "x-kanaria-caller": by}
     body = json.dumps({"features": [[number] for number in numbers]}).encode()
     assert served.post("/predict", body, headers=headers).status_code == 200
@@ -186,15 +186,15 @@ def labelled(served: Served, by: str, *labels: str) -> tuple[int, bool | None]:
     return answer.status_code, answer.json().get("counted")
 
 
-def test_an_answer_belongs_to_the_key_that_it_was_given_to(served: Served) -> None:
-    """Another holder's feedback finds it no more than an unknown id, and takes nothing from its owner's."""
+def test_an_answer_belongs_to_the_key_that_received_it(served: Served) -> None:
+    """For another key the id is unknown, and its attempts do not affect the owner's feedback."""
     asked(served, "shop", 2)
     assert [labelled(served, by, "odd") for by in ("mallory", "default")] == [(404, None), (404, None)]
     assert labelled(served, "shop", "even") == (200, True)
 
 
-def test_another_key_cannot_make_a_label_fail_by_using_its_request_id(served: Served) -> None:
-    """Before or after: each has its own answer, with its own number of rows."""
+def test_another_key_with_the_same_request_id_cannot_make_a_label_fail(served: Served) -> None:
+    """Each key has its own answer with its own number of rows, in any order."""
     asked(served, "mallory", 1, 2)
     asked(served, "shop", 2)
     asked(served, "mallory", 1, 2, 3)
@@ -203,15 +203,15 @@ def test_another_key_cannot_make_a_label_fail_by_using_its_request_id(served: Se
 
 
 @pytest.mark.parametrize("by", ["shop", "default"])
-def test_the_first_answer_to_a_request_id_stays(served: Served, by: str) -> None:
-    """Whoever uses the id again does not overwrite it."""
+def test_the_first_answer_to_a_request_id_is_kept(served: Served, by: str) -> None:
+    """A second request with the same id does not replace it."""
     asked(served, by, 2)
     asked(served, by, 1, 2)
     assert labelled(served, by, "odd", "even") == (422, None)
     assert labelled(served, by, "even") == (200, True)
 
 
-def test_a_version_that_is_asked_without_a_gateway_knows_the_owner_alone(served: Served) -> None:
-    """As all did before keys had names."""
+def test_a_version_without_a_gateway_has_one_default_caller(served: Served) -> None:
+    """This was true for all versions before keys had names."""
     served.post("/predict", b'{"features": [[2]]}', headers={"x-request-id": "order-1"})
     assert labelled(served, "default", "even") == (200, True)

@@ -1,4 +1,4 @@
-"""Signatures: a model as it was signed is loaded; anything else is refused, and the file is named."""
+"""A model is loaded as it was signed; anything else is refused with the file's name."""
 
 import shutil
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.signatures import SIGNATURE_FILE, SignatureError, sign, verify, verify_as_set
 from tests.support.keys import key_pair
 
-pytestmark = pytest.mark.needs("serve")  # signing imports its library when it signs
+pytestmark = pytest.mark.needs("serve")  # signing imports its library only when it signs
 
 FILES = {"weights.safetensors": bytes(range(256)) * 8, "schema.json": b'{"labels": ["a"]}', "part/more.bin": b"more"}
 
@@ -43,13 +43,13 @@ def signed(tmp_path: Path, key: tuple[Path, Path]) -> Signed:
     return Signed(folder, key[1])
 
 
-def test_what_was_signed_is_accepted_wherever_it_lies(signed: Signed, tmp_path: Path) -> None:
-    """The signature is about the files, not about their folder's name."""
+def test_a_signed_model_is_accepted_in_any_folder(signed: Signed, tmp_path: Path) -> None:
+    """The signature covers the files, not their folder's name."""
     verify(signed.folder.rename(tmp_path / "moved"), signed.public_key)
 
 
-def test_the_signed_files_of_one_version_do_not_stand_in_for_another(tmp_path: Path, key: tuple[Path, Path]) -> None:
-    """A bad version, signed when it was new, in the folder of the one that is trusted."""
+def test_signed_files_of_one_version_are_refused_as_another(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    """A bad version that was signed when it was new is put into the folder of the trusted one."""
     folders = [tmp_path / "digits" / version for version in ("v2", "v3")]
     for folder in folders:
         write_model(folder)
@@ -62,10 +62,10 @@ def test_the_signed_files_of_one_version_do_not_stand_in_for_another(tmp_path: P
         verify(folders[0], key[1])
 
 
-def test_one_flipped_bit_anywhere_is_refused_by_the_name_of_its_file(
+def test_a_flipped_bit_is_refused_with_the_name_of_its_file(
     tmp_path_factory: pytest.TempPathFactory, key: tuple[Path, Path]
 ) -> None:
-    """For any bit of any file."""
+    """This holds for any bit of any file."""
     folder = write_model(tmp_path_factory.mktemp("model"))
     sign(folder, key[0])
 
@@ -86,23 +86,23 @@ def test_one_flipped_bit_anywhere_is_refused_by_the_name_of_its_file(
     check()
 
 
-def test_a_file_that_was_added_is_refused(signed: Signed) -> None:
-    """Even a hidden file or one of git's."""
+def test_an_added_file_is_refused(signed: Signed) -> None:
+    """This includes hidden files and git's own files."""
     (signed.folder / ".git").mkdir()
     (signed.folder / ".git" / "hook").write_bytes(b"rm")
     with pytest.raises(SignatureError, match=r"\.git/hook was never signed"):
         verify(signed.folder, signed.public_key)
 
 
-def test_a_file_that_is_gone_is_refused(signed: Signed) -> None:
-    """A missing file is named."""
+def test_a_missing_file_is_refused(signed: Signed) -> None:
+    """The error names the file."""
     (signed.folder / "schema.json").unlink()
     with pytest.raises(SignatureError, match=r"schema\.json is missing"):
         verify(signed.folder, signed.public_key)
 
 
 def test_a_link_to_a_file_outside_is_refused(signed: Signed, tmp_path: Path) -> None:
-    """The file behind a link may change unnoticed."""
+    """The file behind a link could change unnoticed."""
     weights = signed.folder / "weights.safetensors"
     weights.rename(tmp_path / "elsewhere")
     weights.symlink_to(tmp_path / "elsewhere")
@@ -118,16 +118,16 @@ def test_a_folder_in_place_of_the_signature_is_refused(signed: Signed) -> None:
         verify(signed.folder, signed.public_key)
 
 
-def test_another_key_is_refused(signed: Signed, tmp_path: Path) -> None:
-    """A signature by another key than the trusted one does not count."""
+def test_a_signature_by_another_key_is_refused(signed: Signed, tmp_path: Path) -> None:
+    """Only the trusted key counts."""
     _, public = key_pair(tmp_path, "other")
     with pytest.raises(SignatureError, match="is not a signature by the key"):
         verify(signed.folder, public)
 
 
 @pytest.mark.parametrize("rubbish", [b"", b"junk", b"{}", b"[]", b"\xff\xfe", b'{"verificationMaterial": {}}'])
-def test_a_signature_that_cannot_be_read_is_refused(signed: Signed, rubbish: bytes) -> None:
-    """No rubbish is accepted, and none causes another error."""
+def test_an_unreadable_signature_is_refused(signed: Signed, rubbish: bytes) -> None:
+    """No rubbish is accepted, and none causes another kind of error."""
     (signed.folder / SIGNATURE_FILE).write_bytes(rubbish)
     with pytest.raises(SignatureError, match=SIGNATURE_FILE):
         verify(signed.folder, signed.public_key)
@@ -137,7 +137,7 @@ def test_a_signature_that_cannot_be_read_is_refused(signed: Signed, rubbish: byt
     ("policy", "is_signed", "has_key", "outcome"),
     [
         (None, False, False, "loaded"),
-        (None, True, False, "refused"),  # a signature that nobody verifies would mislead
+        (None, True, False, "refused"),  # a signature that is not verified would mislead
         (None, False, True, "refused"),
         (None, True, True, "checked"),
         ("auto", True, True, "checked"),
@@ -149,10 +149,10 @@ def test_a_signature_that_cannot_be_read_is_refused(signed: Signed, rubbish: byt
         ("sometimes", True, True, "refused"),
     ],
 )
-def test_when_models_are_checked(
+def test_models_are_checked_if_there_is_a_signature_or_a_key(
     signed: Signed, policy: str | None, is_signed: bool, has_key: bool, outcome: str
 ) -> None:
-    """By default when there is a signature or a key."""
+    """`KANARIA_SIGNATURES` overrides this default."""
     if not is_signed:
         (signed.folder / SIGNATURE_FILE).unlink()
     environment = {"KANARIA_SIGNATURES": policy} if policy else {}
@@ -164,7 +164,7 @@ def test_when_models_are_checked(
     assert happened == outcome
 
 
-def test_a_missing_key_is_named(signed: Signed) -> None:
+def test_a_missing_key_file_is_named(signed: Signed) -> None:
     """A mistyped path does not make the model count as verified."""
     with pytest.raises(SignatureError, match="no file /nowhere"):
         verify_as_set(signed.folder, {"KANARIA_PUBLIC_KEY": "/nowhere"})

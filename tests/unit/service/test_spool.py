@@ -1,4 +1,4 @@
-"""A process that is killed loses no answer that it has recorded, and nobody takes one from a process that lives."""
+"""A process that is killed loses no recorded answer, and answers of a live process are not taken over."""
 
 import os
 import signal
@@ -24,9 +24,9 @@ from tests.support.answer_logs import BODY, Tally, learn, open_log
 from tests.support.paths import ROOT
 from tests.support.small_disk import SmallDisk
 
-eventually = partial(waiting.eventually, within_s=60.0)  # on a busy machine
+eventually = partial(waiting.eventually, within_s=60.0)  # for busy machines
 
-# A process of one version that answers each line of its input and then says so.
+# A process of one version: it answers each line of its input and confirms it.
 PROCESS = """
 import sys
 from pathlib import Path
@@ -34,7 +34,7 @@ import service.logs.answers as module
 from tests.support import waiting
 from tests.support.answer_logs import BODY, Tally, open_log
 
-module.WRITE_EVERY_S = 3600.0  # it never comes to writing
+module.WRITE_EVERY_S = 3600.0  # it never writes
 with open_log(Path(sys.argv[1]), sys.argv[2], Tally()) as log:
     for line in sys.stdin:
         request_id, *labels = line.split()
@@ -44,7 +44,7 @@ with open_log(Path(sys.argv[1]), sys.argv[2], Tally()) as log:
 
 
 class Process:
-    """A process of `version`, whose thread is too late to write anything."""
+    """A process of `version` whose thread never writes."""
 
     def __init__(self, folder: Path, version: str) -> None:
         self._process = subprocess.Popen(
@@ -56,7 +56,7 @@ class Process:
         )
 
     def answer(self, request_id: str, *labels: str) -> None:
-        """Have a request answered, and return when its client has the answer."""
+        """Let the process answer a request; return when the client has the answer."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(" ".join((request_id, *labels)) + "\n")
@@ -67,7 +67,7 @@ class Process:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, also of one that was stopped."""
+        """Send SIGKILL, which also ends a stopped process."""
         self._process.kill()
         self._process.communicate()
 
@@ -86,13 +86,13 @@ def rows(folder: Path) -> dict[tuple[str, str], list[Label]]:
     if not (folder / ANSWERS_FILE).exists():
         return {}
     with closing(sqlite3.connect(folder / ANSWERS_FILE)) as database:
-        database.executescript(ANSWERS_SCHEMA)  # a log that has just been opened may not have made it yet
+        database.executescript(ANSWERS_SCHEMA)  # a log that has just been opened may not have created the table yet
         found = database.execute("SELECT request_id, version, labels FROM answers").fetchall()
     return {(request_id, version): orjson.loads(labels) for request_id, version, labels in found}
 
 
 def left_by_a_dead_process(folder: Path, *answers: tuple[str, str, str], tail: bytes = b"") -> Path:
-    """A file as one leaves it: answers by request, version and label, and then `tail`."""
+    """Create the file of a dead process: answers by request, version and label, followed by `tail`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [spool.line_of(request_id, version, 1.0, [label], 7) for request_id, version, label in answers]
     path = folder / f"4711-{len(list(folder.glob(spool.FILES)))}.spool"
@@ -102,12 +102,12 @@ def left_by_a_dead_process(folder: Path, *answers: tuple[str, str, str], tail: b
 
 @pytest.fixture
 def never_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers of any age are kept."""
+    """Keep answers of any age."""
     monkeypatch.setattr(room, "MAX_AGE_S", float("inf"))
 
 
-def test_a_killed_process_loses_no_answer_that_its_client_has(tmp_path: Path) -> None:
-    """kill -9 right after the answer: feedback that reaches another version finds it, and nothing is left over."""
+def test_a_killed_process_loses_no_answer_that_a_client_received(tmp_path: Path) -> None:
+    """SIGKILL right after the answer: feedback to the other version finds it, and no files are left."""
     with running(tmp_path, "m:2") as process:
         process.answer("r", "a")
         process.answer("q", "a", "b")
@@ -116,7 +116,7 @@ def test_a_killed_process_loses_no_answer_that_its_client_has(tmp_path: Path) ->
     with open_log(tmp_path, "m:1", survivor) as log:
         assert learn(log, "r", "a") is Feedback.ACCEPTED
         assert learn(log, "q", "a", "x", "y") is Feedback.WRONG_LENGTH
-        eventually(lambda: len(list(tmp_path.glob(spool.FILES))) == 2)  # the survivor's own
+        eventually(lambda: len(list(tmp_path.glob(spool.FILES))) == 2)  # the survivor's own files
     with open_log(tmp_path, "m:2", successor):
         pass
     assert rows(tmp_path) == {("r", "m:2"): ["a"], ("q", "m:2"): ["a", "b"]}
@@ -124,8 +124,8 @@ def test_a_killed_process_loses_no_answer_that_its_client_has(tmp_path: Path) ->
     assert not list(tmp_path.glob(spool.FILES))
 
 
-def test_feedback_about_an_answer_that_a_live_process_has_not_written_is_joined_at_once(tmp_path: Path) -> None:
-    """Its thread gets no core, or it was stopped: its files are read, and stay its own."""
+def test_feedback_reaches_an_answer_that_a_live_process_has_not_written(tmp_path: Path) -> None:
+    """The process gets no CPU time or is stopped: its files are read and not changed."""
     tally = Tally()
     with running(tmp_path, "m:2") as process:
         process.answer("r", "a")
@@ -143,10 +143,10 @@ def test_feedback_about_an_answer_that_a_live_process_has_not_written_is_joined_
     assert tally.counts == {"correct": 2, "wrong": 0}
 
 
-def test_what_dead_processes_answered_alike_and_differently_is_compared(tmp_path: Path) -> None:
-    """Both versions of a mirrored request died: each version's answers count for it, under its own name."""
+def test_answers_of_dead_processes_are_compared(tmp_path: Path) -> None:
+    """Both processes that answered a mirrored request died: their answers are compared under their versions' names."""
     with open_log(tmp_path, "m:1", Tally()), open_log(tmp_path, "m:2", Tally()):
-        pass  # both are known
+        pass  # both versions are known
     with running(tmp_path, "m:1") as one, running(tmp_path, "m:2") as other:
         for request_id, answer, others in (("r", "a", "a"), ("q", "a", "b")):
             one.answer(request_id, answer)
@@ -172,8 +172,8 @@ def test_what_dead_processes_answered_alike_and_differently_is_compared(tmp_path
     ],
     ids=["torn", "zeros", "a field is missing", "not a label", "too large", "not an object", "not text"],
 )
-def test_a_damaged_line_is_dropped_and_counted_and_the_others_are_kept(tmp_path: Path, tail: bytes) -> None:
-    """It was being written when the process died, or the machine crashed. What follows it is whole."""
+def test_a_damaged_line_is_dropped_and_counted(tmp_path: Path, tail: bytes) -> None:
+    """It was being written when the process died or the machine crashed. The lines after it are read."""
     after = spool.line_of("after", "m:2", 1.0, ["a"], 7)
     path = left_by_a_dead_process(tmp_path, ("before", "m:2", "a"), tail=tail + after)
     tally = Tally()
@@ -184,8 +184,8 @@ def test_a_damaged_line_is_dropped_and_counted_and_the_others_are_kept(tmp_path:
     assert tally.counts == {"dropped": 1}
 
 
-def test_an_old_file_of_a_machine_that_crashed_is_removed_and_its_answers_are_too_old(tmp_path: Path) -> None:
-    """It says 1970; the table keeps a week."""
+def test_an_old_file_of_a_crashed_machine_is_removed(tmp_path: Path) -> None:
+    """Its answers are from 1970 and the table keeps a week, so they are dropped."""
     path = left_by_a_dead_process(tmp_path, ("r", "m:0", "a"), tail=b"\n")
     empty = left_by_a_dead_process(tmp_path)
     with open_log(tmp_path, "m:1", Tally()):
@@ -195,22 +195,22 @@ def test_an_old_file_of_a_machine_that_crashed_is_removed_and_its_answers_are_to
 
 
 @pytest.mark.usefixtures("never_old")
-def test_two_survivors_that_find_the_same_files_keep_each_answer_once(tmp_path: Path) -> None:
-    """Ten threads, thirty files, each answer once in the table and no error."""
+def test_survivors_that_find_the_same_files_keep_each_answer_once(tmp_path: Path) -> None:
+    """Ten threads, thirty files: each answer is in the table once, and there is no error."""
     for number in range(30):
         left_by_a_dead_process(tmp_path, (f"r{number}", "m:2", "a"), tail=b"\n{")
     tallies = [Tally() for _ in range(10)]
     with ExitStack() as logs:
         for tally in tallies:
             logs.enter_context(open_log(tmp_path, "m:1", tally))
-        eventually(lambda: len(list(tmp_path.glob(spool.FILES))) == 20)  # their own
+        eventually(lambda: len(list(tmp_path.glob(spool.FILES))) == 20)  # their own files
     assert rows(tmp_path) == {(f"r{number}", "m:2"): ["a"] for number in range(30)}
     assert sum((tally.counts for tally in tallies), Counter()) == {"dropped": 30}
 
 
 @pytest.mark.usefixtures("never_old")
-def test_a_survivor_that_dies_in_between_changes_nothing(tmp_path: Path) -> None:
-    """It had written the answers and not yet removed the file: the next one writes them again."""
+def test_a_survivor_that_dies_halfway_changes_nothing(tmp_path: Path) -> None:
+    """It had written the answers but not removed the file: the next survivor writes them again."""
     path = left_by_a_dead_process(tmp_path, ("r", "m:2", "a"))
     content = path.read_bytes()
     for truth, outcome in (("a", Feedback.ACCEPTED), ("b", Feedback.DUPLICATE)):
@@ -225,8 +225,8 @@ def test_a_survivor_that_dies_in_between_changes_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("never_old")
-def test_a_late_answer_of_a_dead_process_is_the_first(tmp_path: Path) -> None:
-    """The client asked again under the same id, and another worker of the version answered and wrote sooner."""
+def test_a_late_answer_of_a_dead_process_counts_as_the_first(tmp_path: Path) -> None:
+    """The client repeated the id, and another worker of the version answered and wrote before."""
     with open_log(tmp_path, "m:2", Tally()) as log:
         log.record("r", ["newer"], body=BODY)
         eventually(lambda: rows(tmp_path))
@@ -235,8 +235,8 @@ def test_a_late_answer_of_a_dead_process_is_the_first(tmp_path: Path) -> None:
     assert rows(tmp_path) == {("r", "m:2"): ["older"]}
 
 
-def test_files_begin_again_when_their_answers_are_in_the_table(tmp_path: Path) -> None:
-    """However long a process lives; the last ones go with it."""
+def test_files_are_emptied_when_their_answers_are_in_the_table(tmp_path: Path) -> None:
+    """This holds however long a process lives; the files are removed with it."""
     with open_log(tmp_path, "m:1", Tally()) as log:
         for number in range(3):
             log.record(f"r{number}", ["a"], body=BODY)
@@ -245,8 +245,8 @@ def test_files_begin_again_when_their_answers_are_in_the_table(tmp_path: Path) -
     assert not list(tmp_path.glob(spool.FILES))
 
 
-def test_a_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond that an answer waits in memory alone."""
+def test_a_spool_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers beyond the limit wait in memory only."""
     monkeypatch.setattr(spool, "MAX_BYTES", 1000)
     with open_log(tmp_path, "m:1", Tally()) as log:
         for number in range(100):
@@ -255,8 +255,8 @@ def test_a_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(rows(tmp_path)) == 100
 
 
-def test_a_full_disk_costs_no_request_and_what_it_loses_is_counted(small_disk: SmallDisk) -> None:
-    """Answers are taken all the same; with room again, what comes survives a kill as before."""
+def test_a_full_disk_fails_no_request_and_losses_are_counted(small_disk: SmallDisk) -> None:
+    """Requests are still answered; once there is space again, new answers survive a kill."""
     folder, tally = small_disk.folder / "answers", Tally()
     with open_log(folder, "m:1", tally) as log:
         log.record("before", ["a"], body=BODY)
@@ -272,8 +272,8 @@ def test_a_full_disk_costs_no_request_and_what_it_loses_is_counted(small_disk: S
     assert kept + tally.counts["dropped"] == 20_002
 
 
-def test_files_that_could_not_be_made_at_the_start_are_made_later(tmp_path: Path) -> None:
-    """Something was in the way of the folder."""
+def test_spool_files_that_could_not_be_created_are_created_later(tmp_path: Path) -> None:
+    """The folder's path was a file."""
     folder, tally = tmp_path / "answers", Tally()
     folder.touch()
     with open_log(folder, "m:1", tally) as log:
@@ -285,8 +285,8 @@ def test_files_that_could_not_be_made_at_the_start_are_made_later(tmp_path: Path
         assert len(list(folder.glob(spool.FILES))) == 2
 
 
-def test_processes_that_record_and_are_killed_at_any_moment_lose_nothing(tmp_path: Path) -> None:
-    """Two answer as fast as they can while a third writes; whoever had an answer can say whether it was right."""
+def test_processes_killed_at_any_moment_lose_no_answer(tmp_path: Path) -> None:
+    """Two processes answer as fast as they can while a third writes; feedback to every answer is accepted."""
     answered: list[str] = []
 
     def use(name: str, process: Process) -> None:
@@ -319,8 +319,8 @@ def test_processes_that_record_and_are_killed_at_any_moment_lose_nothing(tmp_pat
     assert {request_id for request_id, _ in rows(tmp_path)} >= set(answered)
 
 
-def test_each_process_has_files_of_its_own(tmp_path: Path) -> None:
-    """Also two logs of one process, which share its number."""
+def test_each_log_has_its_own_spool_files(tmp_path: Path) -> None:
+    """Two logs of one process share its pid and still have separate files."""
     with open_log(tmp_path, "m:1", Tally()), open_log(tmp_path, "m:1", Tally()):
         names = [path.name for path in tmp_path.glob(spool.FILES)]
     assert len(names) == 4
@@ -328,8 +328,8 @@ def test_each_process_has_files_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", ["a pipe", "a link"])
-def test_what_is_no_plain_file_is_neither_read_nor_waited_for(tmp_path: Path, left: str) -> None:
-    """Another version may leave it, to hold up a process or to have it read what it does not see itself."""
+def test_a_pipe_or_link_is_neither_read_nor_waited_for(tmp_path: Path, left: str) -> None:
+    """Another version may create one to block a process or to make it read a file that it cannot read itself."""
     elsewhere = left_by_a_dead_process(tmp_path / "elsewhere", ("r", "m:2", "a"))
     (tmp_path / "answers").mkdir()
     path = tmp_path / "answers" / "4711-0.spool"

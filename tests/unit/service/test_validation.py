@@ -40,7 +40,7 @@ def edit(file: str, old: str, new: str) -> Callable[[Path], object]:
 
 
 def labelled(folder: Path) -> None:
-    """Make it a model that answers with labels."""
+    """Turn it into a model that answers with labels."""
     schema = orjson.loads((folder / "schema.json").read_bytes())
     (folder / "schema.json").write_bytes(orjson.dumps(schema | {"answer": {"kind": "label", "labels": ["a", "b"]}}))
     row = orjson.loads((folder / "samples.jsonl").read_bytes().splitlines()[0])["features"]
@@ -56,7 +56,7 @@ def only_fault(found: Found) -> str:
     return f"{fault.what} | {fault.saw} | {fault.do}"
 
 
-def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
+def test_a_model_that_fulfils_the_contract_has_no_fault(trained: Path) -> None:
     """Its golden requests get the expected answers, and most samples are right."""
     found = check(trained, MODEL)
     assert (found.faults, found.golden, found.samples) == ((), 20, 133)
@@ -99,7 +99,7 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
     ],
 )
 def test_each_mistake_in_the_files_is_named(folder: Path, damage: Callable[[Path], object], words: str) -> None:
-    """With what happened, what was seen and what to do."""
+    """The fault says what happened, what was seen and what to do."""
     damage(folder)
     assert words in only_fault(check(folder, MODEL))
 
@@ -117,20 +117,20 @@ def test_each_mistake_in_the_files_is_named(folder: Path, damage: Callable[[Path
     ],
 )
 def test_each_mistake_in_the_class_is_named(trained: Path, implementation: str, words: str) -> None:
-    """With what happened, what was seen and what to do."""
+    """The fault says what happened, what was seen and what to do."""
     faults = check(trained, implementation).faults
     assert words in f"{faults[0].what} | {faults[0].saw} | {faults[0].do}"
 
 
-def test_logits_are_not_taken_for_probabilities(folder: Path) -> None:
-    """Confidences made of them would be meaningless."""
+def test_logits_are_not_accepted_as_probabilities(folder: Path) -> None:
+    """Confidences computed from logits would be meaningless."""
     labelled(folder)
     assert "end predict with .softmax(dim=1)" in only_fault(check(folder, f"{BROKEN}:Logits"))
 
 
 @pytest.fixture
 def passengers(tmp_path: Path) -> Path:
-    """A model with categories and missing values, none of which a golden request or a sample has."""
+    """A model with categories and missing values; no golden request or sample has a missing value."""
     train_passengers(tmp_path, "v2")
     for name in ("golden.jsonl", "samples.jsonl"):
         lines = (tmp_path / name).read_text().splitlines(keepends=True)
@@ -138,8 +138,8 @@ def passengers(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_model_answers_every_value_that_its_schema_allows(passengers: Path) -> None:
-    """Also those that no golden request has: a missing age would fail its first request in production."""
+def test_a_model_must_answer_every_value_that_its_schema_allows(passengers: Path) -> None:
+    """This includes values that no golden request has: a missing age would fail its first request in production."""
     assert check(passengers, "tests.support.passengers.model:Passengers").faults == ()
     words = only_fault(check(passengers, f"{BROKEN}:Incurious"))
     assert "the model does not answer every value of age that the schema allows" in words
@@ -157,7 +157,7 @@ def test_a_model_answers_every_value_that_its_schema_allows(passengers: Path) ->
         ('"male"', "1", "sex has a value that no request may have | 1, expected"),
     ],
 )
-def test_a_value_that_is_no_category_is_named(passengers: Path, old: str, new: str, words: str) -> None:
-    """With what to do about it."""
+def test_a_value_that_is_not_a_category_is_named(passengers: Path, old: str, new: str, words: str) -> None:
+    """The fault says what to do about it."""
     edit("samples.jsonl", old, new)(passengers)
     assert words in only_fault(check(passengers, "tests.support.passengers.model:Passengers"))

@@ -1,4 +1,4 @@
-"""What a release of a valid model would not show."""
+"""Remarks name what a release of a valid model could not detect."""
 
 import pytest
 
@@ -21,35 +21,35 @@ def found(answer: AnswerKind, labels: list[float] | list[str], confidence: float
 
 @pytest.mark.parametrize("edges", [(101300.0,), (101300.0, 101400.0)])
 def test_a_bin_with_most_answers_is_named(edges: tuple[float, ...]) -> None:
-    """A shift within the bin would go unseen."""
+    """A shift within this bin would not be noticed."""
     seen = found(Number(tolerance=1, edges=edges), PRESSURES)
     assert list(seen) == ["class"]
     assert "1000 of 1000 rows" in seen["class"]
     assert "101300" in seen["class"]
 
 
-def test_nothing_is_said_of_bins_that_are_made_from_the_answers() -> None:
-    """Of any size."""
+def test_bins_made_from_the_answers_get_no_remark() -> None:
+    """This holds for answers of any magnitude."""
     assert found(Number.binned(PRESSURES, tolerance=1), PRESSURES) == {}
 
 
 def test_a_tolerance_that_no_two_answers_exceed_is_named() -> None:
-    """Wrong answers and other answers could then never be found."""
+    """Wrong and different answers could then never be detected."""
     seen = found(Number.binned(PRESSURES, tolerance=50), PRESSURES)
     assert list(seen) == ["wrong_label", "disagreement"]
     assert "101305 to 101345, tolerance 50" in seen["disagreement"]
 
 
 def test_answers_without_confidence_are_named() -> None:
-    """No row can ever be below a bound."""
+    """No row could ever be below a bound."""
     assert list(found(Labels(labels=("a", "b")), ["a", "b"], confidence=None)) == ["low_confidence"]
 
 
 def test_a_single_class_is_named() -> None:
-    """Its share is always 100 %."""
+    """The share of the class is always 100 %."""
     assert found(Labels(labels=("a",)), ["a", "a"]) == {"class": "one class: a"}
 
 
-def test_a_common_label_is_no_remark() -> None:
+def test_a_common_label_gets_no_remark() -> None:
     """Most transactions are honest: that is the data, not a mistake."""
     assert found(Labels(labels=("a", "b")), ["a"] * 99 + ["b"]) == {}
