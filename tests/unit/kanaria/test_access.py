@@ -1,4 +1,4 @@
-"""Who types the commands."""
+"""How the name of the person who types a command is found."""
 
 import os
 import subprocess
@@ -25,9 +25,9 @@ NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME", "BENTOML_HOME")
 
 
 def person(number: int, *, then: str = "", **environment: str) -> str:
-    """What `person` says as the user with this number, and what `then` prints after it."""
+    """What `person` returns for the user with this number, and what the code `then` prints after it."""
     if number != os.getuid() != 0:
-        leave_out("only root can become another user")
+        leave_out("only root can switch to another user")
     unnamed = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run(
         [sys.executable, "-c", AS_USER.format(number=number, asked="person()") + then],
@@ -40,16 +40,16 @@ def person(number: int, *, then: str = "", **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_a_user_without_a_name_is_called_by_the_number() -> None:
-    """Containers run under any number, which the machine's list of users does not have."""
+def test_a_user_without_a_name_is_called_by_the_user_number() -> None:
+    """Containers run under arbitrary user numbers, which the machine's user list does not contain."""
     assert person(12345) == "user 12345"
 
 
-def test_a_user_without_a_home_is_asked_for_the_store() -> None:
-    """BentoML keeps its store in the home folder, unless a variable says where."""
+def test_a_user_without_a_home_folder_must_name_the_store() -> None:
+    """BentoML keeps its store in the home folder unless a variable names another place."""
     assert "set BENTOML_HOME or HOME" in person(12345, then=SAYING_WHY)
 
 
 def test_a_user_is_called_by_the_name_in_the_environment() -> None:
-    """As `whoever` does it with `sudo`."""
+    """A name that the environment sets is used, for example by `sudo`."""
     assert person(os.getuid(), LOGNAME="ann") == "ann"

@@ -1,4 +1,4 @@
-"""What Grafana is told of releases, and that no release waits for it."""
+"""Which annotations Grafana receives about releases, and that no release waits for Grafana."""
 
 import socket
 import threading
@@ -31,7 +31,7 @@ def until(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
 
 
 def test_every_decision_of_a_release_is_an_annotation(tmp_path: Path) -> None:
-    """From the request to the end, each with its release, its kind and a link to the report."""
+    """Every decision from the request to the end has the release, its kind and a link to the report."""
     release = finished(tmp_path / "ledger.db")
     annotations = list(release_annotations(tmp_path / "ledger.db", CONTROLLER))
     assert [annotation.at_s for annotation in annotations] == [decision.at_s for decision in release.decisions]
@@ -41,8 +41,8 @@ def test_every_decision_of_a_release_is_an_annotation(tmp_path: Path) -> None:
     assert [annotation.tags[1] for annotation in annotations].count("promoted") == 1
 
 
-def test_what_a_person_wrote_cannot_become_markup(tmp_path: Path) -> None:
-    """Grafana shows annotations as HTML."""
+def test_text_written_by_a_person_cannot_become_markup(tmp_path: Path) -> None:
+    """Grafana renders annotations as HTML."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     world.live(controller, 5)
@@ -53,8 +53,8 @@ def test_what_a_person_wrote_cannot_become_markup(tmp_path: Path) -> None:
     assert not any("<img" in text for text in annotations)
 
 
-def test_the_annotator_tells_each_decision_once(tmp_path: Path, fake: FakeGrafana) -> None:
-    """Also when it is started again, as a killed controller is."""
+def test_the_annotator_sends_each_decision_once(tmp_path: Path, fake: FakeGrafana) -> None:
+    """This holds also after a restart, such as that of a killed controller."""
     path = tmp_path / "ledger.db"
     wanted = len(finished(path).decisions)
     for _ in range(2):
@@ -73,8 +73,8 @@ def test_the_annotator_tells_each_decision_once(tmp_path: Path, fake: FakeGrafan
     assert len(fake.annotations) == wanted
 
 
-def test_a_grafana_that_comes_back_is_told_what_it_missed(tmp_path: Path, fake: FakeGrafana) -> None:
-    """It is asked again and again; nothing is lost."""
+def test_a_grafana_that_was_away_receives_what_it_missed(tmp_path: Path, fake: FakeGrafana) -> None:
+    """The annotator retries until Grafana accepts the annotations; nothing is lost."""
     path = tmp_path / "ledger.db"
     wanted = len(finished(path).decisions)
     tokens = iter(["wrong", "wrong", ADMIN])
@@ -90,7 +90,7 @@ def test_a_grafana_that_comes_back_is_told_what_it_missed(tmp_path: Path, fake: 
 
 
 def test_no_release_waits_for_a_grafana_that_hangs(tmp_path: Path) -> None:
-    """It takes connections and never answers; the release ends as it would without, and so does the process."""
+    """Grafana accepts connections and never answers. The release still ends as usual, and so does the process."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     with socket.create_server(("127.0.0.1", 0)) as silent:

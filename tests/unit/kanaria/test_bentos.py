@@ -1,4 +1,4 @@
-"""What is read from the local BentoML store."""
+"""Reading the local BentoML store."""
 
 import shutil
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from tests.support.paths import ROOT
 
 
 def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
-    """A store with one more version of the Bento m, whose model answers so."""
+    """Add one version of the Bento m to the store; its model gives this kind of answer."""
     bento, model = home / "bentos/m" / version, home / "models/m" / version
     for folder in (bento, model):
         folder.mkdir(parents=True)
@@ -41,18 +41,16 @@ def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
     Schema(features=(Feature(name="x", minimum=0, maximum=1),), answer=answer).write(model)
 
 
-def test_numbers_are_compared_by_the_schema_of_the_first_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its bins and its tolerance."""
+def test_the_schema_of_the_first_version_compares_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bins and its tolerance are used."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     answer = Number(tolerance=2, edges=(10, 20))
     store(tmp_path, answer)
     assert comparison_schema_of("m:v1") == answer.model_dump_json()
 
 
-def test_a_model_is_loaded_by_the_class_of_its_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not by that of the folder where the command runs, which may be about another model."""
+def test_a_model_is_loaded_by_the_class_that_its_bento_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder where the command runs may be about another model, so its class is not used."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bentofile.yaml").write_text("args: {model: 'other:v1', implementation: 'other:Other'}")
@@ -68,8 +66,8 @@ def test_a_model_is_loaded_by_the_class_of_its_bento(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "bentofile", ["bentofile.yaml", "examples/diabetes/bentofile.yaml", "tests/chaos/bentofile.yaml"]
 )
-def test_a_bento_carries_the_packages_around_its_modules(bentofile: str) -> None:
-    """A folder without its `__init__.py` would lose against another package of that name on PYTHONPATH."""
+def test_a_bento_contains_the_packages_around_its_modules(bentofile: str) -> None:
+    """Without its `__init__.py`, a folder would lose to another package of that name on PYTHONPATH."""
     carried = PathSpec.from_lines("gitwildmatch", yaml.safe_load((ROOT / bentofile).read_text())["include"])
     packages = {
         parent / "__init__.py"
@@ -83,7 +81,7 @@ def test_a_bento_carries_the_packages_around_its_modules(bentofile: str) -> None
 
 
 def test_thousands_of_labels_need_no_comparison_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It travels in an environment variable, where 128 KiB do not fit; labels count as themselves."""
+    """The schema travels in an environment variable, which cannot hold 128 KiB; labels compare as themselves."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     store(tmp_path, Labels(labels=tuple(f"a rather long name of a product, number {n}" for n in range(5000))))
     assert comparison_schema_of("m:v1") is None
@@ -98,8 +96,10 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("written", ["m", "m:latest", "M", "M:V2", "m:v2"])
-def test_a_tag_may_be_written_as_for_bentoml(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a version it is the newest, and capital letters are small ones."""
+def test_a_tag_may_be_written_as_bentoml_accepts_it(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a version it means the newest one, and upper case means lower case."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     kind = Labels(labels=("a",))
     for version in ("v10", "v2"):
@@ -107,8 +107,10 @@ def test_a_tag_may_be_written_as_for_bentoml(written: str, tmp_path: Path, monke
     assert (bento_tag(written), model_tag(written)) == ("m:v2", "m:v2")
 
 
-def test_the_newest_is_what_bentoml_calls_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its file `latest` says it, unless that version was deleted."""
+def test_the_newest_version_is_the_one_that_bentoml_calls_latest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BentoML's file `latest` names it, unless that version was deleted."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     for version in ("v1", "v2"):
         store(tmp_path, Labels(labels=("a",)), version)
@@ -119,10 +121,10 @@ def test_the_newest_is_what_bentoml_calls_so(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("written", ["n", "m:v3", ":v1", "", "m:v1:v1", "../m:v1", "m:latest:x"])
-def test_a_tag_that_is_not_there_is_said_with_those_that_are(
+def test_an_unknown_tag_is_refused_with_the_list_of_existing_ones(
     written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was typed: nothing else is looked into."""
+    """Whatever was typed, nothing outside the store is read."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     store(tmp_path, Labels(labels=("a",)))
     with pytest.raises(SetupError, match="Bentos here: m:v1"):
@@ -145,10 +147,10 @@ def test_a_tag_that_is_not_there_is_said_with_those_that_are(
         ("name: [", "cannot be read", "cannot be read"),
     ],
 )
-def test_a_bento_that_knows_nothing_of_ours_is_no_traceback(
+def test_a_foreign_or_damaged_bento_is_an_error_without_a_traceback(
     manifest: str, model: str, implementation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is a damaged one: what is missing is said."""
+    """The error says what is missing."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/s/v1"
     folder.mkdir(parents=True)
@@ -160,8 +162,8 @@ def test_a_bento_that_knows_nothing_of_ours_is_no_traceback(
     assert comparison_schema_of("s:v1") is None
 
 
-def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy asks another version, which does not know the task and answers 404; to submit one is a request as any."""
+def test_requests_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shadow version does not know the task and would answer 404. Submitting a task is a request like any other."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     folder.mkdir(parents=True)
@@ -177,7 +179,7 @@ def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pyte
 def test_a_service_may_ask_for_tls(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_tls: bool
 ) -> None:
-    """Its owner is told whose certificate callers see."""
+    """The owner is informed whose certificate callers see."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     folder.mkdir(parents=True)
@@ -195,10 +197,13 @@ paths:
 """
 
 
-def test_the_routes_of_a_legacy_service_are_those_of_its_description(
+def test_the_routes_of_a_legacy_service_come_from_its_description(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`svc.api` of `bentoml.legacy.Service`: its manifest has none, and all were counted together and never copied."""
+    """The manifest of a `bentoml.legacy.Service` lists no `svc.api` route.
+
+    All routes were counted together and never copied.
+    """
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     (folder / "apis").mkdir(parents=True)
@@ -215,8 +220,10 @@ def test_the_routes_of_a_legacy_service_are_those_of_its_description(
     "description",
     ["[", "- a", "paths: [/a]", "paths: {/a: {post: {x-bentoml-name: a, produces: 7}}}", "paths: {/a: 7}"],
 )
-def test_a_description_that_is_none_is_said(description: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A damaged Bento is no traceback."""
+def test_a_damaged_api_description_is_an_error_without_a_traceback(
+    description: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the version whose routes cannot be read."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     (folder / "apis").mkdir(parents=True)
@@ -237,25 +244,28 @@ def test_a_description_that_is_none_is_said(description: str, tmp_path: Path, mo
             "/gr%C3%B6%C3%9Fe/readyz",
             "/gr%C3%B6%C3%9Fe/metrics",
         ),
-        ("{endpoints: {readyz: app/ready}}", "/app/ready", "/metrics"),  # of an application that is mounted
-        ("{endpoints: {livez: /app/livez, readyz: /app/readyz}}", "/app/readyz", "/metrics"),  # likewise
-        ("{endpoints: {livez: /v1/livez, readyz: /app/ready}}", "/app/ready", "/v1/metrics"),  # with a prefix besides
+        ("{endpoints: {readyz: app/ready}}", "/app/ready", "/metrics"),  # of a mounted application
+        ("{endpoints: {livez: /app/livez, readyz: /app/readyz}}", "/app/readyz", "/metrics"),  # mounted too
+        ("{endpoints: {livez: /v1/livez, readyz: /app/ready}}", "/app/ready", "/v1/metrics"),  # with a prefix too
         ("{endpoints: {livez: /health, readyz: /v1/readyz}}", "/v1/readyz", "/v1/metrics"),
-        ("{endpoints: {livez: /v1/livez, readyz: /health}}", "/v1/readyz", "/v1/metrics"),  # which nobody serves
+        ("{endpoints: {livez: /v1/livez, readyz: /health}}", "/v1/readyz", "/v1/metrics"),  # which nothing serves
         (
             "{endpoints: {livez: /health, readyz: /health}}",
             "/readyz",
             "/metrics",
-        ),  # likewise, as BentoML's own is there
+        ),  # which nothing serves, while BentoML's own path exists
         ("{endpoints: {livez: /alive}}", "/readyz", "/metrics"),
         ("{endpoints: {livez: null, readyz: /a/readyz}, metrics: {enabled: true}}", "/readyz", "/metrics"),
         ("{endpoints: null, metrics: {enabled: false}}", "/readyz", ""),
     ],
 )
-def test_a_service_may_have_its_probe_and_its_counters_elsewhere(
+def test_a_service_may_have_its_probe_and_its_metrics_at_other_paths(
     config: str, ready: str, metrics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Behind a prefix, as it names them, or not at all. It never became ready, and its counters were for callers."""
+    """A service may serve both behind a prefix, under its own names, or not serve metrics.
+
+    Before, such a version never became ready, and callers could read its metrics.
+    """
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     folder.mkdir(parents=True)
@@ -268,15 +278,13 @@ def test_a_service_may_have_its_probe_and_its_counters_elsewhere(
     assert (service.readiness.path, service.metrics_path) == (ready, metrics)
 
 
-def test_a_process_has_the_common_bentos_and_counters_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """BentoML adds up the counters of all processes of one home, and empties them when one begins."""
+def test_a_process_shares_the_bentos_and_keeps_its_own_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BentoML adds up the metrics of all processes of one home folder and empties them when a process starts."""
     home, own = tmp_path / "home", tmp_path / "own"
     for folder in ("bentos/summary/v1", "models", "prometheus_multiproc_dir", "prometheus_multiproc_dir.7-1"):
         (home / folder).mkdir(parents=True)
     monkeypatch.setenv("BENTOML_HOME", str(home))
-    for _ in range(2):  # it is made again when the process begins again
+    for _ in range(2):  # it is created again when the process restarts
         make_own_home(own)
     assert {entry.name for entry in own.iterdir()} == {"bentos", "models"}
     (own / "bentos" / "summary" / "v2").mkdir()
@@ -294,10 +302,13 @@ def test_a_process_has_the_common_bentos_and_counters_of_its_own(
         ("{schema: {routes: [{route: /a, input: {}}]}}", {"/a": {"route": "/a", "input": {}}}),
     ],
 )
-def test_a_bento_that_says_nothing_of_its_routes_is_told_from_one_without_any(
+def test_unknown_routes_are_distinct_from_no_routes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str, expected: object
 ) -> None:
-    """Of the former nothing is known; a release of the latter would leave stable's callers without an answer."""
+    """A Bento that lists no routes may have any.
+
+    A release of one without routes would leave stable's callers without answers.
+    """
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     folder.mkdir(parents=True)
@@ -317,10 +328,10 @@ def test_a_bento_that_says_nothing_of_its_routes_is_told_from_one_without_any(
         "name: '" + "x" * 5 * 2**20 + "'",
     ],
 )
-def test_a_manifest_that_would_take_all_memory_is_refused(
+def test_a_manifest_that_would_exhaust_the_memory_is_refused(
     manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The controller reads it, whoever built the Bento."""
+    """The controller reads the manifest of any Bento, whoever built it."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/s/v1"
     folder.mkdir(parents=True)
@@ -333,8 +344,8 @@ def test_a_manifest_that_would_take_all_memory_is_refused(
 @pytest.mark.parametrize(
     "tag", ["../../away:v1", "/etc:passwd", "m:../../v1", "m", "'m:'", "[1]", "{name: m, version: v1}", "5"]
 )
-def test_a_manifest_names_no_model_that_is_a_path(tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its files would be copied from, and to, wherever that leads."""
+def test_a_model_tag_in_a_manifest_cannot_be_a_path(tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise model files would be copied from and to wherever the path leads."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     store(tmp_path, Labels(labels=("a",)))
     away = tmp_path / "away/v1"
@@ -347,8 +358,8 @@ def test_a_manifest_names_no_model_that_is_a_path(tag: str, tmp_path: Path, monk
         model_folder(tag)
 
 
-def test_no_secret_is_read_through_a_link_of_a_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with these files is told on pages that all may read, and a version makes what links it likes."""
+def test_no_secret_is_read_through_a_link_in_a_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors in these files appear on pages that everybody may read, and a version can create any link."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
     store(tmp_path / "store", Labels(labels=("a",)))
     bento, secret = tmp_path / "store/bentos/m/v1", tmp_path / "token"
@@ -387,8 +398,8 @@ def said_by(read: Callable[[str], object], tag: str) -> str:
         return f"{error.what} {error.saw}"
 
 
-def test_a_store_that_lies_behind_a_link_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is in the folder of a Bento is its author's."""
+def test_a_store_behind_a_link_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the content of a Bento's folder comes from the author of the Bento."""
     store(tmp_path / "store", Labels(labels=("a",)))
     (tmp_path / "link").symlink_to(tmp_path / "store")
     (tmp_path / "store/bentos/m/v2").symlink_to(tmp_path / "store/bentos/m/v1")
@@ -413,10 +424,10 @@ CONFIG = "{entry_service: s, services: [{name: s, config: {traffic: {timeout: %s
         "{schema: [1]}",
     ],
 )
-def test_a_manifest_that_no_gateway_could_follow_is_refused(
+def test_a_manifest_that_the_gateway_cannot_route_is_refused(
     manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gateway refuses all routes where one is wrong, so that each beat of the control loop failed."""
+    """The gateway refuses all routes when one is wrong, so every tick of the control loop failed."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos" / "m" / "v1"
     folder.mkdir(parents=True)
@@ -425,7 +436,7 @@ def test_a_manifest_that_no_gateway_could_follow_is_refused(
         service_of("m:v1")
 
 
-def test_a_timeout_that_nobody_waits_for_is_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absurdly_long_timeout_becomes_one_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos" / "m" / "v1"
     folder.mkdir(parents=True)
@@ -434,7 +445,7 @@ def test_a_timeout_that_nobody_waits_for_is_a_day(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("schema", ["[1]", "{routes: 5}", "{paths: [1]}"])
-def test_schemas_that_are_none_are_refused(schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_schemas_are_refused(schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos" / "m" / "v1"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Bills of materials: every package, model and file, by CycloneDX's own schema."""
+"""The bill of materials lists every package, model and file, and is valid by CycloneDX's own schema."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ def schema(name: str) -> Any:
 
 
 def bill(*arguments: str) -> dict[str, Any]:
-    """What `kanaria sbom` prints, which must be as the schema of CycloneDX says."""
+    """What `kanaria sbom` prints; it must match CycloneDX's schema."""
     done = CliRunner().invoke(app, ["sbom", *arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     document: dict[str, Any] = json.loads(done.stdout)
@@ -64,8 +64,8 @@ def bill(*arguments: str) -> dict[str, Any]:
     return document
 
 
-def test_a_bento_s_bill_has_its_packages_its_model_its_files_and_its_image() -> None:
-    """Versions are those of its lock or its constraints; files have hashes, compiled ones are none of it."""
+def test_the_bill_of_a_bento_lists_packages_model_files_and_image() -> None:
+    """Versions come from its lock file or its constraints. Files have hashes; compiled files are left out."""
     found = bill("b:1")
     assert (found["metadata"]["component"]["name"], found["metadata"]["component"]["version"]) == ("b", "1")
     kinds: dict[str, dict[str, Any]] = {}
@@ -88,7 +88,7 @@ def test_a_bento_s_bill_has_its_packages_its_model_its_files_and_its_image() -> 
     assert weights == hashlib.sha256(b"weights").hexdigest()
 
 
-def test_the_bill_of_this_installation_has_what_is_installed_and_who_needs_it(tmp_path: Path) -> None:
+def test_the_bill_of_this_installation_lists_packages_and_their_dependencies(tmp_path: Path) -> None:
     found = bill()
     versions = {each["name"]: each["version"] for each in found["components"]}
     assert versions["pydantic"] == version("pydantic")
@@ -100,13 +100,16 @@ def test_the_bill_of_this_installation_has_what_is_installed_and_who_needs_it(tm
 
 
 def test_an_unknown_bento_is_named() -> None:
-    """As every command does it."""
+    """Every command names an unknown Bento this way."""
     done = CliRunner().invoke(app, ["sbom", "b:9"])
     assert "there is no Bento b:9" in str(done.exception)
 
 
-def test_a_bill_says_of_a_link_where_it_leads_and_nothing_of_what_is_there(store: Path, tmp_path: Path) -> None:
-    """Bills are given to others, who could try which secret has the hash. A pipe is no file, and not waited for."""
+def test_the_bill_gives_the_target_of_a_link_but_no_hash_of_its_content(store: Path, tmp_path: Path) -> None:
+    """Bills are handed to others, who could guess a secret from its hash.
+
+    A pipe is not a file, and the command does not wait for it.
+    """
     (tmp_path / "secret").write_text("hunter2")
     for folder in ("bentos/b/1/src", "models/m/1"):
         (store / folder / "innocent.txt").symlink_to(tmp_path / "secret")

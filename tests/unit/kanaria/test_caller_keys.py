@@ -1,4 +1,4 @@
-"""Keys of callers with a name and scopes: wrong names, damaged files, gateways that do not take them."""
+"""Callers' keys with names and scopes: bad names, damaged files, and gateways that do not accept new keys."""
 
 import json
 import threading
@@ -14,7 +14,7 @@ from kanaria.settings import Settings
 from kanaria.stack.caller_keys import MOST_KEYS, CallerKeys, accepted
 from kanaria.stack.stack import gateway_settings
 
-pytestmark = pytest.mark.needs("serve")  # the commands
+pytestmark = pytest.mark.needs("serve")  # for the commands
 
 
 @pytest.fixture
@@ -24,13 +24,13 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.mark.parametrize("name", ["", "default", "Shop", "two words", "-x", "a.b", "x" * 41, "a\n", "käse", "x:y"])
-def test_names_that_fit_no_header_or_metric_are_refused(settings: Settings, name: str) -> None:
+def test_names_that_do_not_fit_a_header_or_a_metric_are_refused(settings: Settings, name: str) -> None:
     with pytest.raises(SetupError, match="this name is not allowed for a key"):
         CallerKeys(settings.caller_keys).add(name, ("predictions",))
     assert [key.name for key in accepted(settings)] == ["default"]
 
 
-def test_a_second_key_of_one_name_and_one_that_was_never_made_are_refused(settings: Settings) -> None:
+def test_duplicate_and_unknown_key_names_are_refused(settings: Settings) -> None:
     keys = CallerKeys(settings.caller_keys)
     keys.add("shop", ("predictions",))
     with pytest.raises(SetupError, match="shop has a key already"):
@@ -45,15 +45,15 @@ def test_a_second_key_of_one_name_and_one_that_was_never_made_are_refused(settin
     "content",
     ["[", '[{"name": "shop", "scopes": [], "key": "k", "made_s": 0}]', '[{"name": "A b", "scopes": ["feedback"]}]'],
 )
-def test_a_damaged_file_is_said_and_opens_nothing(settings: Settings, content: str) -> None:
+def test_a_damaged_key_file_is_reported_and_opens_nothing(settings: Settings, content: str) -> None:
     settings.caller_keys.write_text(content)
     with pytest.raises(SetupError, match="the keys cannot be read") as refused:
         accepted(settings)
     assert "a running gateway accepts the old ones" in refused.value.do
-    assert gateway_settings(settings, 0, with_keys=False).directory.parent == settings.root  # as the controller needs
+    assert gateway_settings(settings, 0, with_keys=False).directory.parent == settings.root  # for the controller
 
 
-def test_without_a_stack_a_key_is_kept_for_the_next(settings: Settings) -> None:
+def test_without_a_stack_a_key_is_kept_for_the_next_start(settings: Settings) -> None:
     done = CliRunner().invoke(app, ["key", "add", "shop"])
     assert done.exit_code == 0
     assert "kanaria up" in done.stderr
@@ -62,8 +62,8 @@ def test_without_a_stack_a_key_is_kept_for_the_next(settings: Settings) -> None:
     ]
 
 
-def test_a_gateway_that_takes_no_new_keys_is_said(settings: Settings) -> None:
-    """One that an earlier version started, or that asks for none."""
+def test_a_gateway_that_cannot_load_new_keys_is_reported(settings: Settings) -> None:
+    """An earlier version started this gateway, or it requires no keys."""
     settings.remember_where_it_listens()
     done = CliRunner().invoke(app, ["key", "add", "shop"])
     assert isinstance(done.exception, SetupError)
@@ -74,13 +74,13 @@ def test_a_gateway_that_takes_no_new_keys_is_said(settings: Settings) -> None:
     assert [key.name for key in accepted(settings)] == ["default"]
 
 
-def test_without_a_stack_a_withdrawn_key_is_not_said_to_be_kept(settings: Settings) -> None:
+def test_without_a_stack_a_removed_key_is_not_reported_as_kept(settings: Settings) -> None:
     CallerKeys(settings.caller_keys).add("shop", ("predictions",))
     assert "`kanaria up` starts without it" in CliRunner().invoke(app, ["key", "remove", "shop"]).stderr
 
 
-def test_the_last_free_place_is_given_once(settings: Settings) -> None:
-    """Keys were counted before the file was locked, so commands at once made more than the limit."""
+def test_concurrent_commands_cannot_exceed_the_key_limit(settings: Settings) -> None:
+    """Keys were counted before the file was locked, so simultaneous commands created more keys than the limit."""
     key = {"scopes": ["predictions"], "key": "k", "made_s": 0}
     settings.caller_keys.write_text(json.dumps([{"name": f"shop-{i}", **key} for i in range(MOST_KEYS - 1)]))
     at_once = threading.Barrier(4)

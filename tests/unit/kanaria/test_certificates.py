@@ -1,4 +1,4 @@
-"""Which files of certificates `kanaria up` takes, what it says of others, and how a renewed one is taken."""
+"""Which certificate files `kanaria up` accepts, how it explains the others, and how a renewed one comes into force."""
 
 import os
 import socket
@@ -50,8 +50,8 @@ def settings(tmp_path: Path, certificate: Path | None, key: Path | None, **more:
     )
 
 
-def test_a_certificate_with_its_key_is_taken(tmp_path: Path, made: Pair) -> None:
-    """By either service; both are reached by https then."""
+def test_a_certificate_with_its_key_is_accepted(tmp_path: Path, made: Pair) -> None:
+    """Both services accept it and then use https."""
     given = settings(tmp_path, made.certificate, made.key)
     found = gateway_certificate(given)
     assert found is not None
@@ -59,8 +59,8 @@ def test_a_certificate_with_its_key_is_taken(tmp_path: Path, made: Pair) -> None
     assert {given.gateway_url[:8], given.controller_url[:8]} == {"https://"}
 
 
-def test_without_files_both_speak_http(tmp_path: Path) -> None:
-    """Nothing is read, and nothing is trusted."""
+def test_without_certificate_files_both_services_use_http(tmp_path: Path) -> None:
+    """No file is read, and no certificate is trusted."""
     given = settings(tmp_path, None, None)
     assert (gateway_certificate(given), controller_certificate(given), controller_trust(given)) == (None, None, None)
     assert given.gateway_url.startswith("http://")
@@ -115,8 +115,10 @@ SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
-def test_other_files_are_explained(tmp_path: Path, made: Pair, spoil: Callable[[Pair, Path], Pair], words: str) -> None:
-    """With the file and the setting; nothing of a key is shown."""
+def test_unusable_files_are_explained(
+    tmp_path: Path, made: Pair, spoil: Callable[[Pair, Path], Pair], words: str
+) -> None:
+    """The error names the file and the setting, and shows nothing of a key."""
     found = spoil(made, tmp_path)
     with pytest.raises(SetupError, match=words) as raised:
         gateway_certificate(settings(tmp_path, found.certificate, found.key))
@@ -134,14 +136,14 @@ TAKEN: dict[str, Callable[[Path], Pair]] = {
 
 
 @pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
-def test_every_usual_kind_of_key_is_taken(tmp_path: Path, make: Callable[[Path], Pair]) -> None:
-    """By both services."""
+def test_every_usual_kind_of_key_is_accepted(tmp_path: Path, make: Callable[[Path], Pair]) -> None:
+    """Both services accept it."""
     found = make(tmp_path / "made")
     assert gateway_certificate(settings(tmp_path, found.certificate, found.key)) is not None
 
 
-def test_a_command_waits_for_no_pipe(tmp_path: Path, made: Pair) -> None:
-    """In place of the copy of the controller's certificate, on another machine."""
+def test_a_command_does_not_wait_for_a_pipe(tmp_path: Path, made: Pair) -> None:
+    """The pipe stands where another machine keeps its copy of the controller's certificate."""
     _pipe(made.certificate)
     with pytest.raises(SetupError, match="cannot be read") as raised:
         controller_trust(settings(tmp_path, made.certificate, made.key))
@@ -150,15 +152,15 @@ def test_a_command_waits_for_no_pipe(tmp_path: Path, made: Pair) -> None:
 
 @pytest.mark.parametrize("lacks", ["certificate", "key"])
 def test_one_file_without_the_other_is_refused(tmp_path: Path, made: Pair, lacks: str) -> None:
-    """It would be plain HTTP for whoever meant TLS."""
+    """Otherwise a service that should use TLS would use plain HTTP."""
     files = (None, made.key) if lacks == "certificate" else (made.certificate, None)
     with pytest.raises(SetupError) as raised:
         controller_certificate(settings(tmp_path, *files))
     assert raised.value.saw == f"no KANARIA_CONTROLLER_TLS_{lacks.upper()}"
 
 
-def test_a_service_that_is_open_without_tls_is_said(tmp_path: Path, made: Pair) -> None:
-    """Each by itself; not on loopback."""
+def test_a_service_that_is_reachable_without_tls_is_reported(tmp_path: Path, made: Pair) -> None:
+    """Each service has its own warning; loopback has none."""
     own = settings(tmp_path, None, None)
     assert list(open_without_tls(own)) == []
     sentences = list(open_without_tls(own.model_copy(update={"host": "0.0.0.0", "controller_host": "::"})))  # noqa: S104
@@ -166,7 +168,7 @@ def test_a_service_that_is_open_without_tls_is_said(tmp_path: Path, made: Pair) 
     assert list(open_without_tls(settings(tmp_path, made.certificate, made.key, host="0.0.0.0"))) == []  # noqa: S104
 
 
-LIVES = {  # from when to when in days, whether it is said
+LIVES = {  # start and end in days from now, whether a warning appears
     "of 90 days, with a month left": ((-60, 30), False),
     "of 90 days, with 13 days left": ((-77, 13), True),
     "of 6 days, with two left": ((-4, 2), False),
@@ -176,8 +178,10 @@ LIVES = {  # from when to when in days, whether it is said
 
 
 @pytest.mark.parametrize(("days", "is_said"), LIVES.values(), ids=LIVES)
-def test_one_that_should_have_been_renewed_is_said(tmp_path: Path, days: tuple[int, int], is_said: bool) -> None:
-    """By `kanaria up`, of each service that has one."""
+def test_a_certificate_that_should_have_been_renewed_is_reported(
+    tmp_path: Path, days: tuple[int, int], is_said: bool
+) -> None:
+    """`kanaria up` warns for each service that uses it."""
     one = pair(tmp_path / "other", days=days)
     given = settings(tmp_path, one.certificate, one.key)
     sentences = list(expiring_soon(gateway_certificate(given), None))
@@ -187,7 +191,7 @@ def test_one_that_should_have_been_renewed_is_said(tmp_path: Path, days: tuple[i
 
 @contextmanager
 def serving(context: ssl.SSLContext) -> Iterator[int]:
-    """A server with this context that ends each connection after its handshake; gives its port."""
+    """Yields the port of a server with this context that closes each connection after its handshake."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -212,7 +216,7 @@ def serving(context: ssl.SSLContext) -> Iterator[int]:
 
 
 def accepts(trust: ssl.SSLContext | None, port: int) -> bool:
-    """Whether a client with this trust takes the server."""
+    """Whether a client with this trust accepts the server."""
     assert trust is not None
     with socket.create_connection(("127.0.0.1", port)) as plain:
         try:
@@ -228,11 +232,10 @@ def found_in(given: Settings) -> Certificate:
     return found
 
 
-def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: Pair) -> None:
-    """Key before certificate, as some tools write them: until both are there the one of before stays in force.
-
-    Commands know the controller by what it has in force, not by the newer file. One that no server can use changes
-    nothing: neither what is in force nor what the next start reads.
+def test_a_renewed_certificate_comes_into_force_once_both_files_match(tmp_path: Path, made: Pair) -> None:
+    """Some tools write the key before the certificate; until both match, the previous pair stays in force.
+    Commands trust the certificate that the controller has in force, not the newer file. A pair that no server can use
+    changes nothing: neither what is in force nor what the next start reads.
     """
     given = settings(tmp_path, made.certificate, made.key)
     first, gateway = controller_certificate(given), GatewaySettings(tmp_path / "gateway", has_tls=True)

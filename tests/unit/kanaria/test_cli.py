@@ -1,4 +1,4 @@
-"""The command line is light, and every command says which packages it lacks."""
+"""The command line imports little, and every command says which packages it lacks."""
 
 import os
 import re
@@ -33,11 +33,11 @@ UNUSED = {
     "dotenv",
     "psutil",
     "tabulate",
-}  # by what a person types twenty times a day
-OF_HTTPX = {"httpx", "httpcore", "h11", "anyio", "certifi", "contract.loopback"}  # also to ask the controller
+}  # by the commands that people type most often
+OF_HTTPX = {"httpx", "httpcore", "h11", "anyio", "certifi", "contract.loopback"}  # needed only to ask the controller
 MORE_THAN_A_LIST_NEEDS = {"numpy", "scipy", "httpx", "pydantic", "yaml", "packaging"}
-# What takes a tenth of a command's time. Who steers or looks at a release needs nothing that a plan is made of,
-# who reads the ledger no Bentos, and a plan is checked without a ledger.
+# Each of these takes a tenth of a command's time. Commands that control or show a release need no module that builds a
+# plan, commands that read the ledger need no Bentos, and a plan is validated without a ledger.
 OF_A_PLAN = {
     "yaml",
     "packaging",
@@ -90,7 +90,7 @@ for target in {targets!r}:
 
 
 def run(*arguments: str, folder: Path, path: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in `folder`, where no stack is."""
+    """Run Python in `folder`, where no stack runs."""
     environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "KANARIA_HOME": str(folder)}
     environment |= variables
     return subprocess.run(
@@ -103,7 +103,10 @@ Loaded = Callable[..., frozenset[str]]
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """Gives the modules in memory after a command, which is run once, in a folder with a plan and counts."""
+    """Returns a function that runs a command once and gives the modules it imported.
+
+    The folder has a plan and counts.
+    """
 
     @cache
     def after(command: str, package: str = "kanaria") -> frozenset[str]:
@@ -117,7 +120,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 
 def test_listing_the_commands_imports_none_of_them(loaded: Loaded) -> None:
-    """`kanaria --help` takes Typer and Rich alone."""
+    """`kanaria --help` imports only Typer and Rich."""
     modules = loaded("--help")
     assert "typer" in modules
     assert modules & (HEAVY | UNUSED | MORE_THAN_A_LIST_NEEDS) == set()
@@ -125,7 +128,7 @@ def test_listing_the_commands_imports_none_of_them(loaded: Loaded) -> None:
 
 
 def test_listing_the_benchmarks_imports_none_of_them(loaded: Loaded) -> None:
-    """`python -m benchmarks --help` works where neither torch nor the packages for charts and tables are."""
+    """`python -m benchmarks --help` works without torch and without the packages for charts and tables."""
     modules = loaded("--help", package="benchmarks")
     assert "benchmarks.cli" in modules
     assert modules & (HEAVY | MORE_THAN_A_LIST_NEEDS | {"tabulate"}) == set()
@@ -135,11 +138,11 @@ def test_listing_the_benchmarks_imports_none_of_them(loaded: Loaded) -> None:
     "command",
     ["status", "why", "history", "pause", "validate rollout.yaml", "judge counts.jsonl", "rules generate --out ."],
 )
-def test_a_command_imports_no_library_of_another(command: str, loaded: Loaded) -> None:
-    """What a person types twenty times a day does not wait for torch, a load generator or a chart."""
+def test_a_command_imports_no_library_of_another_command(command: str, loaded: Loaded) -> None:
+    """Commands that people type often do not wait for torch, a load generator or a chart library."""
     modules = loaded(command)
     target = Commands.sources[command.split(maxsplit=1)[0]].target
-    assert target.partition(":")[0] in modules, "the command ran"
+    assert target.partition(":")[0] in modules, "the command did not run"
     arithmetic = set() if command.startswith("judge") else {"numpy", "scipy", "asyncio"}
     assert modules & (HEAVY | UNUSED | arithmetic) == set()
     assert modules & OF_HTTPX == set()
@@ -153,7 +156,7 @@ def test_a_command_imports_no_library_of_another(command: str, loaded: Loaded) -
     ],
 )
 def test_a_command_imports_nothing_that_it_does_not_use(command: str, loaded: Loaded) -> None:
-    """What is imported is most of a command's time."""
+    """Imports are most of a command's run time."""
     modules = loaded(command)
     assert "kanaria.cli" in modules
     assert modules & NOT_NEEDED[command] == set()
@@ -170,8 +173,11 @@ MODEL = "from kanaria.lazy import load; import os; load('kanaria.settings:Settin
 
 
 @pytest.mark.parametrize(("given", "said"), [({}, "None\n"), ({"PYDANTIC_DISABLE_PLUGINS": "another"}, "asked\n")])
-def test_a_command_looks_for_no_plugins_of_pydantics(given: dict[str, str], said: str, tmp_path: Path) -> None:
-    """Not in every installed package, unless a person wants them; and no version inherits the variable that says so."""
+def test_a_command_does_not_search_for_pydantic_plugins(given: dict[str, str], said: str, tmp_path: Path) -> None:
+    """Pydantic would search every installed package.
+
+    A person may still ask for plugins, and no version inherits the variable.
+    """
     (tmp_path / "plugged.py").write_text(PLUGIN)
     (installed := tmp_path / "plugged-1.dist-info").mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
@@ -185,8 +191,8 @@ def test_a_command_looks_for_no_plugins_of_pydantics(given: dict[str, str], said
     ("program", "name"),
     [pytest.param(*named, marks=pytest.mark.needs(*source.needs)) for named, source in ALL.items()],
 )
-def test_the_list_says_what_the_command_says_of_itself(program: str, name: str) -> None:
-    """The first paragraph of a command's own help stands in the list, too."""
+def test_the_command_list_shows_the_summary_of_each_command(program: str, name: str) -> None:
+    """The list contains the first paragraph of each command's help."""
     source = ALL[program, name]
     command = LazyCommand(name, source, program).load()
     assert (command.name, " ".join(command.help.split("\n\n")[0].split())) == (name, source.help)
@@ -200,7 +206,7 @@ def test_the_list_says_what_the_command_says_of_itself(program: str, name: str) 
     ],
 )
 def test_a_command_imports_with_the_packages_that_it_declares(needs: tuple[str, ...], tmp_path: Path) -> None:
-    """Where only the base and those extras are installed, no module is missing."""
+    """With only the base packages and the declared extras installed, no module is missing."""
     targets = [source.target for source in ALL.values() if source.needs == needs]
     absent = sorted(absent_without(*needs))
     done = run("-c", REFUSE.format(absent=absent, targets=targets), folder=tmp_path)
@@ -208,7 +214,7 @@ def test_a_command_imports_with_the_packages_that_it_declares(needs: tuple[str, 
 
 
 def install_without(folder: Path, extra: str) -> None:
-    """An installation in `folder` that lacks every package of an extra."""
+    """Put an installation into `folder` that lacks every package of an extra."""
     installed = folder / "kanaria-1.dist-info"
     installed.mkdir()
     needs = "".join(f'Requires-Dist: absent-{number}; extra == "{extra}"\n' for number in range(6))
@@ -217,7 +223,7 @@ def install_without(folder: Path, extra: str) -> None:
 
 @pytest.mark.parametrize("command", ["up", "validate digits:v1"])
 def test_a_command_whose_packages_are_missing_says_how_to_install_them(command: str, tmp_path: Path) -> None:
-    """In an installation without the extra: what, saw, do with pip's command, and exit code 2."""
+    """Without the extra, the error has what, saw and do with pip's command, and the exit code is 2."""
     install_without(tmp_path, "serve")
     done = run("-m", "kanaria", *command.split(), folder=tmp_path, path=tmp_path)
     assert done.returncode == 2
@@ -238,7 +244,7 @@ def test_a_command_whose_packages_are_missing_says_how_to_install_them(command: 
     ],
 )
 def test_an_error_shows_what_was_typed(command: str, message: str, tmp_path: Path) -> None:
-    """A tag holds colons, which Rich would make emojis of."""
+    """A tag contains colons, and Rich would turn `:heart:` into an emoji."""
     Ledger(tmp_path / "ledger.db").close()
     done = run("-m", "kanaria", *command.split(), folder=tmp_path)
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
@@ -249,7 +255,10 @@ def test_an_error_shows_what_was_typed(command: str, message: str, tmp_path: Pat
     [("kanaria", "up", "serve"), ("kanaria", "drift report", "monitoring"), ("benchmarks", "judge", "charts")],
 )
 def test_the_help_of_a_command_needs_no_extra(module: str, command: str, extra: str, tmp_path: Path) -> None:
-    """It says what the command does and how to install what it lacks; running it says the latter alone."""
+    """The help says what the command does and how to install missing packages.
+
+    Running the command says only how to install them.
+    """
     install_without(tmp_path, extra)
     shown = run("-m", module, *command.split(), "--help", folder=tmp_path, path=tmp_path)
     source = {"kanaria": Commands, "benchmarks": Benchmarks}[module].sources[command.partition(" ")[0]]
@@ -259,14 +268,14 @@ def test_the_help_of_a_command_needs_no_extra(module: str, command: str, extra: 
     assert (refused.returncode, f"pip install '.[{extra}]'" in refused.stderr) == (2, True), refused
 
 
-def test_the_version_is_printed(tmp_path: Path) -> None:
-    """That of the installed package."""
+def test_the_version_option_prints_the_installed_version(tmp_path: Path) -> None:
+    """It is the version of the installed package."""
     done = run("-m", "kanaria", "--version", folder=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"kanaria {version('kanaria')}\n")
 
 
-def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
-    """It was ignored without a word; the variables of the stack's own processes and of load tests are known."""
+def test_a_misspelt_setting_is_reported(tmp_path: Path) -> None:
+    """It was silently ignored. The variables of the stack's own processes and of load tests are known."""
     variables = {"KANARIA_REPLICA": "3", "KANARIA_SAMPLES": "x", "KANARIA_VERSION": "m:1", "KANARIA_QQ": "1"}
     noted = [
         line for line in run("-m", "kanaria", "why", folder=tmp_path, **variables).stderr.splitlines() if "note" in line
@@ -278,7 +287,7 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
 
 def test_every_variable_that_the_code_names_is_known() -> None:
-    """Otherwise a command would call it unknown and something else would read it."""
+    """Otherwise a command would call it unknown while other code reads it."""
     folders = (
         "contract",
         "kanaria",
@@ -296,7 +305,7 @@ def test_every_variable_that_the_code_names_is_known() -> None:
 
 
 def test_a_home_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
-    """Also for a command that only reads."""
+    """This holds also for a command that only reads."""
     done = run("-m", "kanaria", "--home", "/dev/null", "status", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
@@ -306,8 +315,8 @@ def test_a_home_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
     )
 
 
-def test_a_home_that_cannot_be_made_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any other file that cannot be written is not: the same command may succeed later."""
+def test_a_home_that_cannot_be_created_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other file that cannot be written is not bad input: the same command may succeed later."""
     (tmp_path / "file").touch()
     home = tmp_path / "file" / "state"
     monkeypatch.setenv("KANARIA_HOME", str(home))
@@ -321,7 +330,7 @@ def test_a_home_that_cannot_be_made_is_bad_input(tmp_path: Path, monkeypatch: py
 
 
 def test_a_status_without_a_stack_writes_nothing(tmp_path: Path) -> None:
-    """It says that nothing listens, and the advice of `kanaria why`."""
+    """It reports that nothing listens, with the same advice as `kanaria why`."""
     home = tmp_path / "state"
     environment = {"KANARIA_CONTROLLER_PORT": str(free_port())}
     done = run("-m", "kanaria", "--home", str(home), "status", folder=tmp_path, **environment)
@@ -334,7 +343,7 @@ def test_a_status_without_a_stack_writes_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_folder_in_place_of_the_ledger_is_named(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_ledger_is_reported(tmp_path: Path) -> None:
     """SQLite would call it a disk I/O error."""
     (tmp_path / "ledger.db").mkdir()
     done = run("-m", "kanaria", "why", folder=tmp_path)
@@ -343,8 +352,8 @@ def test_a_folder_in_place_of_the_ledger_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.needs(*Commands.sources["processes"].needs)
 @pytest.mark.parametrize("what", ["restart", "stop"])
-def test_a_process_of_no_stack_is_not_called_a_wrong_name(tmp_path: Path, what: str) -> None:
-    """What to do was to correct the name, and no other one is right."""
+def test_without_a_stack_a_process_name_is_not_called_wrong(tmp_path: Path, what: str) -> None:
+    """The advice was to correct the name, although no name would have worked."""
     done = run("-m", "kanaria", "processes", what, "controller", folder=tmp_path)
     assert (done.returncode, done.stderr.splitlines()) == (
         2,

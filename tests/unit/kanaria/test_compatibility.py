@@ -1,4 +1,4 @@
-"""Whether callers of stable can be sent to the canary: what breaks them is named, what is new is only remarked."""
+"""Whether stable's callers can use the canary: differences that break them are errors, additions are remarks."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def stable(tmp_path: Path) -> Interface:
 def test_what_would_break_a_caller_is_shown(
     stable: Interface, tmp_path: Path, canary: dict[str, Any], difference: str
 ) -> None:
-    """Each change by itself."""
+    """Each difference is found on its own."""
     assert differences(interface(tmp_path / "canary", **canary), stable) == (difference,)
 
 
@@ -86,7 +86,7 @@ MISSING = FEATURES[0] | {"may_be_missing": True}
 def test_values_that_the_canary_refuses_are_shown(
     tmp_path: Path, mine: dict[str, Any], theirs: dict[str, Any], difference: str
 ) -> None:
-    """Each by its name."""
+    """Each value is named."""
     canary, stable = interface(tmp_path / "canary", [mine]), interface(tmp_path / "stable", [theirs])
     assert (differences(canary, stable), differences(stable, stable)) == ((difference,), ())
 
@@ -94,8 +94,8 @@ def test_values_that_the_canary_refuses_are_shown(
 HEIGHT = {"name": "height", "minimum": 0, "maximum": 3}
 
 
-def test_a_new_column_that_is_filled_breaks_nobody(stable: Interface, tmp_path: Path) -> None:
-    """At the end, where lists may leave it out; what it is filled with is worth a remark."""
+def test_a_new_column_with_a_default_breaks_no_caller(stable: Interface, tmp_path: Path) -> None:
+    """It is the last column, so lists may omit it. A remark names the default."""
     canary = interface(tmp_path / "canary", [*FEATURES, HEIGHT], defaults={"height": 1.7})
     assert (differences(canary, stable), remarks(canary, stable)) == (
         (),
@@ -111,15 +111,15 @@ def test_a_new_column_that_is_filled_breaks_nobody(stable: Interface, tmp_path: 
     )
 
 
-def test_more_values_break_nobody(tmp_path: Path) -> None:
-    """More categories, in another order, and a value that may be missing now."""
+def test_more_accepted_values_break_no_caller(tmp_path: Path) -> None:
+    """The canary has more categories in another order, and accepts a missing value."""
     stable = interface(tmp_path / "stable", [SEX, FEATURES[0]])
     wider = SEX | {"categories": ["more", "other", "male", "female"]}
     assert differences(interface(tmp_path / "canary", [wider, MISSING]), stable) == ()
 
 
-def test_a_wider_canary_breaks_nobody(stable: Interface, tmp_path: Path) -> None:
-    """It accepts more, and has a label and a field that are new: worth a remark."""
+def test_a_more_permissive_canary_breaks_no_caller(stable: Interface, tmp_path: Path) -> None:
+    """It accepts more and has a new label and a new field, which are remarks."""
     canary = interface(
         tmp_path / "canary",
         features=[FEATURES[0] | {"maximum": 130}, FEATURES[1]],
@@ -133,8 +133,8 @@ def test_a_wider_canary_breaks_nobody(stable: Interface, tmp_path: Path) -> None
     )
 
 
-def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
-    """It was the names of all its features and of all those it lacks; its labels are another's, too."""
+def test_another_model_is_one_sentence_and_one_advice(tmp_path: Path) -> None:
+    """The message listed every feature that either model lacks, and the labels of the other model."""
     images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
     (difference,) = differences(interface(tmp_path / "canary"), stable)
@@ -144,8 +144,8 @@ def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
     )
 
 
-def test_a_model_that_shares_a_few_names_is_another_one_too(tmp_path: Path) -> None:
-    """Two tables of people both have an age."""
+def test_a_model_that_shares_a_few_names_is_still_another_model(tmp_path: Path) -> None:
+    """Two tables about people both have an age."""
     table = [{"name": name, "minimum": 0, "maximum": 9} for name in ("age", "fare", "port")]
     (difference,) = differences(interface(tmp_path / "canary"), interface(tmp_path / "stable", table, ("died",)))
     assert difference.startswith(
@@ -153,8 +153,8 @@ def test_a_model_that_shares_a_few_names_is_another_one_too(tmp_path: Path) -> N
     )
 
 
-def test_of_many_names_a_few_are_said(tmp_path: Path) -> None:
-    """And how many more there are."""
+def test_a_long_list_of_names_is_shortened(tmp_path: Path) -> None:
+    """A few names are shown, and the number of the others."""
     images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
     features, labels = differences(interface(tmp_path / "canary", features=images[32:], labels=("0",)), stable)
@@ -162,15 +162,15 @@ def test_of_many_names_a_few_are_said(tmp_path: Path) -> None:
     assert labels == "it can never answer '1', '2', '3', '4', '5' and 4 more labels"
 
 
-def test_every_difference_is_told_at_once(stable: Interface, tmp_path: Path) -> None:
-    """One build, one list."""
+def test_every_difference_is_reported_at_once(stable: Interface, tmp_path: Path) -> None:
+    """One build gets one complete list."""
     canary = interface(tmp_path / "canary", max_rows=1, labels=("yes",), answer={"label": "yes"})
     assert len(differences(canary, stable)) == 3
 
 
 @pytest.mark.parametrize("name", ["schema.json", "golden.jsonl"])
 def test_no_file_is_read_through_a_link(name: str, stable: Interface, tmp_path: Path) -> None:
-    """What is wrong in it is told on pages that all may read."""
+    """Errors in it appear on pages that everybody may read."""
     (tmp_path / "secret").write_text('{"features": "abc-secret"}')
     (tmp_path / "stable" / name).unlink()
     (tmp_path / "stable" / name).symlink_to(tmp_path / "secret")
@@ -178,8 +178,8 @@ def test_no_file_is_read_through_a_link(name: str, stable: Interface, tmp_path: 
         Interface.read(tmp_path / "stable")
 
 
-def test_a_model_without_its_files_is_named(tmp_path: Path) -> None:
-    """What is missing and where."""
+def test_a_model_without_its_files_is_reported(tmp_path: Path) -> None:
+    """The error says which file is missing and where."""
     with pytest.raises(SetupError, match=r"schema\.json"):
         Interface.read(tmp_path)
 
@@ -197,18 +197,18 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("name", "content"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_model_does_not_fill_the_memory_of_who_reads_it(
+def test_a_hostile_model_does_not_exhaust_the_readers_memory(
     name: str, content: str, stable: Interface, tmp_path: Path
 ) -> None:
-    """The controller does: eight megabytes took it four gigabytes."""
+    """The controller reads model files: eight megabytes once took four gigabytes of memory."""
     (tmp_path / "stable" / name).write_text(content)
     del content
     with at_most(megabytes=60), pytest.raises(SetupError, match="does not keep the contract"):
         Interface.read(tmp_path / "stable")
 
 
-def test_to_read_many_categories_takes_no_longer_than_they_are_many(tmp_path: Path) -> None:
-    """Each was compared with each: the control loop, which reads schemas, stood still for an hour."""
+def test_reading_many_categories_takes_linear_time(tmp_path: Path) -> None:
+    """Each category was compared with every other, so the control loop, which reads schemas, stopped for an hour."""
     many = [str(number) for number in range(300_000)]
     found = interface(tmp_path / "canary", features=[{"name": "a", "categories": many}])
     assert differences(found, found) == ()

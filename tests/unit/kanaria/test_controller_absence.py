@@ -1,4 +1,4 @@
-"""What a command says of a controller that does not listen: asked of real keepers."""
+"""What a command says about a controller that does not listen, with real keepers."""
 
 import os
 import re
@@ -35,8 +35,8 @@ def said(home: Path) -> str:
     return f"{found.saw}\n{found.do}" if found else ""
 
 
-def test_one_that_was_killed_is_started_again_by_the_keeper(kept: Kept) -> None:
-    """Nobody has to start the stack; where the system killed it, memory may have been the reason."""
+def test_the_keeper_starts_a_killed_controller_again(kept: Kept) -> None:
+    """Nobody has to start the stack. If the system sent SIGKILL, the message mentions memory as a possible reason."""
     pid = kept.run("controller")
     assert re.match(f"its process, {pid}, was started .* ago and does not listen yet\\n", said(kept.home))
     os.kill(pid, signal.SIGKILL)
@@ -50,16 +50,16 @@ def test_one_that_was_killed_is_started_again_by_the_keeper(kept: Kept) -> None:
     )
 
 
-def test_one_that_a_signal_without_a_name_killed_is_said_to_be(kept: Kept) -> None:
-    """The command ended with an error of Python's, for those of real time."""
+def test_a_signal_without_a_name_is_reported_by_its_number(kept: Kept) -> None:
+    """Real-time signals have no name, and the command ended with a Python error."""
     pid = kept.run("controller")
     os.kill(pid, 40)
     again = kept.pid("controller", other_than=pid)
     assert "unexpectedly, killed by signal 40\n" in until(lambda: str(again) in (now := said(kept.home)) and now)
 
 
-def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
-    """Since when it is down, how often it ended, how it did so last, and who starts it again."""
+def test_a_controller_that_crashes_repeatedly_is_reported(kept: Kept) -> None:
+    """The message says how long it has been down, how often and how it ended, and who starts it again."""
     kept.supervisor.add(Program("controller", CRASHES))
     wanted = (
         r"it has been down for \d\S* m?s; it has ended \d+ times unexpectedly, last with exit code 3; "
@@ -69,8 +69,11 @@ def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
     assert "memory" not in words
 
 
-def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
-    """What runs is taken over, so nothing is said of a first version. In a folder without a stack nothing is known."""
+def test_without_a_keeper_nobody_starts_the_controller_again(kept: Kept) -> None:
+    """What runs is taken over, so the advice mentions no first version.
+
+    In a folder without a stack, nothing is known.
+    """
     kept.run("controller")
     kept.kill_keeper()
     assert said(kept.home) == (
@@ -80,8 +83,8 @@ def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
     assert controller_absence(kept.home / "elsewhere") is None
 
 
-def test_a_command_that_is_at_work_is_waited_for(tmp_path: Path) -> None:
-    """One that has the keeper's place, or none of the two yet."""
+def test_the_user_is_asked_to_wait_for_another_running_command(tmp_path: Path) -> None:
+    """That command holds the keeper's lock, or neither lock yet."""
     with locked(tmp_path / "command.lock", doing="kanaria up", wait_s=0):
         assert said(tmp_path) == f"`kanaria up`, process {os.getpid()}, is running\nwait until it has ended"
         with locked(tmp_path / "keeper.lock", doing="kanaria down", wait_s=0):
@@ -93,8 +96,8 @@ def typed(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_what_the_ledger_says_of_a_running_release_is_about_now_only_where_a_controller_runs(kept: Kept) -> None:
-    """`why` and `history` read the ledger alone: they said what is waited for, where nobody did."""
+def test_why_and_history_note_when_no_controller_decides(kept: Kept) -> None:
+    """Both commands read only the ledger. They reported what the release waits for while no controller ran."""
     world, controller = digits_world(kept.home / "ledger.db")
     controller.execute(StartRelease("digits:v2", LIVE, "ann"))
     world.live(controller, 5)
@@ -112,15 +115,15 @@ def test_what_the_ledger_says_of_a_running_release_is_about_now_only_where_a_con
     assert "the controller does not run. There is no keeper to restart it. Run `kanaria up`" in noted
 
 
-def test_before_the_first_release_it_is_said_how_to_begin_one(tmp_path: Path) -> None:
-    """It said to look at `kanaria history`, which is empty."""
+def test_before_the_first_release_the_advice_is_how_to_start_one(tmp_path: Path) -> None:
+    """The advice was to look at `kanaria history`, which was empty."""
     Ledger(tmp_path / "ledger.db").close()
     done = typed(tmp_path, "why")
     assert (done.returncode, "do:  start one: `kanaria release TAG`" in done.stderr) == (2, True), done.stderr
 
 
-def test_a_command_does_not_wait_for_what_it_does_not_need() -> None:
-    """Neither to know whether somebody starts the controller, nor for the words."""
+def test_the_check_for_a_controller_imports_little() -> None:
+    """Neither the question who starts the controller nor its wording needs heavy modules."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys, kanaria.stack.controller_absence; print(*sys.modules)"],
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""Whoever holds connections of the controller and asks nothing takes no files from it; real sockets."""
+"""Idle connections to the controller cannot exhaust its file descriptors; tested with real sockets."""
 
 import asyncio
 import resource
@@ -35,11 +35,11 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.needs("serve")
 
 HEADERS = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
-CLIENT_HELLO = b"\x16\x03\x01\x02\x00"  # its beginning
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00"  # the first bytes
 
 
 def sends(data: bytes, *, tls: bool = False) -> Callable[[socket.socket], socket.socket]:
-    """A client that sends this and goes on waiting."""
+    """A client that sends these bytes and then waits."""
 
     def begin(plain: socket.socket) -> socket.socket:
         one = unchecked().wrap_socket(plain) if tls else plain
@@ -65,7 +65,7 @@ of_both_schemes = pytest.mark.parametrize("url", ["http", "https"], indirect=Tru
 
 
 def opened(url: str, begin: Begin) -> socket.socket | None:
-    """A connection that began so; None: it was closed at once."""
+    """A connection that started with `begin`; None if the server closed it at once."""
     plain = socket.create_connection(("127.0.0.1", port_of(url)))
     plain.settimeout(60)
     try:
@@ -94,7 +94,7 @@ TOKEN = {"authorization": "Bearer the-token"}
 
 
 class Command:
-    """An endpoint that answers once it is told to."""
+    """An endpoint that answers only when the test allows it."""
 
     def __init__(self) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
@@ -114,7 +114,7 @@ def command() -> Command:
 def url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> Iterator[str]:
-    """A controller's server that speaks HTTP or HTTPS, as the test says; a second is a tenth of one."""
+    """A controller server that speaks HTTP or HTTPS, as the test asks; its timeouts are ten times shorter."""
     for module, name in (
         (controller_server, "_FIRST_REQUEST_S"),
         (controller_server, "_OLDEST_S"),
@@ -145,8 +145,8 @@ def url(
 
 
 @of_each_crowd
-def test_connections_that_ask_nothing_are_few_and_closed(url: str, begin: Begin) -> None:
-    """Of 600 at most 256 are kept, and those until a request should have come; then others are served again."""
+def test_idle_connections_are_limited_and_closed(url: str, begin: Begin) -> None:
+    """At most 256 of 600 stay open, until their first request is due. Then other clients are served again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
 
@@ -165,16 +165,16 @@ def test_connections_that_ask_nothing_are_few_and_closed(url: str, begin: Begin)
 
 
 @of_both_schemes
-def test_a_client_that_goes_on_asking_is_served(url: str) -> None:
-    """On one connection after the other."""
+def test_a_client_that_keeps_sending_requests_is_served(url: str) -> None:
+    """The requests follow one another on one connection."""
     with httpx.Client(base_url=url, trust_env=False, verify=unchecked()) as client:
         for _ in range(50):
             assert client.get("/livez").text == "ok"
 
 
 @pytest.mark.parametrize("url", ["https"], indirect=True)
-def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(url: str) -> None:
-    """In one segment with it: TLS has decrypted it before HTTP is there."""
+def test_a_request_in_the_segment_that_ends_the_handshake_is_answered(url: str) -> None:
+    """TLS decrypts that request before the HTTP protocol is set up."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = unchecked().wrap_bio(incoming, outgoing)
     with socket.create_connection(("127.0.0.1", port_of(url)), timeout=20) as plain:
@@ -197,14 +197,14 @@ def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(url: str
 
 
 class _Exhausted(ssl.SSLContext):
-    """No memory is left at the moment of the handshake."""
+    """A context that runs out of memory at the handshake."""
 
     def wrap_bio(self, *_: object, **__: object) -> ssl.SSLObject:
         raise MemoryError
 
 
-def test_a_handshake_that_fails_in_any_way_gives_its_place_back() -> None:
-    """Otherwise such connections would take all places one by one; and the client waits no longer."""
+def test_any_failed_handshake_frees_its_slot() -> None:
+    """Otherwise such connections would use up all slots one by one, and the client would keep waiting."""
 
     async def places() -> tuple[int, bytes]:
         loop, connections = asyncio.get_running_loop(), set[Any]()
@@ -229,27 +229,27 @@ def test_a_handshake_that_fails_in_any_way_gives_its_place_back() -> None:
 
 
 @of_both_schemes
-def test_headers_without_end_end_the_connection(url: str) -> None:
-    """They took memory, and time that grew with the square of their length, while nobody else was answered."""
+def test_endless_headers_end_the_connection(url: str) -> None:
+    """They used memory, and time that grew with the square of their length, while no other client was answered."""
     sent = 0
     with opened(url, sends(HEADERS + b"x: ", tls=url.startswith("https"))) or socket.socket() as one, suppress(OSError):
         while sent < 100 * 2**20:
             sent += one.send(b"a" * 65536)
-    assert 2**20 < sent < 20 * 2**20  # most of it lies in the kernel's buffers
+    assert 2**20 < sent < 20 * 2**20  # most of it is in the kernel's buffers
     assert ask(url) == "ok"
 
 
 @pytest.mark.parametrize("url", ["http"], indirect=True)
 @pytest.mark.parametrize("endless", ENDLESS)
-def test_a_request_without_end_ends_the_connection(url: str, endless: str) -> None:
-    """Trailers behind a body in chunks, too: they took memory as long as the connection lived."""
+def test_an_endless_request_ends_the_connection(url: str, endless: str) -> None:
+    """Endless trailers after a chunked body end it too: they used memory as long as the connection lived."""
     assert taken(url, endless) < MOST / 2
     assert ask(url) == "ok"
 
 
 @of_both_schemes
-def test_a_long_body_is_no_head(url: str, command: Command) -> None:
-    """Of several MiB, on a connection that is used again."""
+def test_a_long_body_is_not_limited_like_headers(url: str, command: Command) -> None:
+    """The bodies have several MiB, on a connection that is used again."""
     command.may_end.set()
     with httpx.Client(base_url=url, trust_env=False, verify=unchecked(), headers=TOKEN) as client:
         for _ in range(3):
@@ -257,13 +257,13 @@ def test_a_long_body_is_no_head(url: str, command: Command) -> None:
 
 
 class Crowd(threading.Thread):
-    """Somebody who has a connection to the controller for each of its places, and opens another for each that ends."""
+    """A client that holds every connection slot of the controller and replaces each connection that ends."""
 
     def __init__(self, url: str, begin: Begin) -> None:
         super().__init__(daemon=True)
         self._url, self._begin = url, begin
         self._is_over = threading.Event()
-        self.has_opened = threading.Semaphore(0)  # once for each connection
+        self.has_opened = threading.Semaphore(0)  # released once for each connection
 
     def run(self) -> None:
         with ExitStack() as stack:
@@ -285,7 +285,7 @@ class Crowd(threading.Thread):
 
 
 def is_closed(one: socket.socket) -> bool:
-    """Whether the other side ended it; what it sent is thrown away."""
+    """Whether the other side closed it; received bytes are thrown away."""
     try:
         while one.recv(65536):
             continue
@@ -297,8 +297,8 @@ def is_closed(one: socket.socket) -> bool:
 
 
 @of_each_crowd
-def test_whoever_holds_all_places_keeps_nobody_out(url: str, command: Command, begin: Begin) -> None:
-    """And opens each anew that ends: others are answered all the while, each on a new connection."""
+def test_a_client_that_holds_every_slot_does_not_lock_others_out(url: str, command: Command, begin: Begin) -> None:
+    """It also replaces each closed connection. Others, each on a new connection, are still answered."""
     crowd = Crowd(url, begin)
     crowd.start()
     for _ in range(controller_server._MOST_CONNECTIONS):
@@ -311,8 +311,8 @@ def test_whoever_holds_all_places_keeps_nobody_out(url: str, command: Command, b
 
 
 @of_both_schemes
-def test_a_command_keeps_its_place_until_it_is_answered(url: str, command: Command) -> None:
-    """However many connections come after it."""
+def test_a_command_keeps_its_slot_until_it_is_answered(url: str, command: Command) -> None:
+    """Many later connections do not push it out."""
     answered: list[str] = []
     asking = threading.Thread(target=lambda: answered.append(command_answered(url)))
     asking.start()

@@ -1,4 +1,4 @@
-"""Where the demo runs: what it may empty, and what it must not touch."""
+"""Where the demo runs: what it may delete, and what it must not touch."""
 
 import re
 import shutil
@@ -46,7 +46,7 @@ def fill(environment: DemoEnvironment, *names: str) -> None:
 
 
 def fill_store(store: Path, name: str, version: str) -> None:
-    """A model and a Bento built with it, both of this tag."""
+    """A model and the Bento built with it, both with this tag."""
     for kind, file, more in (
         ("models", "model.yaml", ""),
         ("bentos", "bento.yaml", f"models: [{{tag: '{name}:{version}'}}]"),
@@ -60,8 +60,8 @@ def left_over(environment: DemoEnvironment) -> set[str]:
     return {path.name for path in environment.root.iterdir()}
 
 
-def test_what_was_there_before_the_first_demo_stays(environment: DemoEnvironment) -> None:
-    """Keys and whatever else a person keeps there; also when the next demo sweeps."""
+def test_files_older_than_the_first_demo_stay(environment: DemoEnvironment) -> None:
+    """Keys and other files of the person stay, also when the next demo clears the folder."""
     fill(environment, *KEYS, "notes.txt")
     environment.clear()
     fill(environment, "ledger.db")
@@ -70,8 +70,8 @@ def test_what_was_there_before_the_first_demo_stays(environment: DemoEnvironment
     assert "ledger.db" not in left_over(environment)
 
 
-def test_an_earlier_demo_is_swept_away_but_for_its_keys(environment: DemoEnvironment) -> None:
-    """The next story starts with no release behind it, and whoever holds a key can still use it."""
+def test_the_files_of_an_earlier_demo_are_deleted_except_its_keys(environment: DemoEnvironment) -> None:
+    """The next demo starts without earlier releases, and existing keys still work."""
     environment.clear()
     (environment.root / "predictions").mkdir()
     fill(environment, *KEYS, "ledger.db", "predictions/old.jsonl")
@@ -80,8 +80,8 @@ def test_an_earlier_demo_is_swept_away_but_for_its_keys(environment: DemoEnviron
     assert before - left_over(environment) == {"ledger.db", "predictions"}
 
 
-def test_releases_that_no_demo_made_are_never_swept_away(environment: DemoEnvironment) -> None:
-    """Refused, with what was seen and what to do instead."""
+def test_releases_that_no_demo_made_are_never_deleted(environment: DemoEnvironment) -> None:
+    """The demo refuses to start, says what it saw, and says what to do instead."""
     fill(environment, environment.settings.ledger.name)
     for _ in range(2):
         with pytest.raises(SetupError, match=re.escape(str(environment.settings.ledger))):
@@ -91,10 +91,13 @@ def test_releases_that_no_demo_made_are_never_swept_away(environment: DemoEnviro
 
 @pytest.mark.needs("serve")
 @pytest.mark.parametrize("is_before", [True, False])
-def test_versions_of_the_same_name_that_were_signed_here_before_do_not_stop_the_demo(
+def test_earlier_signed_versions_with_the_same_names_do_not_stop_the_demo(
     environment: DemoEnvironment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_before: bool
 ) -> None:
-    """It signs what it builds in their place. Before or after the first demo; what was signed stays known as such."""
+    """They were signed before or after the first demo.
+
+    The demo signs its own builds and still remembers the earlier signatures.
+    """
     state, theirs, own = environment.settings, tmp_path / "theirs", tmp_path / "own"
     if not is_before:
         environment.clear()
@@ -104,7 +107,7 @@ def test_versions_of_the_same_name_that_were_signed_here_before_do_not_stop_the_
         if store is theirs:
             signing.sign_version(state, "digits:v2", None)
             environment.clear()
-    monkeypatch.setattr(environment, "_build", lambda _: None)  # they are there
+    monkeypatch.setattr(environment, "_build", lambda _: None)  # they exist already
     environment.build({"v2": "v2"})
     assert seal(state, "digits:v2", own, tmp_path / "home")
     monkeypatch.setenv("BENTOML_HOME", str(theirs))
@@ -113,8 +116,8 @@ def test_versions_of_the_same_name_that_were_signed_here_before_do_not_stop_the_
         seal(state, "digits:v2", theirs, tmp_path / "home")
 
 
-def test_what_cannot_be_signed_is_said_before_anything_is_built(environment: DemoEnvironment, tmp_path: Path) -> None:
-    """By a key of somebody else's; and with a list of signed versions that nobody can read."""
+def test_the_demo_checks_that_it_can_sign_before_it_builds(environment: DemoEnvironment, tmp_path: Path) -> None:
+    """It stops when somebody else's key is configured or when the list of signed versions cannot be read."""
     (tmp_path / "theirs.pub").write_text("a key")
     settings = environment.settings.model_copy(update={"public_key": tmp_path / "theirs.pub"})
     with pytest.raises(SetupError, match=r"unset KANARIA_PUBLIC_KEY"):
@@ -124,13 +127,13 @@ def test_what_cannot_be_signed_is_said_before_anything_is_built(environment: Dem
         environment.clear()
 
 
-def test_every_key_is_known() -> None:
-    """A key's file that the settings name is one that no demo deletes."""
+def test_every_key_file_of_the_settings_is_protected() -> None:
+    """The demo deletes no key file that the settings name."""
     assert set(KEY_FILES) == set(KEYS)
 
 
-def test_the_demo_follows_the_plan_beside_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever edits the file changes the demo; the bad version gets the same plan without the shadow step."""
+def test_the_demo_follows_the_plan_of_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editing the plan's file changes the demo. The bad version gets the same plan without the shadow step."""
     shutil.copy(ROOT / "bentofile.yaml", tmp_path)
     example = tmp_path / "examples" / "digits"
     example.mkdir(parents=True)

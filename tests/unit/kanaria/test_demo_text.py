@@ -1,4 +1,4 @@
-"""The demo of a text service: its users, and what it is asked to show."""
+"""The demo of a text service: its users, and the options that it accepts."""
 
 import random
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ SCENARIO = Scenario(name="texts", seed=7, shape=(Segment(for_s=600, rate=200),),
 
 
 class Service(BaseHTTPRequestHandler):
-    """Takes every text with an `e` for English; fails the ones with an `x`, and answers none with a `z`."""
+    """Calls every text with an `e` English, fails texts with an `x`, and does not answer texts with a `z`."""
 
     protocol_version = "HTTP/1.1"
 
@@ -46,7 +46,7 @@ class Service(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-        """Nothing."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def asked(host: str, phrases: Path) -> Summary:
 
 
 def test_users_know_which_answers_are_right(tmp_path: Path) -> None:
-    """Right and wrong ones are counted for the version that gave them, and how long they took."""
+    """Right and wrong answers are counted for the version that gave them, with their latency."""
     phrases = tmp_path / "phrases.tsv"
     phrases.write_text("english\tred ten\ngerman\trot\ngerman\tdort\n")
     with served() as host:
@@ -78,7 +78,7 @@ def test_users_know_which_answers_are_right(tmp_path: Path) -> None:
 
 
 def test_failures_are_counted_with_their_version(tmp_path: Path) -> None:
-    """What the service said stands beside them."""
+    """What the service said is recorded with them."""
     phrases = tmp_path / "phrases.tsv"
     phrases.write_text("english\tbox\n")
     with served() as host:
@@ -88,8 +88,8 @@ def test_failures_are_counted_with_their_version(tmp_path: Path) -> None:
     assert "HTTP 500" in summary.failure_list[0].message
 
 
-def test_a_gateway_that_is_away_is_a_failure(tmp_path: Path) -> None:
-    """Of no version."""
+def test_an_absent_gateway_counts_as_a_failure(tmp_path: Path) -> None:
+    """Such a failure belongs to no version."""
     with served() as host:
         pass
     with TextUsers(SCENARIO, Phrases(PHRASES), host=host, api_key=None) as users:
@@ -98,7 +98,7 @@ def test_a_gateway_that_is_away_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_every_text_is_in_one_language() -> None:
-    """Four words of it."""
+    """Each text has four words of that language."""
     phrases, chance = Phrases(PHRASES), random.Random(7)
     of = {line.partition("\t")[0]: set() for line in PHRASES.read_text().splitlines()}
     for line in PHRASES.read_text().splitlines():
@@ -110,22 +110,22 @@ def test_every_text_is_in_one_language() -> None:
 
 
 @pytest.mark.parametrize("fault", [fault for fault in get_args(Fault) if fault not in TextDemo.variant_of_v3])
-def test_a_fault_that_it_does_not_show_is_refused_with_those_that_it_does(fault: Fault) -> None:
-    """Before anything is built."""
+def test_an_unsupported_fault_is_refused_with_the_supported_ones(fault: Fault) -> None:
+    """This happens before anything is built."""
     with pytest.raises(SetupError, match=fault) as refused:
         run_demo("text", fault, Terminal(stderr=True))
     assert refused.value.do == "choose one of wrong, crash, or `--service digits`"
 
 
-def test_elsewhere_it_says_where_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service lies in the project's folder."""
+def test_outside_the_project_the_demo_says_where_to_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service is in the project's folder."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SetupError, match=r"no folder examples.languages"):
         TextDemo.of(Settings(home=tmp_path / "state"), Terminal(stderr=True))
 
 
-def test_it_follows_the_plan_beside_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads what answers mean, and begins in the shadow."""
+def test_the_demo_follows_the_plan_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan reads what the answers mean and starts with the shadow step."""
     monkeypatch.chdir(ROOT)
     plan = TextDemo.of(Settings(home=tmp_path / "state"), Terminal(stderr=True)).plan()
     assert plan.steps[0] == SHADOW

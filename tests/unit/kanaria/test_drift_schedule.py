@@ -1,4 +1,4 @@
-"""When drift reports are made, with the real command, and what becomes of them at the end."""
+"""When drift reports are made, with the real command, and how the schedule ends."""
 
 import os
 import threading
@@ -45,7 +45,7 @@ RESULT = DriftResult(
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Reports all the time, and the result of an earlier one."""
+    """Settings with permanent reports and the result of an earlier report."""
     return in_folder(tmp_path, monkeypatch)
 
 
@@ -61,7 +61,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @contextmanager
 def running(schedule: DriftSchedule) -> Iterator[None]:
-    """Its threads are stopped in any case: they would write into the output of other tests."""
+    """A running schedule. Its threads always stop, because they would write into the output of other tests."""
     schedule.start()
     try:
         yield
@@ -70,12 +70,12 @@ def running(schedule: DriftSchedule) -> Iterator[None]:
 
 
 def is_reporting() -> bool:
-    """Whether a report on the release is being made."""
+    """Whether a report on the release is in progress."""
     return bool(children_with("--release"))
 
 
-def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) -> None:
-    """The loop that would take it has ended before: the controller's end waited half a minute for an answer."""
+def test_no_report_is_submitted_after_the_schedule_stops(settings: Settings) -> None:
+    """The loop that would accept it had already ended, so the controller waited half a minute for an answer at exit."""
     commands: list[Command] = []
     schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
     with running(schedule):
@@ -85,7 +85,7 @@ def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) ->
 
 @dataclass(frozen=True)
 class Heard:
-    """What became of reports: commands to the controller, and those that crashed."""
+    """The outcome of reports: the commands sent to the controller and the reports that crashed."""
 
     commands: list[Command] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
@@ -100,27 +100,27 @@ class Heard:
 
 @pytest.fixture(scope="module")
 def first_report(tmp_path_factory: pytest.TempPathFactory) -> Heard:
-    """Of a release whose versions have no prediction log yet."""
+    """The first report on a release whose versions have no prediction log yet."""
     heard = Heard()
     with pytest.MonkeyPatch.context() as monkeypatch:
         heard.listen(in_folder(tmp_path_factory.mktemp("home"), monkeypatch), lambda: heard.commands)
     return heard
 
 
-def test_a_report_on_the_canary_is_handed_over(first_report: Heard) -> None:
-    """The newest result that there is about it."""
+def test_a_report_on_the_canary_is_submitted(first_report: Heard) -> None:
+    """The newest result about the canary goes to the controller."""
     assert getattr(first_report.commands[0], "canary", None) == "m:v2"
 
 
 @pytest.mark.needs("monitoring")
-def test_a_log_that_is_not_there_yet_is_no_crash(first_report: Heard) -> None:
-    """A report says so, on purpose."""
+def test_a_missing_log_is_not_a_crash(first_report: Heard) -> None:
+    """The report itself says that the log is missing."""
     assert first_report.crashes == []
 
 
 @pytest.mark.needs("monitoring")
 def test_a_report_that_crashes_is_counted(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its exit code was once that of a report that found drift."""
+    """Its exit code used to equal that of a report that found drift."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['monitoring.drift.sample'] = sys\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     heard = Heard()
@@ -128,17 +128,20 @@ def test_a_report_that_crashes_is_counted(settings: Settings, tmp_path: Path, mo
     assert heard.crashes
 
 
-def test_a_report_that_was_killed_has_failed() -> None:
-    """For want of memory, or after five minutes; what a report says on purpose is no crash."""
+def test_a_killed_report_has_failed() -> None:
+    """It may be killed for lack of memory or after five minutes.
+
+    An exit that the report chose itself is not a crash.
+    """
     assert has_failed(-9, "")
     assert not any(has_failed(code, "there is no prediction log") for code in (0, 1, 2, 3))
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
-    """Gives the arguments of each report that was started; none of them finds anything, or takes any time."""
+    """Returns the arguments of each started report; the reports are empty and take no time."""
     reports = tmp_path / "reports"
-    program = tmp_path / "bin" / "nice"  # what every report is started with
+    program = tmp_path / "bin" / "nice"  # every report is started with this program
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\necho "report: $*" >> {reports}\nexit 3\n')
     program.chmod(0o755)
@@ -148,7 +151,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[s
 
 @contextmanager
 def watching(settings: Settings, release: Release) -> Iterator[Callable[[], None]]:
-    """A schedule that watches this release, and how to wait until it has looked a few times more."""
+    """A schedule that watches this release; yields a function that waits until it has looked a few more times."""
     looks = []
 
     def looked_at() -> Release:
@@ -169,10 +172,8 @@ def watching(settings: Settings, release: Release) -> Iterator[Callable[[], None
         thread.join()
 
 
-def test_a_canary_that_answers_nothing_is_not_reported_on_again_and_again(
-    settings: Settings, made: Callable[[], list[str]]
-) -> None:
-    """Each report takes a second of a core: a release that waited without requests had one every minute."""
+def test_an_idle_canary_is_not_reported_on_repeatedly(settings: Settings, made: Callable[[], list[str]]) -> None:
+    """Each report takes one second of CPU time, and a waiting release without requests had one every minute."""
     segment = settings.predictions / version_folder(RELEASE.canary) / segment_name(2.0, 1)
     segment.parent.mkdir(parents=True)
     with watching(settings, RELEASE) as look:
@@ -192,17 +193,20 @@ PROMOTED = replace(RELEASE, phase=Phase.WATCHING, phase_since_s=RESULT.at_s)
     ("release", "page_at_s", "reports"),
     [
         (PROMOTED, PROMOTED.phase_since_s, 0),
-        (PROMOTED, PROMOTED.phase_since_s - 1, 2),  # it was drawn before, and the one after was not finished
+        (PROMOTED, PROMOTED.phase_since_s - 1, 2),  # the page is older, and the next report was not finished
         (PROMOTED, None, 2),
-        (replace(PROMOTED, phase_since_s=RESULT.at_s + 1), RESULT.at_s + 2, 2),  # begun before it was promoted
+        (replace(PROMOTED, phase_since_s=RESULT.at_s + 1), RESULT.at_s + 2, 2),  # started earlier
         (replace(PROMOTED, canary="m:v3"), PROMOTED.phase_since_s, 2),
     ],
-    ids=["drawn", "drawn before", "not drawn", "begun before", "of another"],
+    ids=["page exists", "older page", "no page", "started before", "other version"],
 )
-def test_a_promoted_version_is_reported_on_once_however_often_the_controller_starts(
+def test_a_promoted_version_is_reported_on_once_despite_restarts(
     settings: Settings, made: Callable[[], list[str]], release: Release, page_at_s: float | None, reports: int
 ) -> None:
-    """Each start of a controller made both reports anew, with pages that take seconds, and used up error budget."""
+    """Each start of a controller made both reports again.
+
+    Their pages take seconds, and this used up the error budget.
+    """
     if page_at_s is not None:
         page = result_path(settings, "release").with_suffix(".html")
         page.touch()
@@ -213,8 +217,10 @@ def test_a_promoted_version_is_reported_on_once_however_often_the_controller_sta
     assert ["--quick" in report for report in made()] == [True, False][:reports]
 
 
-def test_a_report_that_cannot_be_started_ends_no_schedule(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full process tables and files that are gone ended both threads for good, without a word."""
+def test_a_report_that_cannot_start_does_not_stop_the_schedule(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full process table or a missing file silently ended both threads permanently."""
     monkeypatch.setenv("PATH", "/nonexistent")
     heard = Heard()
     heard.listen(settings, lambda: {"data", "release"} <= set(heard.crashes) and len(heard.crashes) > 4)

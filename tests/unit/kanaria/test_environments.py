@@ -34,7 +34,7 @@ _NOTHING_THERE = f"http://127.0.0.1:{free_port()}/simple"
 
 
 class Place:
-    """A state folder, a store of Bentos, and what was said."""
+    """A state folder, a store of Bentos, and the messages of the installer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.bentos, self.said = folder / "state/environments", folder / "bentoml", list[str]()
@@ -43,11 +43,11 @@ class Place:
         return Environments(self.folder, kept=kept).prepare(wanted_by(tag), say=self.said.append)
 
     def made(self) -> list[str]:
-        """The folders of environments that are there."""
+        """The existing environment folders."""
         return [path.name for path in self.folder.iterdir() if path.is_dir()]
 
     def process(self, tag: str) -> subprocess.Popen[str]:
-        """The process of a version, as the keeper starts it."""
+        """The process of a version, started as the keeper starts it."""
         return subprocess.Popen(
             [sys.executable, "-P", "-m", MODULE, str(self.folder), "venv", tag, "--port", str(free_port())],
             stdout=subprocess.PIPE,
@@ -59,7 +59,7 @@ class Place:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Two Bentos that differ in the version of `tiny`; packages come from a folder and from nowhere else."""
+    """Two Bentos that differ in the version of `tiny`; their packages come only from one folder."""
     for name in os.environ:
         if name.startswith(_CONFIGURED):
             monkeypatch.delenv(name)
@@ -84,7 +84,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 
 @pytest.fixture(params=["uv", "pip"])
 def installer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two; without uv, pip does it."""
+    """Runs the test with uv and with pip, which installs where uv is missing."""
     if request.param == "pip":
         monkeypatch.setattr(environments, "_uv", lambda: None)
     elif environments._uv() is None:
@@ -94,7 +94,7 @@ def installer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def no_network(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index at which nothing answers."""
+    """A package index at which nothing answers."""
     for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_INDEX_URL", _NOTHING_THERE)
@@ -109,7 +109,7 @@ def version_in(environment: Path) -> str:
 
 @pytest.mark.usefixtures("installer")
 def test_two_versions_have_two_versions_of_a_package(place: Place) -> None:
-    """Each has its own; the same requirements again are the same environment, and nothing is installed."""
+    """Each has its own environment. Equal requirements share one environment without another installation."""
     first, second = place.make("m:v1"), place.make("m:v2")
     assert (version_in(first), version_in(second)) == ("1.0", "2.0")
     write_bento(place.bentos, "other:v9", "tiny==1.0", "bentoml")
@@ -119,8 +119,8 @@ def test_two_versions_have_two_versions_of_a_package(place: Place) -> None:
     assert place.said[-1].startswith("the environment of m:v2 is ready after")
 
 
-def test_nothing_of_kanarias_is_in_its_reach(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even where PYTHONPATH names this project: a version imports what its Bento asks for, and its own code."""
+def test_a_version_cannot_import_kanarias_own_packages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version imports only what its Bento asks for and its own code, even when PYTHONPATH names this project."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     made = place.make("m:v1")
     code = (
@@ -131,8 +131,8 @@ def test_nothing_of_kanarias_is_in_its_reach(place: Place, monkeypatch: pytest.M
     assert Path(variables_in(made, os.environ)["PATH"].split(os.pathsep)[0]) == made / "bin"
 
 
-def test_bentoml_is_added_where_a_bento_does_not_ask_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the version that runs here."""
+def test_bentoml_is_added_to_a_bento_that_does_not_ask_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the version of BentoML that runs here."""
     monkeypatch.setattr(environments.metadata, "version", lambda _: "0.1")
     write_bento(place.bentos, "m:v3", "tiny==1.0")
     assert (place.make("m:v3") / "bin/bentoml").exists()
@@ -149,10 +149,10 @@ def test_bentoml_is_added_where_a_bento_does_not_ask_for_it(place: Place, monkey
         (["./wheels/gone-1-py3-none-any.whl"], "gone-1"),
     ],
 )
-def test_what_cannot_be_installed_is_said_in_the_installers_words(
+def test_a_failed_installation_shows_the_words_of_the_installer(
     lines: list[str], words: str, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it stays behind."""
+    """Nothing of the failed environment remains."""
     write_bento(place.bentos, "m:bad", *lines, "bentoml")
     with pytest.raises(InstallError) as failed:
         place.make("m:bad")
@@ -163,8 +163,8 @@ def test_what_cannot_be_installed_is_said_in_the_installers_words(
 
 
 @pytest.mark.usefixtures("installer", "no_network")
-def test_without_a_network_it_says_so(place: Place) -> None:
-    """And what to do; with the network back the next attempt succeeds."""
+def test_without_a_network_the_error_says_so(place: Place) -> None:
+    """It also says what to do. Once the network is back, the next attempt succeeds."""
     with pytest.raises(InstallError, match="the package index could not be reached") as failed:
         place.make("m:v1")
     assert "onnection refused" in failed.value.saw
@@ -172,16 +172,16 @@ def test_without_a_network_it_says_so(place: Place) -> None:
     assert place.made() == []
 
 
-def test_without_a_network_a_made_environment_serves_on(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version that is started again needs no index."""
+def test_without_a_network_an_existing_environment_still_serves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restarted version needs no package index."""
     made = place.make("m:v1")
     monkeypatch.delenv("PIP_FIND_LINKS")
     assert place.make("m:v1") == made
 
 
 @pytest.mark.usefixtures("installer")
-def test_a_full_disk_is_named(place: Place, tmp_path: Path) -> None:
-    """With room again the same is made."""
+def test_a_full_disk_is_reported(place: Place, tmp_path: Path) -> None:
+    """With free space again, the same environment is made."""
     place.folder = tmp_path / "small" / "environments"
     with mounted(tmp_path / "small", mib=24) as disk:
         place.folder.mkdir()
@@ -192,8 +192,8 @@ def test_a_full_disk_is_named(place: Place, tmp_path: Path) -> None:
         assert version_in(place.make("m:v1")) == "1.0"
 
 
-def test_two_that_want_the_same_wait_for_one(place: Place) -> None:
-    """One makes it, the other finds it."""
+def test_two_installations_of_the_same_environment_wait_for_each_other(place: Place) -> None:
+    """One makes the environment and the other finds it."""
     found: list[Path] = []
     threads = [threading.Thread(target=lambda: found.append(place.make("m:v1"))) for _ in range(3)]
     for thread in threads:
@@ -205,7 +205,7 @@ def test_two_that_want_the_same_wait_for_one(place: Place) -> None:
 
 
 class HangingIndex:
-    """A package index that takes questions and answers none."""
+    """A package index that accepts requests and never answers."""
 
     def __init__(self) -> None:
         self._socket = create_server(("127.0.0.1", 0))
@@ -223,7 +223,7 @@ class HangingIndex:
             self.asked.set()
 
     def close(self) -> None:
-        """Hang up, and take no more questions."""
+        """Close every connection and accept no more requests."""
         self._socket.shutdown(SHUT_RDWR)
         self._socket.close()
         for connection in self._taken:
@@ -241,10 +241,13 @@ def hanging(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[HangingIn
 
 
 @pytest.mark.parametrize("has_orphan", [True, False])
-def test_killed_while_it_is_made_it_is_made_anew(
+def test_an_environment_whose_installation_was_killed_is_made_again(
     has_orphan: bool, place: Place, hanging: HangingIndex, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """kill -9 of the process alone, whose installer goes on, or of both: what they left is never used, and removed."""
+    """SIGKILL hits only the process, whose installer continues, or both.
+
+    Their unfinished work is removed and never used.
+    """
     with place.process("m:v1") as maker:
         assert hanging.asked.wait(120)
         (torn,) = place.made()
@@ -262,7 +265,7 @@ def test_killed_while_it_is_made_it_is_made_anew(
 
 
 def test_the_process_of_a_version_becomes_its_server(place: Place) -> None:
-    """One process from first to last, so that the keeper knows it; what is done shows in its log."""
+    """It stays one process from start to end, so the keeper knows it; each stage appears in its log."""
     version = place.process("m:v2")
     found = Path(f"/proc/{version.pid}/cmdline")
     until(lambda: b"/bin/bentoml" in found.read_bytes())
@@ -274,11 +277,11 @@ def test_the_process_of_a_version_becomes_its_server(place: Place) -> None:
     assert words[2:4] == ["serve", "m:v2"]
     assert "m:v2 gets its own environment: KANARIA_RUNTIME is `venv`" in said
     assert "the environment of m:v2 is ready" in said
-    assert not [name for name in variables if name.startswith(("PIP_", "UV_"))]  # an index's password may be in them
+    assert not [name for name in variables if name.startswith(("PIP_", "UV_"))]  # may hold a password
 
 
-def test_a_version_that_cannot_be_installed_ends_with_the_reason_as_its_last_word(place: Place) -> None:
-    """That is what the controller reads."""
+def test_a_version_that_cannot_be_installed_ends_its_log_with_the_reason(place: Place) -> None:
+    """The controller reads the last line of the log."""
     write_bento(place.bentos, "m:bad", "tiny==9.0", "bentoml")
     version = place.process("m:bad")
     said, _ = version.communicate(timeout=120)
@@ -304,8 +307,8 @@ def fleet(place: Place) -> Iterator[LocalFleet]:
     kept.supervisor.shutdown()
 
 
-def test_both_are_served_at_the_same_time(place: Place, fleet: LocalFleet) -> None:
-    """Each with its own package; one that is killed comes back with it."""
+def test_both_versions_are_served_at_the_same_time(place: Place, fleet: LocalFleet) -> None:
+    """Each uses its own package version, also after it is killed and restarted."""
     for tag in ("m:v1", "m:v2"):
         fleet.start(tag)
     assert until(lambda: all(fleet.status(tag).health is Health.READY for tag in ("m:v1", "m:v2")), limit_s=120)
@@ -314,12 +317,12 @@ def test_both_are_served_at_the_same_time(place: Place, fleet: LocalFleet) -> No
     assert pid
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: fleet.process_of("m:v2") not in {None, pid})
-    assert until(lambda: answer(fleet, "m:v2"), limit_s=120)  # what is known of its readiness may be a moment old
+    assert until(lambda: answer(fleet, "m:v2"), limit_s=120)  # the known readiness may be slightly old
     assert answer(fleet, "m:v2") == "2.0"
 
 
 def answer(fleet: LocalFleet, tag: str) -> str | None:
-    """None while nothing listens."""
+    """The answer of the version; None while nothing listens."""
     (backend,) = fleet.status(tag).backends
     try:
         return httpx.get(backend.url, trust_env=False).text
@@ -327,11 +330,11 @@ def answer(fleet: LocalFleet, tag: str) -> str | None:
         return None
 
 
-def test_what_is_done_is_known_and_why_it_failed(
+def test_the_progress_of_an_installation_and_its_failure_are_reported(
     place: Place, hanging: HangingIndex, request: pytest.FixtureRequest
 ) -> None:
-    """While it is made the version is starting and says so; what cannot be installed has crashed, with the reason."""
-    fleet: LocalFleet = request.getfixturevalue("fleet")  # its keeper hands the hanging index on
+    """During the installation the version is starting. If the installation fails, it has crashed, with the reason."""
+    fleet: LocalFleet = request.getfixturevalue("fleet")  # its keeper passes the hanging index on
     fleet.start("m:v1")
     assert hanging.asked.wait(120)
     status = fleet.status("m:v1")
@@ -343,19 +346,19 @@ def test_what_is_done_is_known_and_why_it_failed(
 
 
 @pytest.mark.usefixtures("installer")
-def test_a_python_that_is_not_here_is_named(place: Place) -> None:
-    """With both versions, and what to do."""
+def test_a_missing_python_version_is_reported(place: Place) -> None:
+    """The error has both Python versions and says what to do."""
     write_bento(place.bentos, "m:old", "tiny==1.0", "bentoml", python="3.1")
     with pytest.raises(InstallError, match=r"m:old was built for Python 3\.1, which is not here; Kanaria runs on 3"):
         place.make("m:old")
     assert place.made() == []
 
 
-def test_old_environments_are_removed_but_for_those_in_use(place: Place) -> None:
-    """What runs keeps its own however old; of the others the few used last are kept."""
+def test_old_unused_environments_are_removed(place: Place) -> None:
+    """A running version keeps its environment, however old. Of the others, the most recently used few stay."""
     running = place.make("m:v1")
     sleeper = subprocess.Popen([python_in(running), "-c", "import time; time.sleep(600)"])
-    wanted = place.make("m:v2")  # is to run, and does not at this moment
+    wanted = place.make("m:v2")  # should run and does not run at this moment
     programs = place.folder.parent / "programs"
     programs.mkdir()
     (programs / "m@v2.json").touch()
@@ -371,22 +374,22 @@ def test_old_environments_are_removed_but_for_those_in_use(place: Place) -> None
 
 
 def aged(folder: Path) -> None:
-    """As if an hour had passed since each was used."""
+    """Make each look one hour older since its last use."""
     for note in folder.glob("*.json"):
         used_s = note.stat().st_mtime - 3600
         os.utime(note, (used_s, used_s))
 
 
-def test_one_that_was_just_used_is_not_removed(place: Place) -> None:
-    """Whoever found it is about to start in it."""
+def test_an_environment_that_was_just_used_is_not_removed(place: Place) -> None:
+    """The process that found it is about to start in it."""
     for tag in ("m:v1", "m:v2"):
         place.make(tag, kept=0)
     assert len(place.made()) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b'{"folder": 3}', b'{"folder": "gone"}'])
-def test_a_note_that_cannot_be_read_means_none(content: bytes, place: Place) -> None:
-    """It is made anew."""
+def test_an_unreadable_note_means_that_there_is_no_environment(content: bytes, place: Place) -> None:
+    """The environment is made again."""
     place.make("m:v1")
     (note,) = place.folder.glob("*.json")
     note.write_bytes(content)
@@ -394,15 +397,15 @@ def test_a_note_that_cannot_be_read_means_none(content: bytes, place: Place) -> 
     assert len(place.made()) == 1
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(place: Place) -> None:
+def test_an_environment_without_its_python_is_made_again(place: Place) -> None:
     """Somebody removed the interpreter that it was made from."""
     made = place.make("m:v1")
     python_in(made).unlink()
     assert version_in(place.make("m:v1")) == "1.0"
 
 
-def test_files_that_the_requirements_name_count_as_well(place: Place) -> None:
-    """A wheel that was built anew under the same name is another package."""
+def test_files_that_the_requirements_name_count_too(place: Place) -> None:
+    """A wheel rebuilt under the same name is another package."""
     folder = write_bento(place.bentos, "m:w", "./wheels/own-1-py3-none-any.whl", "bentoml")
     wheels = folder / "src/wheels"
     wheels.mkdir()
@@ -413,8 +416,8 @@ def test_files_that_the_requirements_name_count_as_well(place: Place) -> None:
     assert keys[0] != keys[1]
 
 
-def test_uv_gets_what_pip_is_configured_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its file and its variables, of which the latter count more; uv's own count most."""
+def test_uv_uses_the_configuration_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip's variables override pip's file, and uv's own variables override both."""
     for name in os.environ:
         if name.startswith(_CONFIGURED):
             monkeypatch.delenv(name)
@@ -426,7 +429,7 @@ def test_uv_gets_what_pip_is_configured_with(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
     monkeypatch.setenv("PIP_INDEX_URL", "https://d.example/simple")
     seen = environments._uv_variables({"UV_HTTP_TIMEOUT": "5"}, environments._pip_configuration())
-    seen.pop("SSL_CERT_FILE", None)  # of the machine's own configuration, which pip reads in any case
+    seen.pop("SSL_CERT_FILE", None)  # from the machine's own configuration, which pip always reads
     assert seen == {
         "UV_DEFAULT_INDEX": "https://d.example/simple",
         "UV_INDEX": "https://b.example/simple https://c.example/simple",
@@ -437,16 +440,16 @@ def test_uv_gets_what_pip_is_configured_with(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("own", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"])
-def test_uvs_own_index_counts_more_than_pips(own: str) -> None:
-    """Also by its older name."""
+def test_uvs_own_index_overrides_the_index_of_pip(own: str) -> None:
+    """This holds also for the older name of uv's variable."""
     given = {own: "https://uv.example/simple"}
     assert environments._uv_variables(given, {"index-url": "https://pip.example/simple"}) == given
 
 
 @pytest.mark.usefixtures("installer")
 @pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
-def test_what_builds_a_package_sees_no_secret(place: Place, tmp_path: Path) -> None:
-    """A Bento may name a package whose building runs code of its author. What is only to be installed is installed."""
+def test_the_build_of_a_package_sees_no_secret(place: Place, tmp_path: Path) -> None:
+    """A Bento may name a package whose build runs its author's code. Packages that need no build are only installed."""
     state, source, seen = place.folder.parent, tmp_path / "source", tmp_path / "seen"
     for folder in (state, source):
         folder.mkdir(parents=True, exist_ok=True)
@@ -460,7 +463,7 @@ def test_what_builds_a_package_sees_no_secret(place: Place, tmp_path: Path) -> N
     write_bento(place.bentos, "m:hostile", f"hostile @ {source.as_uri()}", "bentoml")
     sandbox = sandbox_of(Settings(home=state), "m:hostile")
     made = Environments(place.folder, sandbox=sandbox)
-    with pytest.raises(InstallError):  # it builds nothing
+    with pytest.raises(InstallError):  # nothing is built
         made.prepare(wanted_by("m:hostile"), say=place.said.append)
     assert seen.read_text() == "['environments']"
     assert version_in(made.prepare(wanted_by("m:v1"), say=place.said.append)) == "1.0"

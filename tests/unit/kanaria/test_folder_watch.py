@@ -1,4 +1,4 @@
-"""A folder that wakes this process when it changes."""
+"""A folder whose changes wake this process."""
 
 import select
 import signal
@@ -17,13 +17,13 @@ LIMIT_S = 60.0
 
 
 class Signals:
-    """What this process was sent."""
+    """The signals that this process received."""
 
     def __init__(self, there: socket.socket) -> None:
         self._there = there
 
     def all(self) -> bytes:
-        """Those since the last call."""
+        """The signals since the last call."""
         seen = b""
         with suppress(BlockingIOError):
             while True:
@@ -31,7 +31,7 @@ class Signals:
         return seen
 
     def wait(self) -> None:
-        assert select.select([self._there], [], [], LIMIT_S)[0], "nothing was told"
+        assert select.select([self._there], [], [], LIMIT_S)[0], "no signal arrived"
         assert set(self.all()) == {signal.SIGIO}
 
 
@@ -55,18 +55,18 @@ def watch(tmp_path: Path, signals: Signals) -> Iterator[FolderWatch]:
 
 
 def changes(folder: Path) -> Iterator[Callable[[], object]]:
-    """A file comes, is written over, gets another name, and goes."""
+    """Create, overwrite, rename and delete a file."""
     yield (folder / "one").touch
     yield lambda: (folder / "one").write_text("more")
     yield lambda: (folder / "one").rename(folder / "two")
     yield (folder / "two").unlink
 
 
-def test_every_change_is_told(watch: FolderWatch, signals: Signals, tmp_path: Path) -> None:
-    """But none of another folder."""
+def test_every_change_is_signalled(watch: FolderWatch, signals: Signals, tmp_path: Path) -> None:
+    """Changes of another folder are not."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert not watch.is_in_force(), "what came before was not told"
+    assert not watch.is_in_force(), "no signal for an earlier change"
     assert watch.is_in_force()
     assert not signals.all()
     for change in changes(folder):
@@ -76,10 +76,8 @@ def test_every_change_is_told(watch: FolderWatch, signals: Signals, tmp_path: Pa
     assert not signals.all()
 
 
-def test_a_folder_that_comes_later_or_is_replaced_is_watched_from_then_on(
-    watch: FolderWatch, signals: Signals, tmp_path: Path
-) -> None:
-    """Whoever looked before that is told that something may have been missed."""
+def test_a_new_or_replaced_folder_is_watched_from_then_on(watch: FolderWatch, signals: Signals, tmp_path: Path) -> None:
+    """A process that watched before is signalled that it may have missed changes."""
     folder = tmp_path / "folder"
     for number in range(3):
         assert not watch.is_in_force()
@@ -90,8 +88,8 @@ def test_a_folder_that_comes_later_or_is_replaced_is_watched_from_then_on(
         folder.rename(tmp_path / f"aside {number}")
 
 
-def test_nothing_is_told_after_its_end(watch: FolderWatch, signals: Signals, tmp_path: Path) -> None:
-    """Its folder may be used by others."""
+def test_nothing_is_signalled_after_the_watch_ends(watch: FolderWatch, signals: Signals, tmp_path: Path) -> None:
+    """Other code may still use the folder."""
     (tmp_path / "folder").mkdir()
     watch.is_in_force()
     watch.close()

@@ -1,4 +1,4 @@
-"""Which programs are forked; how, is proven with real versions."""
+"""Which programs are forked; tests with real versions prove how."""
 
 import os
 import select
@@ -26,7 +26,7 @@ COMMAND = own_module(model_server.MODULE, "m:v1")
 
 @dataclass(frozen=True, slots=True)
 class Later(Program):
-    """A program of which more can be said than today."""
+    """A program with one field more than today's programs have."""
 
     seclusion: str | None = None
 
@@ -38,8 +38,8 @@ def forked(tmp_path: Path) -> Iterator[ForkedVersions]:
     made.close()
 
 
-def test_a_confined_version_of_the_contract_is_forked(forked: ForkedVersions) -> None:
-    """Its keeper waits for the server."""
+def test_a_confined_version_with_the_standard_server_is_forked(forked: ForkedVersions) -> None:
+    """Its keeper waits for the fork server."""
     assert forked.is_preparing(Later("m@v1", COMMAND, is_confined=True), {})
 
 
@@ -50,16 +50,16 @@ def test_a_confined_version_of_the_contract_is_forked(forked: ForkedVersions) ->
         Later("m@v1", COMMAND, is_confined=True, seclusion="complete"),
         Later("m@v1", own_module("bentoml", "serve", "m:v1"), is_confined=True),
     ],
-    ids=["gains rights", "more is said of it", "another server"],
+    ids=["gains rights", "unknown field", "another server"],
 )
-def test_what_a_fork_would_not_be_is_started_by_itself(forked: ForkedVersions, program: Program) -> None:
-    """No process is started for it here, and nothing that is to confine it is forgotten."""
+def test_a_program_that_a_fork_cannot_reproduce_is_started_separately(forked: ForkedVersions, program: Program) -> None:
+    """No fork server starts for it here, and no confinement is lost."""
     assert not forked.is_preparing(program, {})
     assert forked.fork(program, {}, 1, None) is None
 
 
-def test_a_server_that_ends_while_it_imports_is_tried_again_later(tmp_path: Path) -> None:
-    """Until then versions start by themselves at once."""
+def test_a_fork_server_that_ends_during_its_imports_is_retried_later(tmp_path: Path) -> None:
+    """Until then, versions start separately at once."""
     forked, version = ForkedVersions(tmp_path, again_after_s=0.5), Program("m@v1", COMMAND, is_confined=True)
     with capture_logs() as logs:
         assert forked.is_preparing(version, dict(os.environ))
@@ -70,8 +70,8 @@ def test_a_server_that_ends_while_it_imports_is_tried_again_later(tmp_path: Path
     assert [line["event"] for line in logs] == ["fork_server_started", "no_fork_server", "fork_server_started"]
 
 
-def test_a_server_whose_imports_start_threads_is_not_tried_again(tmp_path: Path) -> None:
-    """Nor after one for other versions; these get theirs."""
+def test_a_fork_server_whose_imports_start_threads_is_not_retried(tmp_path: Path) -> None:
+    """It is not retried after a fork server for other versions either; those versions get theirs."""
     (tmp_path / "sitecustomize.py").write_text(
         "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
     )
@@ -97,7 +97,10 @@ def paths(*more: Path) -> str:
 
 @pytest.mark.parametrize("is_ready", [False, True])
 def test_a_fork_server_whose_keeper_was_killed_ends_quietly(*, is_ready: bool) -> None:
-    """While it was still importing, or before its keeper read that it is ready: it left a traceback in the log."""
+    """The keeper was killed during the imports, or before it read the readiness message.
+
+    This left a traceback in the log.
+    """
     keeper, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, "-m", fork_server.MODULE, str(own.fileno())]
     with keeper, own, subprocess.Popen(command, pass_fds=[own.fileno()], stderr=subprocess.PIPE) as process:

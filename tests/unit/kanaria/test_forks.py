@@ -1,4 +1,4 @@
-"""Forked workers: replaced when they end, ended with their server, never more of the server than a fork should be."""
+"""Forked workers: they are replaced when they end, end with their server, and never continue as the server."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ from tests.support.processes import until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 WAITING = "time.sleep(600)"
-# A handler might be called for between the last look for signals and a sleep, and then wait for the sleep's end.
+# A handler might be due between the last check for signals and a sleep, and then wait until the sleep ends.
 STUBBORN = (
     "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); os.write(1, b'waits\\n'); "
     "signal.sigwait([signal.SIGTERM]); time.sleep(0.3); os.write(1, b'done\\n')"
@@ -25,7 +25,7 @@ NOTHING = "None"
 
 @contextmanager
 def workers(work: str, log: Path, *, count: int = 2, first: str = "") -> Iterator[psutil.Process]:
-    """A server whose workers run `work`; `first` is run before there are any."""
+    """A server whose workers run `work`; `first` runs before any worker exists."""
     code = (
         "import os, signal, sys, time\n"
         f"from kanaria.stack.forks import Workers\n{first}\n"
@@ -37,7 +37,7 @@ def workers(work: str, log: Path, *, count: int = 2, first: str = "") -> Iterato
 
 
 def test_a_worker_that_ends_is_replaced_under_its_number(tmp_path: Path) -> None:
-    """The other one stays."""
+    """The other worker stays."""
     log = tmp_path / "log"
     with workers(WAITING, log) as server:
         until(lambda: log.read_text().count("works") == 2)
@@ -50,7 +50,7 @@ def test_a_worker_that_ends_is_replaced_under_its_number(tmp_path: Path) -> None
 
 
 def test_workers_finish_before_their_server_ends(tmp_path: Path) -> None:
-    """SIGTERM to the server alone reaches both; none is started again."""
+    """SIGTERM to the server alone reaches both workers, and none is restarted."""
     log = tmp_path / "log"
     with workers(STUBBORN, log) as server:
         until(lambda: log.read_text().count("waits") == 2)
@@ -65,20 +65,20 @@ def test_workers_finish_before_their_server_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("work", "code"), [(NOTHING, 0), ("sys.exit(3)", 3), ("1 / 0", 1)], ids=["returns", "exits", "raises"]
 )
-def test_a_worker_never_goes_on_as_its_server(work: str, code: int, tmp_path: Path) -> None:
-    """However its work ends, its process does."""
+def test_a_worker_never_continues_as_its_server(work: str, code: int, tmp_path: Path) -> None:
+    """However its work ends, its process ends too."""
     log = tmp_path / "log"
     with workers(work, log, count=1) as server:
         until(lambda: f"ended: exit code {code}" in log.read_text())
-        until(lambda: log.read_text().count("works") >= 2)  # it is tried again
+        until(lambda: log.read_text().count("works") >= 2)  # it is restarted
         assert "server ends" not in log.read_text()
         server.send_signal(signal.SIGTERM)
         until(lambda: "server ends" in log.read_text())
         assert log.read_text().count("server ends") == 1
 
 
-def test_a_full_disk_ends_neither_server_nor_workers(tmp_path: Path) -> None:
-    """Its own words are lost, that a worker is replaced is not."""
+def test_a_full_disk_stops_neither_server_nor_workers(tmp_path: Path) -> None:
+    """The server's log lines are lost, but it still replaces workers."""
     notes = tmp_path / "notes"
     full = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
     note = f"os.close(os.open({str(notes)!r} + str(os.getpid()), os.O_CREAT))"
@@ -90,8 +90,8 @@ def test_a_full_disk_ends_neither_server_nor_workers(tmp_path: Path) -> None:
         assert server.is_running()
 
 
-def test_a_fork_that_fails_is_tried_again(tmp_path: Path) -> None:
-    """For the moment the machine has no memory, or the user has too many processes."""
+def test_a_failed_fork_is_retried(tmp_path: Path) -> None:
+    """The machine may be out of memory for a moment, or the user may have too many processes."""
     fails = (
         "real, left = os.fork, [1, 1, 1]\nos.fork = lambda: os.open('/no/such', 0) if left and left.pop() else real()"
     )
@@ -102,8 +102,8 @@ def test_a_fork_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("serve")
-def test_each_worker_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
-    """Also the one that replaces another; by Python, numpy and torch."""
+def test_each_worker_draws_different_random_numbers(tmp_path: Path) -> None:
+    """This includes a replacement worker, and covers Python, numpy and torch."""
     first = "import random, numpy, torch\nfor each in (random.seed, numpy.random.seed, torch.manual_seed): each(7)"
     draw = "os.write(1, b'drew %r %r %r\\n' % (random.random(), numpy.random.rand(), torch.rand(1).item()))"
     log = tmp_path / "log"
@@ -115,8 +115,11 @@ def test_each_worker_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
     assert [len(set(of_one_kind)) for of_one_kind in zip(*drawn, strict=True)] == [3, 3, 3]
 
 
-def test_the_end_of_another_child_is_not_taken_away(tmp_path: Path) -> None:
-    """A module of the model's started it, and waits for how it ended; nor does one that ignores all ends disturb."""
+def test_the_server_does_not_reap_children_of_the_model(tmp_path: Path) -> None:
+    """A module of the model started the child and waits for its exit code.
+
+    A module that ignores SIGCHLD does no harm either.
+    """
     first = (
         "import subprocess\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nother = subprocess.Popen(['sleep', '600'])"
     )
@@ -136,7 +139,7 @@ def test_the_end_of_another_child_is_not_taken_away(tmp_path: Path) -> None:
 
 
 def test_an_error_of_a_worker_is_in_the_log(tmp_path: Path) -> None:
-    """Nobody else would tell of it."""
+    """The error appears nowhere else."""
     log = tmp_path / "log"
     with workers("1 / 0", log, count=1):
         until(lambda: "ZeroDivisionError" in log.read_text())
