@@ -1,4 +1,4 @@
-"""When the gateway is called silent or full, and when it is started again; asked of real sockets."""
+"""When the gateway counts as silent or full, and when it is restarted; tested with real sockets."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class Clock:
-    """A steady clock that a test sets."""
+    """A steady clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -27,7 +27,7 @@ class Clock:
 
 @contextmanager
 def listening(port: int, answer: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Give every connection to `answer`, then close it."""
+    """Pass every connection to `answer`, then close it."""
     with socket.create_server(("127.0.0.1", port)) as server:
 
         def serve() -> None:
@@ -76,23 +76,23 @@ def watch(port: int, clock: Clock, restarts: list[float]) -> GatewayWatch:
 
 
 def looked(watch: GatewayWatch, clock: Clock, *, until_s: float) -> None:
-    """Let it look every second."""
+    """Let the watch look once every second."""
     while clock.now_s < until_s:
         clock.now_s += 1
         watch.look()
 
 
 def test_a_gateway_that_answers_is_ready(watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]) -> None:
-    """It is left alone, and there is nothing to say."""
+    """The watch does not restart it and reports nothing."""
     with listening(port, answers):
         looked(watch, clock, until_s=40)
     assert (watch.health, watch.trouble, watch.unanswered_s, restarts) == (GatewayHealth.READY, None, 0, [])
 
 
-def test_a_silent_gateway_is_started_again_less_and_less_often(
+def test_a_silent_gateway_is_restarted_less_and_less_often(
     watch: GatewayWatch, clock: Clock, restarts: list[float]
 ) -> None:
-    """Nobody listens: after 15 seconds it is started again, and where that does not help, after twice the time."""
+    """When nothing listens, it is restarted after 15 seconds. If that does not help, the next wait is twice as long."""
     looked(watch, clock, until_s=2)
     assert (watch.health, watch.trouble) == (GatewayHealth.SILENT, None)
     looked(watch, clock, until_s=120)
@@ -100,10 +100,10 @@ def test_a_silent_gateway_is_started_again_less_and_less_often(
     assert watch.trouble == "the gateway has not answered for 119 s; it is restarted in 106 s"
 
 
-def test_a_gateway_that_came_back_has_its_whole_time_again(
+def test_a_gateway_that_answers_again_gets_the_full_wait_again(
     watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]
 ) -> None:
-    """Silence counts from its last answer."""
+    """The silence counts from its last answer."""
     looked(watch, clock, until_s=20)
     with listening(port, answers):
         looked(watch, clock, until_s=21)
@@ -114,13 +114,13 @@ def test_a_gateway_that_came_back_has_its_whole_time_again(
 
 
 def test_a_gateway_that_hangs_is_silent(watch: GatewayWatch, port: int) -> None:
-    """It takes the connection and answers nothing."""
+    """It accepts the connection and answers nothing."""
     with socket.create_server(("127.0.0.1", port)):
         watch.look()
     assert watch.health is GatewayHealth.SILENT
 
 
-def test_a_gateway_that_hangs_up_and_is_not_full_is_silent(
+def test_a_gateway_that_closes_connections_without_being_full_is_silent(
     watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]
 ) -> None:
     """It serves nobody, and a restart may help."""
@@ -130,8 +130,8 @@ def test_a_gateway_that_hangs_up_and_is_not_full_is_silent(
     assert "has not answered" in (watch.trouble or "")
 
 
-def test_a_full_gateway_is_said_and_left_to_its_clients(clock: Clock, port: int, restarts: list[float]) -> None:
-    """One that closes new connections serves others: a restart would cost those."""
+def test_a_full_gateway_is_reported_but_not_restarted(clock: Clock, port: int, restarts: list[float]) -> None:
+    """It closes new connections but serves others, which a restart would cut."""
     watch = GatewayWatch(
         f"http://127.0.0.1:{port}", restart=lambda: restarts.append(clock()), clock=clock, is_full=lambda: True
     )
@@ -141,8 +141,8 @@ def test_a_full_gateway_is_said_and_left_to_its_clients(clock: Clock, port: int,
     assert "refused new clients for 59 s" in (watch.trouble or "")
 
 
-def test_a_restart_that_fails_ends_no_watch(port: int) -> None:
-    """The thread goes on looking."""
+def test_a_failed_restart_does_not_stop_the_watch(port: int) -> None:
+    """The thread keeps looking."""
     tried = threading.Event()
 
     def fails() -> None:

@@ -1,4 +1,4 @@
-"""The guard of a version's port as a Python of the version meets it."""
+"""The guard of a version's port, as the version's Python sees it."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from tests.support.children import started
 
 
 def run(code: str, *words: str, **environment: str) -> str:
-    """What a Python prints that has these variables alone."""
+    """What a Python process prints that has only these variables."""
     done = subprocess.run(
         [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False, timeout=60
     )
@@ -28,8 +28,8 @@ def run(code: str, *words: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-def test_another_file_of_the_same_name_is_run_too(tmp_path: Path) -> None:
-    """Of the user's own, or of a tracer: Python itself imports the first on the path alone."""
+def test_another_sitecustomize_file_is_run_too(tmp_path: Path) -> None:
+    """It may belong to the user or to a tracer. Python itself imports only the first such file on the path."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.own = 'was run'\n")
     guard = guarding(1, "a secret")
     paths = f"{guard['PYTHONPATH']}:{tmp_path}"
@@ -37,8 +37,8 @@ def test_another_file_of_the_same_name_is_run_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("serve")
-def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
-    """And knows the secret no more; other programs of the version are left as they are."""
+def test_a_worker_is_guarded_before_the_model_runs() -> None:
+    """The worker no longer has the secret in its environment. Other programs of the version stay as they are."""
     code = f"import os, uvicorn; print(uvicorn.Config(print).app, os.environ.get('{VARIABLE}'))"
     guard = guarding(1, "a secret")
     guarded, left = run(code, "--fd", "3", **guard).rsplit(" ", 1)
@@ -48,8 +48,11 @@ def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
 
 
 @pytest.mark.needs("serve")
-def test_a_worker_bounds_what_a_connection_sends() -> None:
-    """Whatever `contract` its Bento brings; where a service chose how it speaks HTTP, it speaks so."""
+def test_a_worker_limits_what_a_connection_may_send() -> None:
+    """The limit holds whatever `contract` package the Bento contains.
+
+    A service that chose its HTTP implementation keeps it.
+    """
     code = """
 import sys, types, uvicorn
 sys.modules["contract"] = types.ModuleType("contract")
@@ -59,8 +62,8 @@ print(uvicorn.Config(print).http.__name__, uvicorn.Config(print, http="h11").htt
 
 
 @pytest.mark.needs("serve")
-def test_a_worker_waits_longer_than_a_service_that_uses_it() -> None:
-    """A request on a connection that just ended was answered 500, once in some 600 where one service uses another."""
+def test_a_worker_keeps_idle_connections_longer_than_its_caller_does() -> None:
+    """Where one service uses another, about one request in 600 hit a connection that had just ended, and got 500."""
     code = """
 import asyncio, aiohttp, uvicorn
 async def caller():
@@ -76,7 +79,10 @@ print(uvicorn.Config(print, timeout_keep_alive=99).timeout_keep_alive)
 @pytest.mark.needs("serve")
 @pytest.mark.parametrize("asks_for_certificates", [0, 2])
 def test_a_worker_leaves_tls_to_the_gateway(asks_for_certificates: int) -> None:
-    """A service with `ssl` never became ready. One that wants certificates of its callers is not opened to all."""
+    """A service with `ssl` never became ready.
+
+    A service that requires client certificates refuses to start instead of serving everybody.
+    """
     code = f"""
 import uvicorn
 print(uvicorn.Config(print, ssl_certfile='none.pem', ssl_version=17, ssl_cert_reqs={asks_for_certificates}).is_ssl)
@@ -94,8 +100,11 @@ print(uvicorn.Config(print, ssl_certfile='none.pem', ssl_version=17, ssl_cert_re
 
 
 @pytest.mark.needs("serve")
-def test_what_starts_the_workers_listens_at_no_port() -> None:
-    """Circus takes commands there from whoever connects, also to start a program; BentoML makes it as it does here."""
+def test_the_process_that_starts_the_workers_listens_on_no_port() -> None:
+    """Circus accepts commands on its ports from any local process, including commands to start programs.
+
+    The test creates it as BentoML does.
+    """
     code = """
 import psutil
 from bentoml._internal.utils.circus import create_standalone_arbiter
@@ -109,7 +118,7 @@ print(sum(one.status == psutil.CONN_LISTEN for one in psutil.Process().net_conne
 
 
 def headers_behind(path: str, *sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]] | None:
-    """What an app behind the guard gets of a request's headers; None where it is refused."""
+    """The request headers that an app behind the guard receives; None if the guard refuses the request."""
     got: list[list[tuple[bytes, bytes]]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -126,8 +135,8 @@ def headers_behind(path: str, *sent: tuple[bytes, bytes]) -> list[tuple[bytes, b
     return got[0] if got else None
 
 
-def test_no_header_shows_the_secret_to_the_app() -> None:
-    """However often and in which form it was sent."""
+def test_the_app_never_sees_the_secret_in_a_header() -> None:
+    """This holds for repeated headers and for both forms of the secret."""
     ours, bearer, other = (b"x-kanaria-secret", b"s"), (b"authorization", b"Bearer s"), (b"authorization", b"Bearer t")
     assert headers_behind("/predict", ours, other, ours, bearer) == [other]
     assert headers_behind("/metrics", bearer) == []
@@ -136,8 +145,11 @@ def test_no_header_shows_the_secret_to_the_app() -> None:
     assert headers_behind("/metrics", other, (b"x-kanaria-secret", b"t")) is None
 
 
-def test_whoever_lacks_the_secret_keeps_no_connection() -> None:
-    """Each takes a file of the version's process; uvicorn closes after such an answer."""
+def test_a_caller_without_the_secret_keeps_no_connection() -> None:
+    """Each connection takes a file descriptor of the version.
+
+    After an answer with `connection: close`, uvicorn closes it.
+    """
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -150,7 +162,7 @@ def test_whoever_lacks_the_secret_keeps_no_connection() -> None:
 
 
 def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
-    """A version with packages of its own must not find Kanaria's."""
+    """A version with its own packages must not find Kanaria's packages."""
     guard = guarding(1, "a secret")
     assert carried({}) == {}
     assert not is_guarded({})
@@ -160,7 +172,7 @@ def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
 
 
 def answered(*messages: Any) -> list[Any]:
-    """What comes of these messages of an app."""
+    """What the server receives when the app sends these messages."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -179,7 +191,7 @@ def answered(*messages: Any) -> list[Any]:
 
 @pytest.mark.parametrize(("status", "body"), [(204, b""), (304, b""), (200, b"null"), (404, b"null")])
 def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None:
-    """BentoML sends `null` where a method returns nothing, also with status 204: the gateway answered 502."""
+    """BentoML sends `null` for a method that returns nothing, even with status 204, and the gateway answered 502."""
     headers = [(b"content-length", b"4"), (b"etag", b"1")]
     start, end = answered(
         {"type": "http.response.start", "status": status, "headers": headers},
@@ -190,7 +202,7 @@ def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None
 
 
 def test_an_answer_may_have_no_headers() -> None:
-    """ASGI leaves it to the app: the answer was an error."""
+    """ASGI allows an app to omit them; this caused an error."""
     start, end = answered({"type": "http.response.start", "status": 204}, {"type": "http.response.body"})
     assert (list(start["headers"]), end["body"]) == ([], b"")
 
@@ -220,12 +232,11 @@ sys.stdin.read()
 @pytest.mark.parametrize(
     ("listener", "kind", "serves"), [("other", "command", False), ("own", "command", True), ("other", "class", True)]
 )
-def test_a_service_whose_command_would_meet_another_server_does_not_serve(
+def test_a_service_does_not_start_when_its_commands_port_is_taken(
     tmp_path: Path, listener: str, kind: str, *, serves: bool
 ) -> None:
-    """BentoML passes requests to whoever listens at its port: another version would answer for it, until it ended.
-
-    A server of its own may have outlived the worker that started it.
+    """BentoML passes requests to any server on that port, so another version would have answered.
+    A server of the same version may have outlived the worker that started it; that one is accepted.
     """
     environment = {**guarding(1, "a secret"), "BENTOML_HOME": str(tmp_path / "own"), "BENTOML_DO_NOT_TRACK": "True"}
     of_listener = {"BENTOML_HOME": str(tmp_path / listener)}
@@ -249,8 +260,8 @@ def test_a_service_whose_command_would_meet_another_server_does_not_serve(
 
 @pytest.mark.needs("serve")
 @pytest.mark.parametrize("kind", ["command", "class"])
-def test_a_service_with_a_command_serves_in_one_process_alone(tmp_path: Path, kind: str) -> None:
-    """Both commands would listen at one port: whichever came second ended unnoticed, and the first answered for it."""
+def test_a_service_with_a_command_allows_only_one_process(tmp_path: Path, kind: str) -> None:
+    """Both commands would listen on one port. The second ended unnoticed, and the first answered for it."""
     guard = guarding(1, "a secret", processes=2)
     done = subprocess.run(
         [sys.executable, "-c", SERVES, "--fd", "3", str(free_port()), kind],
@@ -264,8 +275,8 @@ def test_a_service_with_a_command_serves_in_one_process_alone(tmp_path: Path, ki
     assert ("each of its 2 processes; set KANARIA_REPLICAS=1" in done.stderr) is (kind == "command")
 
 
-# A worker as BentoML has it: it starts the command, and says so in the state of its service. The command serves, by
-# itself or by what it left in the background.
+# A worker as BentoML builds it: it starts the command and stores the process in the state of its service. The command
+# serves itself, or a process that it left in the background does.
 WORKS = """
 import asyncio, os, sys
 from types import SimpleNamespace
@@ -293,8 +304,8 @@ asyncio.run(ending_with_its_command(app, service)({"type": "lifespan"}, None, se
 
 
 @pytest.mark.parametrize("server", ["itself", "background"])
-def test_a_worker_ends_after_its_command_alone(tmp_path: Path, server: str) -> None:
-    """All requests of the version failed for good, while it said that it was ready."""
+def test_a_worker_ends_only_when_nothing_serves_for_its_command(tmp_path: Path, server: str) -> None:
+    """All requests of the version failed permanently while it reported that it was ready."""
     port, environment = free_port(), {**os.environ, "BENTOML_HOME": str(tmp_path)}
     command = [sys.executable, "-c", WORKS, str(port), server]
     with started(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as worker:
@@ -302,7 +313,7 @@ def test_a_worker_ends_after_its_command_alone(tmp_path: Path, server: str) -> N
         pid = int(worker.stdout.readline())
         (listener,) = {each.pid for each in psutil.net_connections("inet") if each.laddr[1:] == (port,) if each.pid}
         try:
-            if server == "background":  # its command has ended: it must go on for as long as somebody could look
+            if server == "background":  # the command has ended, so the worker must outlive several checks
                 with pytest.raises(subprocess.TimeoutExpired):
                     worker.wait(3)
             else:

@@ -1,4 +1,4 @@
-"""What a keeper does at a single look at its state folder; its life as a process is in the system tests."""
+"""What a keeper does in one tick on its state folder. The system tests cover its life as a process."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Where anybody may enter; the folders of pytest are closed."""
+    """A state folder that other users can enter; the folders of pytest are closed."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     (folder / "logs").mkdir()
@@ -65,7 +65,7 @@ def keeping(home: Path) -> Iterator[Keeper]:
 
 @pytest.fixture
 def keeper(home: Path, supervisor: Supervisor) -> Iterator[Keeper]:
-    """Of two programs that run."""
+    """A keeper of two running programs."""
     for name in ("one", "two"):
         supervisor.add(Program(name, SLEEPER))
     with keeping(home) as made:
@@ -74,7 +74,7 @@ def keeper(home: Path, supervisor: Supervisor) -> Iterator[Keeper]:
 
 @contextmanager
 def closed(folder: Path) -> Iterator[None]:
-    """Let nobody in, nor this process where it is root."""
+    """Close the folder to everybody; root becomes another user meanwhile."""
     before = folder.stat().st_mode
     folder.chmod(0)
     if not os.getuid():
@@ -89,9 +89,9 @@ def closed(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Only root can be somebody else for a while."""
+    """Run as another user for a while, which only root can do."""
     if os.getuid():
-        leave_out("only root can be another user for a while")
+        leave_out("only root can run as another user for a while")
     os.setresuid(NOBODY, NOBODY, 0)
     try:
         yield
@@ -101,7 +101,7 @@ def as_nobody() -> Iterator[None]:
 
 @contextmanager
 def adopted(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that an earlier keeper has started as `one`."""
+    """A process that an earlier keeper started as `one`."""
     environment = {**os.environ, **marks(home, "one")}
     with started(SLEEPER, start_new_session=True, env=environment) as process:
         found = Identity.of(process.pid)
@@ -122,10 +122,10 @@ def pids(supervisor: Supervisor) -> dict[str, int]:
     return {name: info.pid for name in ("one", "two") if (info := supervisor.info(name))}
 
 
-def test_a_folder_whose_files_are_removed_one_by_one_ends_nothing(
+def test_removing_the_program_files_one_by_one_stops_no_process(
     keeper: Keeper, home: Path, supervisor: Supervisor
 ) -> None:
-    """As `mv` does between two disks: a look in between found a folder that did not list all, and ended the rest."""
+    """`mv` between two disks does this. A tick in between saw an incomplete folder and stopped the other processes."""
     before, programs = pids(supervisor), home / "programs"
     copy = shutil.copytree(programs, home / "copy")
     (programs / "one.json").unlink()
@@ -137,8 +137,8 @@ def test_a_folder_whose_files_are_removed_one_by_one_ends_nothing(
     assert pids(supervisor) == before
 
 
-def test_what_is_not_listed_any_more_ends_at_the_second_look(keeper: Keeper, supervisor: Supervisor) -> None:
-    """The first asks for another one soon, instead of waiting for something to happen."""
+def test_an_unlisted_process_is_stopped_at_the_second_look(keeper: Keeper, supervisor: Supervisor) -> None:
+    """The first look asks for another one soon instead of waiting for an event."""
     until(lambda: keeper.pause()[0] == IDLE_TICK_S)
     supervisor.stop("one")
     keeper.tick()
@@ -150,10 +150,11 @@ def test_what_is_not_listed_any_more_ends_at_the_second_look(keeper: Keeper, sup
 
 
 @pytest.mark.parametrize("part", ["programs", "."])
-def test_a_folder_that_cannot_be_read_ends_nothing(
-    keeper: Keeper, home: Path, supervisor: Supervisor, part: str
-) -> None:
-    """Where its list could not be read, nothing seemed to be wanted; where nobody could enter, the keeper ended."""
+def test_an_unreadable_folder_stops_no_process(keeper: Keeper, home: Path, supervisor: Supervisor, part: str) -> None:
+    """When the list could not be read, no process seemed wanted.
+
+    When the folder could not be entered, the keeper ended.
+    """
     before = pids(supervisor)
     with closed(home / part):
         tick_for(keeper, TICK_S * 3)
@@ -161,8 +162,11 @@ def test_a_folder_that_cannot_be_read_ends_nothing(
     assert pids(supervisor) == before
 
 
-def test_a_keeper_that_fails_waits_before_it_tries_again(home: Path, supervisor: Supervisor) -> None:
-    """Without a file to open it could not see to a process that had ended, whose file woke it again at once."""
+def test_a_failed_tick_waits_before_the_next(home: Path, supervisor: Supervisor) -> None:
+    """Out of file descriptors, the keeper could not handle a process that had ended.
+
+    The file of that process woke it at once, again and again.
+    """
     with subprocess.Popen(SLEEPER, start_new_session=True) as process:
         found = Identity.of(process.pid)
         assert found
@@ -177,10 +181,10 @@ def test_a_keeper_that_fails_waits_before_it_tries_again(home: Path, supervisor:
             assert keeper.pause() == (TICK_S, ())
 
 
-def test_why_a_program_could_not_be_started_is_in_its_log_before_it_counts_as_ended(
+def test_the_reason_for_a_failed_start_is_logged_before_the_end_is_recorded(
     home: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever saw the end first reported a version that had not started without a reason."""
+    """A reader that saw the end first reported a failed start without a reason."""
     was_said: list[bool] = []
     write, log = ProcessFiles.write_state, home / "logs" / "one.log"
 
@@ -196,8 +200,10 @@ def test_why_a_program_could_not_be_started_is_in_its_log_before_it_counts_as_en
 
 
 @pytest.mark.parametrize("is_own", [True, False])
-def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Supervisor, is_own: bool) -> None:
-    """It said so of processes of somebody else, which went on."""
+def test_a_process_that_could_not_be_signalled_is_not_called_suspended(
+    home: Path, supervisor: Supervisor, is_own: bool
+) -> None:
+    """It was called suspended although it belonged to another user and kept running."""
     with ExitStack() as stack:
         process = stack.enter_context(subprocess.Popen(SLEEPER, start_new_session=True))
         stack.callback(process.kill)
@@ -209,8 +215,11 @@ def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Sup
         until(lambda: (psutil.Process(process.pid).status() == psutil.STATUS_STOPPED) is is_own)
 
 
-def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, supervisor: Supervisor) -> None:
-    """It counted an exit with each beat. Where it could look again within the beat, it ended the living process."""
+def test_a_process_that_cannot_be_inspected_is_not_treated_as_ended(home: Path, supervisor: Supervisor) -> None:
+    """Out of file descriptors, the keeper counted an exit with each tick.
+
+    When it could look again within the same tick, it stopped the living process.
+    """
     with adopted(home) as process, keeping(home) as keeper:
         with no_file_to_open():
             for _ in range(5):
@@ -222,8 +231,8 @@ def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, sup
         assert (process.poll(), info.pid, info.exits, info.has_crashed) == (None, process.pid, 0, False)
 
 
-def test_what_ends_while_no_file_can_be_opened_has_ended_once(keeper: Keeper, supervisor: Supervisor) -> None:
-    """The search for what it had left behind failed with each beat, and each counted another exit."""
+def test_a_process_that_ends_while_files_run_out_counts_one_exit(keeper: Keeper, supervisor: Supervisor) -> None:
+    """The search for its leftover processes failed in every tick, and each failure counted another exit."""
     record = keeper._records["one"]
     assert record.child
     with no_file_to_open():
@@ -235,8 +244,8 @@ def test_what_ends_while_no_file_can_be_opened_has_ended_once(keeper: Keeper, su
     assert (info.exits, info.has_crashed) == (1, True)
 
 
-def test_a_keeper_that_cannot_look_does_not_begin(home: Path, supervisor: Supervisor) -> None:
-    """Whoever forgets what runs starts all of it once more."""
+def test_a_keeper_that_cannot_look_does_not_start(home: Path, supervisor: Supervisor) -> None:
+    """A keeper that does not know what runs would start everything a second time."""
     with adopted(home), keeping(home) as keeper:
         another = Keeper(home, home / "logs")
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
@@ -245,8 +254,11 @@ def test_a_keeper_that_cannot_look_does_not_begin(home: Path, supervisor: Superv
         assert pids(supervisor) == {"one": keeper._records["one"].state.pid}
 
 
-def test_a_list_that_cannot_be_read_is_not_empty(home: Path, keeper: Keeper, supervisor: Supervisor) -> None:
-    """`kanaria down` said that nothing ran, and the command that stays under systemd took the stack for taken down."""
+def test_an_unreadable_list_is_not_an_empty_list(home: Path, keeper: Keeper, supervisor: Supervisor) -> None:
+    """`kanaria down` reported that nothing ran.
+
+    The command that stays running under systemd concluded that the stack had been taken down.
+    """
     del keeper
     with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
         Supervisor(home, home / "logs").names()
@@ -259,8 +271,8 @@ def test_a_list_that_cannot_be_read_is_not_empty(home: Path, keeper: Keeper, sup
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_logs_that_cannot_be_looked_at_end_no_beat(keeper: Keeper, home: Path, *, is_closed: bool) -> None:
-    """The keeper ended, and the next one, and each that the controller started every second."""
+def test_unreadable_logs_do_not_end_the_keeper(keeper: Keeper, home: Path, *, is_closed: bool) -> None:
+    """The keeper ended, as did each new one that the controller started every second."""
     keeper._logs._due_s = 0.0
     with closed(home) if is_closed else no_file_to_open():
         keeper.tick()
@@ -269,10 +281,10 @@ def test_logs_that_cannot_be_looked_at_end_no_beat(keeper: Keeper, home: Path, *
 
 
 @pytest.mark.parametrize("trouble", ["note", "away", "copy"])
-def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
+def test_a_keeper_continues_in_a_copied_folder_after_a_first_failure(
     home: Path, keeper: Keeper, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    """It had the copy's lock, took the folder for another stack's for good, and started and ended nothing."""
+    """It had the copy's lock, but permanently took the folder for another stack's and started and stopped nothing."""
     monkeypatch.setattr(keeper_loop, "FOLDER_SETTLED_AFTER_S", 0.0)
     sign, take_again, tries = Lock.sign, Lock.take_again, list[Lock]()
     before, between = home.with_suffix(".before"), home.with_suffix(".between")
@@ -306,7 +318,7 @@ def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
 
 
 def copied(home: Path, before: Path) -> None:
-    """Put a copy into its place, as `mv` to another disk and back does."""
+    """Replace the folder by a copy, as `mv` to another disk and back does."""
     copy = shutil.copytree(home, home.with_suffix(".copy"))
     home.rename(before)
     copy.rename(home)

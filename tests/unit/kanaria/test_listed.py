@@ -1,4 +1,4 @@
-"""The file that lists versions which are no Bentos: what it may say, and every way in which it can be wrong."""
+"""The file that lists versions that are not Bentos: what it may contain, and each mistake that is reported."""
 
 from pathlib import Path
 
@@ -23,8 +23,8 @@ def listed(folder: Path, text: str, tag: str = TAG) -> Listed:
     return read_listed(written(folder, text))[tag]
 
 
-def test_a_command_is_filled_in_and_started_in_the_folder_of_the_file(tmp_path: Path) -> None:
-    """As a text, split as a shell would do it, or as a list; other braces are its own."""
+def test_a_command_is_filled_in_and_starts_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    """It may be a text, which is split like a shell command, or a list. Other braces stay as they are."""
     text = """
     flask:v1:
       command: >-
@@ -38,16 +38,16 @@ def test_a_command_is_filled_in_and_started_in_the_folder_of_the_file(tmp_path: 
     assert (other.words(5005), other.folder) == (["serve", "a b", "5005"], tmp_path / "models")
 
 
-def test_without_more_any_answer_says_that_it_is_ready_and_everything_is_passed(tmp_path: Path) -> None:
-    """An application need not have a page at `/`."""
+def test_by_default_any_answer_means_ready_and_every_request_passes(tmp_path: Path) -> None:
+    """An application may have no page at `/`."""
     service = listed(tmp_path, GOOD).service
     assert (service.routes, service.timeout_s, service.keeps_contract) == ((), 60.0, False)
     assert service.readiness == Readiness("/", below=500)
     assert not listed(tmp_path, GOOD).backend(TAG, 5005).has_metrics
 
 
-def test_what_it_says_of_itself_is_used(tmp_path: Path) -> None:
-    """A path of its own must answer with success: the Open Inference Protocol says no with 400."""
+def test_declared_readiness_and_routes_are_used(tmp_path: Path) -> None:
+    """A declared readiness path must answer with success: the Open Inference Protocol answers 400 for not ready."""
     text = """
     flask:v1:
       url: http://model.internal:8000
@@ -76,7 +76,7 @@ def test_what_it_says_of_itself_is_used(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tmp_path: Path) -> None:
-    """The port of HTTP where it names none."""
+    """Without a port it means the default port of HTTP."""
     found = listed(tmp_path, f"flask:v1: {{url: '{url}'}}").backend(TAG)
     assert (found, found.address, found.url) == (backend, address, f"http://{address}")
 
@@ -129,22 +129,22 @@ def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tm
         ("\x00", "not allowed"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
-    """With the place, and what to write instead."""
+def test_every_mistake_is_reported(text: str, words: str, tmp_path: Path) -> None:
+    """The error gives the place and what to write instead."""
     with pytest.raises(SetupError) as found:
         read_listed(written(tmp_path, text))
     assert words in found.value.saw
     assert "KANARIA_VERSIONS" in found.value.what
 
 
-def test_a_file_that_is_not_there_is_said() -> None:
-    """Its setting names it."""
+def test_a_missing_file_is_reported() -> None:
+    """The error names the setting of the file."""
     with pytest.raises(SetupError, match="No such file"):
         read_listed(Path("/nowhere/versions.yaml"))
 
 
-def test_a_program_or_a_folder_that_is_not_there_is_known_beforehand(tmp_path: Path) -> None:
-    """Relative ones are looked for in the entry's folder."""
+def test_a_missing_program_or_folder_is_reported_before_the_start(tmp_path: Path) -> None:
+    """Relative paths are resolved in the folder of the entry."""
     (tmp_path / "serve").touch(mode=0o755)
     assert listed(tmp_path, "flask:v1: {command: './serve {port}'}").obstacle is None
     assert listed(tmp_path, "flask:v1: {command: 'sh {port}'}").obstacle is None
@@ -157,7 +157,7 @@ def test_a_program_or_a_folder_that_is_not_there_is_known_beforehand(tmp_path: P
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A store with the Bento m:v1, and the one of a service that is listed, too."""
+    """A store with the Bento m:v1, beside which a file can list other versions."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     bento = tmp_path / "bentos/m/v1/bento.yaml"
     bento.parent.mkdir(parents=True)
@@ -165,8 +165,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_versions_of_both_kinds_are_known_together(store: Path) -> None:
-    """`name` and `name:latest` mean the last of the list, or the newest Bento."""
+def test_listed_versions_and_bentos_are_known_together(store: Path) -> None:
+    """`name` and `name:latest` mean the last entry of the list or the newest Bento."""
     file = written(store, f"{GOOD}\nflask:v2: {{url: 'http://a:1'}}")
     versions = Versions(file)
     assert versions.tags() == ("flask:v1", "flask:v2", "m:v1")
@@ -179,17 +179,20 @@ def test_versions_of_both_kinds_are_known_together(store: Path) -> None:
 
 
 def test_one_tag_is_one_version(store: Path) -> None:
-    """Nobody could tell which one was released. Of two kinds of one name, the newest is not known."""
+    """Otherwise the released version would be ambiguous.
+
+    If both kinds share a name, the newest version is undefined.
+    """
     with pytest.raises(SetupError, match="m:v1 is the tag of two versions"):
         Versions(written(store, "m:v1: {url: 'http://a:1'}")).tags()
     with pytest.raises(SetupError, match="write the full tag"):
         Versions(written(store, "m:v2: {url: 'http://a:1'}")).full_tag("m")
 
 
-def test_a_file_of_that_name_where_nothing_was_set_disturbs_nothing(
+def test_a_file_with_the_default_name_is_ignored_without_the_setting(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is somebody's own."""
+    """The file may belong to somebody else."""
     written(store, "not: ours")
     monkeypatch.chdir(store)
     assert Versions(None).tags() == ("m:v1",)

@@ -26,7 +26,7 @@ with locked(Path(sys.argv[1]), doing="kanaria up", wait_s=0):
 
 
 def hold(path: Path) -> subprocess.Popen[str]:
-    """A process that has the lock."""
+    """A process that holds the lock."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -34,10 +34,8 @@ def hold(path: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGSTOP], ids=["at work", "hung"])
-def test_a_lock_that_another_process_has_is_waited_for_and_its_holder_named(
-    tmp_path: Path, number: signal.Signals | None
-) -> None:
-    """After the wait the error says which command has it, and in which process; dead, it has nothing."""
+def test_a_held_lock_is_waited_for_and_its_holder_named(tmp_path: Path, number: signal.Signals | None) -> None:
+    """After the wait, the error names the command and process that hold the lock. A dead process holds nothing."""
     path = tmp_path / "command.lock"
     other = hold(path)
     if number is not None:
@@ -66,7 +64,7 @@ def test_a_lock_that_another_process_has_is_waited_for_and_its_holder_named(
 
 
 def test_a_child_does_not_inherit_a_lock(tmp_path: Path) -> None:
-    """It would be held for as long as the child lives."""
+    """Otherwise the lock would be held as long as the child lives."""
     path = tmp_path / "command.lock"
     with locked(path, doing="kanaria up", wait_s=0):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -79,8 +77,8 @@ def test_a_child_does_not_inherit_a_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', "\x00"])
-def test_a_lock_file_that_cannot_be_read_has_no_holder(tmp_path: Path, content: str) -> None:
-    """It was cut, or written by another version; the lock itself is the kernel's."""
+def test_an_unreadable_lock_file_has_no_holder(tmp_path: Path, content: str) -> None:
+    """It was truncated, or written by another version. The lock itself is in the kernel."""
     path = tmp_path / "command.lock"
     path.write_text(content)
     assert holder(path) is None
@@ -88,8 +86,8 @@ def test_a_lock_file_that_cannot_be_read_has_no_holder(tmp_path: Path, content: 
         assert holder(path) is not None
 
 
-def test_a_full_disk_keeps_nobody_from_a_lock_that_was_there(small_disk: SmallDisk) -> None:
-    """`down` must work then, and whoever waits for it sees who has the lock."""
+def test_a_full_disk_does_not_block_an_existing_lock(small_disk: SmallDisk) -> None:
+    """`down` must work then, and a waiting command must see who holds the lock."""
     path = small_disk.folder / "command.lock"
     with locked(path, doing="kanaria up", wait_s=0):
         pass
@@ -102,8 +100,8 @@ def test_a_full_disk_keeps_nobody_from_a_lock_that_was_there(small_disk: SmallDi
     assert holder(path) is None
 
 
-def test_a_lock_that_cannot_be_taken_again_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With each look one more stayed open, where a disk of the network gave no lock, until none could be opened."""
+def test_a_lock_that_cannot_be_retaken_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network disk that refused the lock, every attempt left one more file open, until no file could be opened."""
 
     def gives_none(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

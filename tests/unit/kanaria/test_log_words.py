@@ -1,4 +1,4 @@
-"""What is shown of the log of a version, which may write there what it likes."""
+"""What is shown from the log of a version, which may contain anything."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ import pytest
 from kanaria.stack.log_words import last_line, last_words, what_it_lacks
 
 
-def test_a_log_cannot_steer_a_terminal(tmp_path: Path) -> None:
-    """The line that names the error is found, without what it tells the terminal to do."""
+def test_a_log_cannot_control_the_terminal(tmp_path: Path) -> None:
+    """The line that names the error is found, without its control sequences."""
     log = tmp_path / "version.log"
     log.write_bytes(b"loading 10 %\rloading 99 %\r\n\x1b]0;owned\x07\n\x1b[31mbye\xff\n")
     assert last_line(log) == "[31mbye\ufffd"
@@ -18,8 +18,13 @@ def test_a_log_cannot_steer_a_terminal(tmp_path: Path) -> None:
     assert last_words(log) == "ValueError: [2Jgone"
 
 
-def test_what_a_version_lacked_is_what_it_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long list of what it was not given is above: the end of it was taken for the version's own words."""
+def test_a_variable_that_the_version_lacked_comes_from_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the error is a long list of variables that were not passed.
+
+    The end of that list was mistaken for the version's own words.
+    """
     log = tmp_path / "version.log"
     for name in ("HF_TOKEN", "LAST_OF_MANY"):
         monkeypatch.setenv(name, "secret")
@@ -31,8 +36,8 @@ def test_what_a_version_lacked_is_what_it_names_itself(tmp_path: Path, monkeypat
     assert last_line(log) == "x" * 300
 
 
-def test_an_error_that_led_to_another_one_is_not_the_reason(tmp_path: Path) -> None:
-    """A crashed version was started again, and its log read while it wrote its second traceback."""
+def test_an_error_that_led_to_another_error_is_not_the_reason(tmp_path: Path) -> None:
+    """A crashed version was restarted, and its log was read while it wrote its second traceback."""
     log, code = tmp_path / "version.log", tmp_path / "version.py"
     code.write_text("try:\n    import no_such_module\nexcept ImportError:\n    raise RuntimeError('built broken')\n")
     ended = subprocess.run([sys.executable, code], check=False, capture_output=True).stderr

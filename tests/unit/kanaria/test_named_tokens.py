@@ -1,4 +1,4 @@
-"""Tokens with a name and a role: told once, kept as hashes, withdrawn by name."""
+"""Tokens with a name and a role: shown once, stored as hashes, removed by name."""
 
 import stat
 from pathlib import Path
@@ -25,8 +25,8 @@ def typed(*words: str) -> tuple[int, str]:
     return done.exit_code, done.stdout.strip() or str(done.exception)
 
 
-@pytest.mark.needs("serve")  # the commands
-def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedTokens, tmp_path: Path) -> None:
+@pytest.mark.needs("serve")  # for the commands
+def test_a_token_is_shown_once_and_works_until_it_is_removed(tokens: NamedTokens, tmp_path: Path) -> None:
     code, ann = typed("add", "ann", "--role", "approver")
     _, rob = typed("add", "rob")
     callers = Callers("the owner's", tokens.all)
@@ -69,7 +69,7 @@ def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTok
     assert tokens.all() == ()
 
 
-def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: NamedTokens) -> None:
+def test_duplicate_and_unknown_token_names_are_refused(tokens: NamedTokens) -> None:
     tokens.add("ann", "reader")
     with pytest.raises(SetupError, match="ann has a token already"):
         tokens.add("ann", "approver")
@@ -86,7 +86,7 @@ def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: N
 @pytest.mark.parametrize(
     "content", ["", "[", '{"ann": 1}', '[{"name": "ann", "role": "king", "sha256": "", "made_s": 0}]']
 )
-def test_a_damaged_file_lets_nobody_in(tokens: NamedTokens, tmp_path: Path, content: str) -> None:
+def test_a_damaged_token_file_authorises_nobody(tokens: NamedTokens, tmp_path: Path, content: str) -> None:
     (tmp_path / "tokens.json").write_text(content)
     with pytest.raises(SetupError, match="the tokens cannot be read") as refused:
         tokens.all()
@@ -94,8 +94,11 @@ def test_a_damaged_file_lets_nobody_in(tokens: NamedTokens, tmp_path: Path, cont
     assert "\n" not in refused.value.saw
 
 
-def test_a_damaged_file_is_logged_once(tokens: NamedTokens, tmp_path: Path) -> None:
-    """Not for each request; and again after it could be read in between, or where it is damaged otherwise."""
+def test_a_damaged_token_file_is_logged_once(tokens: NamedTokens, tmp_path: Path) -> None:
+    """Not each request logs it.
+
+    It is logged again after the file was readable in between, or is damaged in another way.
+    """
     people = People(tokens)
     with capture_logs() as logs:
         for content in ("[", "[", '{"ann": 1}', "[]", "[", "["):
@@ -104,7 +107,7 @@ def test_a_damaged_file_is_logged_once(tokens: NamedTokens, tmp_path: Path) -> N
     assert [line["event"] for line in logs] == ["tokens_unreadable"] * 3
 
 
-def test_a_persons_own_token_is_what_commands_bring(tokens: NamedTokens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_use_the_persons_own_token(tokens: NamedTokens, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().known_token == ""
     owners = Settings().token
     assert Settings().known_token == owners

@@ -1,4 +1,4 @@
-"""Who is told of decisions, and that no release waits for it. The receivers are real servers on this machine."""
+"""Who is notified of decisions, and that no release waits for it. The receivers are real servers on this machine."""
 
 import re
 import sqlite3
@@ -33,7 +33,7 @@ LEFT_TO_A_PERSON = LIVE.model_copy(update={"signals": Signals({"class": Classes(
 
 
 class Counted(Counter[str]):
-    """The counters of a controller."""
+    """Counts the notification metrics of a controller."""
 
     def notified(self, outcome: str, messages: int = 1) -> None:
         self[outcome] += messages
@@ -73,7 +73,7 @@ class Told:
             first_wait_s=0.01,
         )
         if looks:
-            self.notifier.look()  # from here on
+            self.notifier.look()  # look once, so that it reports only later events
 
     def look(self) -> None:
         self.notifier.look()
@@ -91,19 +91,19 @@ def begin(world: DigitsWorld, controller: Controller) -> None:
 
 
 def pause(world: DigitsWorld, controller: Controller) -> None:
-    """Let one begin, and ann pause it."""
+    """Start a release and let ann pause it."""
     begin(world, controller)
     controller.execute(c.Pause("ann", "lunch"))
 
 
 def abort(world: DigitsWorld, controller: Controller, reason: str = "enough") -> None:
-    """Let one begin, and ann abort it."""
+    """Start a release and let ann abort it."""
     begin(world, controller)
     controller.execute(c.Abort("ann", reason))
 
 
 def asked_of(world: DigitsWorld, controller: Controller) -> str:
-    """Live until a person is asked, and return why."""
+    """Run until a person is asked, and return the reason."""
     for _ in range(600):
         world.live(controller, 1)
         release = controller.snapshot.deployment.release
@@ -112,8 +112,11 @@ def asked_of(world: DigitsWorld, controller: Controller) -> str:
     raise AssertionError("nobody was asked")
 
 
-def test_a_person_is_called_with_reason_deadline_and_commands(tmp_path: Path, hook: Webhook) -> None:
-    """Once, however long it waits; and told when the release ended because nobody decided."""
+def test_a_request_for_a_person_has_reason_deadline_and_commands(tmp_path: Path, hook: Webhook) -> None:
+    """It is sent once, however long the release waits.
+
+    A second message follows when the release ends because nobody decided.
+    """
     world, controller = released(tmp_path, classes=NO_SEVENS)
     told = Told(tmp_path, hook.url)
     controller.execute(c.StartRelease("digits:v2", LEFT_TO_A_PERSON, "ann"))
@@ -135,8 +138,8 @@ def test_a_person_is_called_with_reason_deadline_and_commands(tmp_path: Path, ho
     assert told.counted == {m.DELIVERED: 2}
 
 
-def test_every_outcome_is_told(tmp_path: Path, hook: Webhook) -> None:
-    """Paused, promoted, aborted and restored, each with its own sentence."""
+def test_every_outcome_is_notified(tmp_path: Path, hook: Webhook) -> None:
+    """Paused, promoted, aborted and restored each have their own sentence."""
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
     pause(world, controller)
@@ -161,8 +164,8 @@ def test_every_outcome_is_told(tmp_path: Path, hook: Webhook) -> None:
     assert "enough" in aborted
 
 
-def test_a_frozen_release_is_told_and_how_it_went_on(tmp_path: Path, hook: Webhook) -> None:
-    """Both versions fail, so the canary is not to blame; once stable is well, the release goes on by itself."""
+def test_a_freeze_and_its_end_are_notified(tmp_path: Path, hook: Webhook) -> None:
+    """Both versions fail, so the canary is not to blame. Once stable recovers, the release continues by itself."""
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
@@ -182,7 +185,7 @@ def test_a_frozen_release_is_told_and_how_it_went_on(tmp_path: Path, hook: Webho
 
 
 def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, hook: Webhook) -> None:
-    """Nor does one that is switched on tell of what is over."""
+    """A notifier that was just enabled does not report past events."""
     world, controller = released(tmp_path)
     abort(world, controller, "before")
     world.live_until_ended(controller)
@@ -194,8 +197,8 @@ def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, ho
     assert hook.titles == ["digits: release 2 (digits:v2) was aborted"]
 
 
-def test_an_address_that_takes_nothing_delays_no_other_and_is_told_later(tmp_path: Path, hook: Webhook) -> None:
-    """Failures are counted and logged once, without the secret parts of the address."""
+def test_an_unreachable_address_delays_no_other_and_is_retried(tmp_path: Path, hook: Webhook) -> None:
+    """Failures are counted, and logged once without the secret parts of the address."""
     world, controller = released(tmp_path)
     with webhook() as broken:
         broken.status = 500
@@ -221,8 +224,8 @@ def test_an_address_that_takes_nothing_delays_no_other_and_is_told_later(tmp_pat
     assert told.counted[m.FAILED] >= 3
 
 
-def test_a_message_that_cannot_be_written_keeps_no_other_address_waiting(tmp_path: Path, hook: Webhook) -> None:
-    """Its title is sent, with the number of the entry, and all that comes later."""
+def test_a_message_that_cannot_be_worded_blocks_no_other_message(tmp_path: Path, hook: Webhook) -> None:
+    """A title with the number of the ledger entry is sent instead, and so are all later messages."""
     world, controller = released(tmp_path)
     with webhook() as second:
         begin(world, controller)
@@ -246,8 +249,8 @@ def test_a_message_that_cannot_be_written_keeps_no_other_address_waiting(tmp_pat
     assert {line["event"] for line in logs} == {"notification_without_text"}
 
 
-def test_what_fails_at_one_address_reaches_the_others(tmp_path: Path, hook: Webhook) -> None:
-    """The folder of the marks is gone: everybody is told, and that something is wrong is known."""
+def test_a_failure_at_one_address_does_not_affect_the_others(tmp_path: Path, hook: Webhook) -> None:
+    """When the folder of the marks is gone, every address is notified and the failure is reported."""
     world, controller = released(tmp_path)
     with webhook() as second:
         (tmp_path / "marks").mkdir()
@@ -265,8 +268,8 @@ def test_what_fails_at_one_address_reaches_the_others(tmp_path: Path, hook: Webh
     assert told.notifier.overdue_s == 0
 
 
-def test_one_that_can_read_nothing_is_overdue(tmp_path: Path, hook: Webhook) -> None:
-    """From the first look on: nobody knows whether somebody is owed a message."""
+def test_a_notifier_that_cannot_read_the_ledger_is_overdue(tmp_path: Path, hook: Webhook) -> None:
+    """It is overdue from the first look, because messages may be due."""
     told = Told(tmp_path, hook.url, looks=False)
     (tmp_path / "ledger.db").write_text("no ledger")
     assert told.notifier.overdue_s == 0
@@ -283,10 +286,10 @@ def test_one_that_can_read_nothing_is_overdue(tmp_path: Path, hook: Webhook) -> 
     assert told.notifier.overdue_s == 0
 
 
-def test_messages_that_nobody_wants_push_out_none(
+def test_unwanted_messages_do_not_displace_wanted_ones(
     tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an address that is told of some kinds only, the others count nothing."""
+    """For an address with selected kinds, messages of other kinds do not count."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
     told = Told(tmp_path, f"aborted = {hook.url}")
@@ -302,7 +305,7 @@ def test_messages_that_nobody_wants_push_out_none(
 def test_the_oldest_messages_are_dropped_and_counted(
     tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An address that was away for a month does not get a month of messages."""
+    """An address that was unreachable for a month does not receive a month of messages."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
@@ -314,8 +317,8 @@ def test_the_oldest_messages_are_dropped_and_counted(
     assert told.counted == {m.DROPPED: 1, m.DELIVERED: 1}
 
 
-def test_what_a_copy_of_the_ledger_brings_back_is_told_by_its_time(tmp_path: Path, hook: Webhook) -> None:
-    """With an older ledger in its place the numbers begin again where they were."""
+def test_events_after_a_restored_ledger_copy_are_notified_by_time(tmp_path: Path, hook: Webhook) -> None:
+    """An older ledger in its place numbers its entries from an earlier point."""
     (tmp_path / "notified.json").write_text("{}")
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
@@ -341,8 +344,8 @@ def test_what_a_copy_of_the_ledger_brings_back_is_told_by_its_time(tmp_path: Pat
         (b"\xff\xfe", "it is not JSON"),
     ],
 )
-def test_damaged_marks_silence_nobody(tmp_path: Path, hook: Webhook, marks: str | bytes, says: str) -> None:
-    """It is logged, and the address is told of what happens from then on. The marks of others are kept."""
+def test_damaged_marks_silence_no_address(tmp_path: Path, hook: Webhook, marks: str | bytes, says: str) -> None:
+    """The damage is logged, and the address is notified of later events. The marks of other addresses are kept."""
     world, controller = released(tmp_path)
     address = read_addresses(addresses_file(tmp_path, hook.url))[0]
     raw = marks.replace("KEY", address.key).encode() if isinstance(marks, str) else marks
@@ -357,8 +360,8 @@ def test_damaged_marks_silence_nobody(tmp_path: Path, hook: Webhook, marks: str 
     assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
 
 
-def test_an_address_gets_the_messages_that_it_wants(tmp_path: Path, hook: Webhook) -> None:
-    """The pager need not hear of promotions."""
+def test_an_address_gets_only_the_messages_that_it_wants(tmp_path: Path, hook: Webhook) -> None:
+    """A pager does not need to hear of promotions."""
     world, controller = released(tmp_path)
     told = Told(tmp_path, f"waiting, aborted = {hook.url}")
     pause(world, controller)
@@ -369,7 +372,7 @@ def test_an_address_gets_the_messages_that_it_wants(tmp_path: Path, hook: Webhoo
 
 
 def test_a_mail_is_delivered(tmp_path: Path) -> None:
-    """With the title as its subject, and no markup of others in it."""
+    """Its subject is the title, and text from others is not markup in it."""
     with mailbox() as box:
         url = f"mailto://127.0.0.1:{box.port}?from=kanaria@example.com&to=ann@example.com"
         (address,) = read_addresses(addresses_file(tmp_path, url))
@@ -397,23 +400,25 @@ def test_a_mail_is_delivered(tmp_path: Path) -> None:
         ("# nobody", "has no address"),
     ],
 )
-def test_a_wrong_address_is_named_by_its_line_and_not_shown(tmp_path: Path, line: str, says: str) -> None:
-    """What is wrong with it is said; its secrets are not."""
+def test_a_wrong_address_is_reported_by_its_line_without_its_secrets(tmp_path: Path, line: str, says: str) -> None:
+    """The error says what is wrong and shows no secret."""
     with pytest.raises(SetupError) as error:
         read_addresses(addresses_file(tmp_path, line))
     assert says in str(error.value)
     assert "s3cr3t" not in str(error.value)
 
 
-def test_a_byte_order_mark_is_no_part_of_an_address(tmp_path: Path) -> None:
-    """As Notepad writes it."""
+def test_a_byte_order_mark_is_not_part_of_an_address(tmp_path: Path) -> None:
+    """Notepad writes such a mark."""
     path = addresses_file(tmp_path)
     path.write_text("json://h/x\n", encoding="utf-8-sig")
     assert [address.name for address in read_addresses(path)] == ["line 1 (json)"]
 
 
-def test_no_part_of_an_address_is_told_however_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it stands by itself: inside of another word it tells nothing."""
+def test_every_secret_part_of_an_address_is_masked_however_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is masked where it stands alone; inside another word it reveals nothing."""
     (address,) = read_addresses(addresses_file(tmp_path, "json://bo:pw@127.0.0.1/k9"))
     reason = "refused for bo with pw: bo:pw@127.0.0.1/k9, about nobody's pwd"
 
@@ -426,22 +431,24 @@ def test_no_part_of_an_address_is_told_however_short(tmp_path: Path, monkeypatch
     assert str(error.value) == "RuntimeError: refused for *** with ***: ***:***@***/***, about nobody's pwd"
 
 
-def test_addresses_that_others_can_read_are_refused(tmp_path: Path) -> None:
-    """They hold passwords."""
+def test_address_files_that_others_can_read_are_refused(tmp_path: Path) -> None:
+    """They contain passwords."""
     with pytest.raises(SetupError, match="chmod 600"):
         read_addresses(addresses_file(tmp_path, "json://h/x", mode=0o640))
 
 
-def test_an_address_where_nobody_listens_says_so(tmp_path: Path) -> None:
-    """Without the secret parts of it."""
+def test_an_address_where_nothing_listens_is_reported(tmp_path: Path) -> None:
+    """The error omits the secret parts of the address."""
     (address,) = read_addresses(addresses_file(tmp_path, f"json://127.0.0.1:{free_port()}/s3cr3t"))
     with pytest.raises(NotDelivered, match="onnection") as error:
         address.send("digits: test", ("text",))
     assert "s3cr3t" not in str(error.value)
 
 
-def test_the_command_sends_a_test_to_everybody(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code says whether all took it; without addresses it says what to do."""
+def test_the_test_command_notifies_every_address(
+    tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code says whether all accepted it. Without addresses, the error says what to do."""
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "digits" / ".kanaria"))
     run = CliRunner()
     nobody = run.invoke(app, ["notify", "test"])
@@ -456,8 +463,8 @@ def test_the_command_sends_a_test_to_everybody(tmp_path: Path, hook: Webhook, mo
     assert "s3cr3t" not in failed.output
 
 
-def test_validate_says_who_is_told_or_which_line_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is started."""
+def test_validate_shows_the_addresses_or_the_wrong_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happens before anything starts."""
     plan = tmp_path / "rollout.yaml"
     plan.write_text("steps: [5, 100]")
     monkeypatch.setenv("KANARIA_NOTIFY", str(addresses_file(tmp_path, "json://h/s3cr3t")))
@@ -471,7 +478,10 @@ def test_validate_says_who_is_told_or_which_line_is_wrong(tmp_path: Path, monkey
 
 
 def test_an_address_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> None:
-    """It held the only thread that tells people. Until its answer ends nothing else is sent there, and others are."""
+    """It blocked the only thread that sends notifications.
+
+    Until its answer ends, nothing else is sent to it; other addresses still work.
+    """
     with dribbling() as server, webhook() as hook:
         slow, other = read_addresses(
             addresses_file(tmp_path, f"json://127.0.0.1:{server.server_port}/s3cr3t-part", hook.url)
@@ -484,8 +494,8 @@ def test_an_address_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> Non
         assert hook.titles == ["three"]
 
 
-def test_a_message_for_which_there_is_no_thread_can_be_sent_later(tmp_path: Path, hook: Webhook) -> None:
-    """The address was busy for as long as the process ran."""
+def test_a_message_without_a_thread_can_be_sent_later(tmp_path: Path, hook: Webhook) -> None:
+    """The address was marked busy for as long as the process ran."""
     (address,) = read_addresses(addresses_file(tmp_path, hook.url))
     for title in ("one", "two"):
         with no_more_threads(), pytest.raises(NotDelivered, match=r"nothing was sent: .*can't start new thread"):
@@ -494,8 +504,8 @@ def test_a_message_for_which_there_is_no_thread_can_be_sent_later(tmp_path: Path
     assert hook.titles == ["one", "two"]
 
 
-def test_each_address_is_told_of_its_own_failures(tmp_path: Path, hook: Webhook) -> None:
-    """What is said of one that fails late is not said of another: it may hold the other's secret."""
+def test_an_error_never_contains_the_failure_of_another_address(tmp_path: Path, hook: Webhook) -> None:
+    """A late failure of one address may contain its secret and must not appear under another."""
     hook.status = 500
     nobody, refuses = read_addresses(addresses_file(tmp_path, f"json://127.0.0.1:{free_port()}/first-s3cr3t", hook.url))
     said = []

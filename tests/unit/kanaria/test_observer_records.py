@@ -1,4 +1,4 @@
-"""What an observer keeps of answers, and what becomes of labels about them."""
+"""What an observer records of answers, and how labels are joined to them."""
 
 import asyncio
 import json
@@ -52,13 +52,13 @@ class Observed:
             )
 
     def counts(self, metric: str) -> dict[str, int]:
-        """By version and outcome, without zeros."""
+        """Counts by version and outcome, without zeros."""
         families = text_string_to_metric_families(generate_latest(self.registry).decode())
         samples = (sample for family in families for sample in family.samples if sample.name == metric)
         return {f"{each.labels['version']} {each.labels['outcome']}": int(each.value) for each in samples if each.value}
 
     def lines(self, version: str) -> list[Any]:
-        """Of the prediction log."""
+        """The lines of the prediction log."""
         found = (self.folder / "predictions" / version).glob("*.jsonl")
         return [json.loads(line) for path in found for line in path.read_text().splitlines()]
 
@@ -84,13 +84,13 @@ def test_a_label_is_joined_to_the_answer_and_counted_once(observed: Observed) ->
     eventually(lambda: observed.counts("kanaria_feedback_total") == expected)
 
 
-def test_a_label_finds_only_answers_of_the_callers_own_key(observed: Observed) -> None:
-    """Whoever guessed another's id could label its answer first, or make its label fail."""
+def test_a_label_matches_only_answers_of_the_callers_own_key(observed: Observed) -> None:
+    """A caller who guessed another caller's id could label that answer first, or make its label fail."""
     observed.records.record("m:v1", Asked("a", "shop"), Said("spam"), NO_ROW)
     assert [observed.tell(truth("a", "ham"), caller=other).status_code for other in ("bank", "default", None)] == [
         404
     ] * 3
-    observed.records.record("m:v2", Asked("a", "bank"), Said("ham"), NO_ROW)  # the same id is another request there
+    observed.records.record("m:v2", Asked("a", "bank"), Said("ham"), NO_ROW)  # another key: another request
     observed.records.record("m:v1", Asked("a", "bank"), Said("eggs"), NO_ROW)
     assert observed.tell(truth("a", "spam"), caller="shop").json()["counted"] is True
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1})
@@ -103,7 +103,7 @@ def test_the_first_answer_to_an_id_stays(observed: Observed) -> None:
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1})
 
 
-def test_a_label_about_an_answer_that_was_not_observed_is_refused_with_the_reason_and_counted(
+def test_a_label_for_an_unobserved_answer_is_refused_with_the_reason_and_counted(
     observed: Observed,
 ) -> None:
     observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
@@ -115,8 +115,11 @@ def test_a_label_about_an_answer_that_was_not_observed_is_refused_with_the_reaso
     assert observed.counts("kanaria_feedback_total") == {}
 
 
-def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Observed) -> None:
-    """As in the shadow. That their labels differ is not counted here: whole answers are compared."""
+def test_labels_distinguish_two_versions_that_answered_one_request(observed: Observed) -> None:
+    """This is the case in the shadow step.
+
+    Differing answers are not counted here, because whole answers are compared.
+    """
     for version, label in (("m:v1", "spam"), ("m:v2", "ham")):
         observed.records.record(version, Asked("a"), Said(label), NO_ROW)
     observed.tell(truth("a", "spam"))
@@ -125,8 +128,8 @@ def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Obse
     assert "kanaria_disagreement" not in generate_latest(observed.registry).decode()
 
 
-def test_the_answer_to_a_copy_of_a_step_is_only_compared(observed: Observed) -> None:
-    """It is no labelled prediction of its version, and no row of the prediction log."""
+def test_the_answer_to_a_copied_request_is_only_compared(observed: Observed) -> None:
+    """It is neither a labelled prediction of its version nor a row of the prediction log."""
     observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     observed.records.record("m:v2", Asked("a"), Said("ham"), NO_ROW, is_copy=True)
     observed.tell(truth("a", "spam"))
@@ -137,7 +140,7 @@ def test_the_answer_to_a_copy_of_a_step_is_only_compared(observed: Observed) -> 
     assert (len(observed.lines("m@v1")), len(observed.lines("m@v2"))) == (1, 0)
 
 
-def test_an_answer_without_a_label_is_wrong_whatever_is_true(observed: Observed) -> None:
+def test_an_answer_without_a_label_is_always_wrong(observed: Observed) -> None:
     observed.records.record("m:v1", Asked("a"), Said(), NO_ROW)
     assert observed.tell(truth("a", "spam")).is_success
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 wrong": 1})
@@ -146,7 +149,7 @@ def test_an_answer_without_a_label_is_wrong_whatever_is_true(observed: Observed)
 @pytest.mark.parametrize(
     ("label", "told", "outcome"), [("3", 3, "correct"), ("true", True, "correct"), ("3", 4, "wrong")]
 )
-def test_a_label_may_be_told_as_a_number_or_a_truth_value(
+def test_a_label_may_be_sent_as_a_number_or_a_boolean(
     observed: Observed, label: str, told: object, outcome: str
 ) -> None:
     observed.records.record("m:v1", Asked("a"), Said(label), NO_ROW)
@@ -154,7 +157,7 @@ def test_a_label_may_be_told_as_a_number_or_a_truth_value(
     eventually(lambda: observed.counts("kanaria_feedback_total") == {f"m:v1 {outcome}": 1})
 
 
-def test_a_number_is_right_where_it_is_near(observed: Observed) -> None:
+def test_a_number_within_the_tolerance_is_right(observed: Observed) -> None:
     observed.records.expect(NUMBERS)
     for request, told in (("a", 101), ("b", 200.0)):
         observed.records.record("m:v1", Asked(request), Said(100.0), NO_ROW)
@@ -163,7 +166,7 @@ def test_a_number_is_right_where_it_is_near(observed: Observed) -> None:
     assert observed.tell(truth("a", "100")).status_code == 422
 
 
-def test_a_label_that_comes_before_its_answer_may_come_again(observed: Observed) -> None:
+def test_a_label_that_arrives_before_its_answer_may_be_sent_again(observed: Observed) -> None:
     observed.records.record("m:v1", Asked("other"), Said("spam"), NO_ROW)
     refused = observed.tell(truth("a", "spam"))
     assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
@@ -188,21 +191,21 @@ def test_a_label_that_comes_before_its_answer_may_come_again(observed: Observed)
         (b" " * 20_000, 413, "larger than"),
     ],
 )
-def test_what_is_no_label_is_refused_with_the_reason(observed: Observed, body: Any, status: int, says: str) -> None:
+def test_an_invalid_label_is_refused_with_the_reason(observed: Observed, body: Any, status: int, says: str) -> None:
     observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     answer = observed.tell(body)
     assert (answer.status_code, answer.json()["request_id"]) == (status, "asks")
     assert says in answer.json()["detail"]
 
 
-def test_before_any_answer_is_kept_labels_wait(observed: Observed) -> None:
+def test_before_the_first_answer_labels_must_wait(observed: Observed) -> None:
     answer = observed.tell(truth("a", "spam"))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert observed.tell(b"", method="GET").status_code == 405
 
 
-def test_of_requests_only_the_declared_columns_are_kept(observed: Observed, tmp_path: Path) -> None:
-    """In the format of a model's prediction log."""
+def test_only_the_declared_columns_of_requests_are_kept(observed: Observed, tmp_path: Path) -> None:
+    """They have the format of a model's prediction log."""
     observed.records.expect(COLUMNS)
     observed.records.record("m:v1", Asked("a"), Said("spam", 0.9), (41.0, "jp"))
     observed.records.record("m:v1", Asked("b"), Said(), (None, None))
@@ -227,8 +230,8 @@ def test_of_requests_only_the_declared_columns_are_kept(observed: Observed, tmp_
     assert (folder.stat().st_mode & 0o077, next(folder.glob("*.jsonl")).stat().st_mode & 0o077) == (0, 0)
 
 
-def test_rows_of_other_columns_do_not_stay_beside_new_ones(observed: Observed) -> None:
-    """Nobody could tell them apart."""
+def test_rows_of_earlier_columns_do_not_stay_beside_new_ones(observed: Observed) -> None:
+    """Nothing would tell them apart."""
     observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     observed.records.expect(COLUMNS)
     observed.records.record("m:v1", Asked("b"), Said("spam"), (1.0, "jp"))
@@ -236,7 +239,7 @@ def test_rows_of_other_columns_do_not_stay_beside_new_ones(observed: Observed) -
     assert [line["answer"]["request_id"] for line in observed.lines("m@v1")] == ["b"]
 
 
-def test_without_a_prediction_log_answers_are_kept_for_labels_alone(tmp_path: Path) -> None:
+def test_without_a_prediction_log_answers_are_kept_only_for_labels(tmp_path: Path) -> None:
     observed = Observed(tmp_path, predictions_mb=0)
     observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     assert observed.tell(truth("a", "spam")).is_success

@@ -27,14 +27,14 @@ def get(tmp_path: Path) -> Get:
     return lambda path: asyncio.run(ask(path))
 
 
-def test_every_runbook_has_its_anchor(get: Get) -> None:
-    """A link with an alert's name in lower case leads to what to do about it."""
+def test_every_runbook_section_has_its_anchor(get: Get) -> None:
+    """A link with an alert's name in lower case leads to the advice for that alert."""
     page = get("/runbooks")
     names = [line[3:] for line in RUNBOOKS.read_text().splitlines() if line.startswith("## ")]
     assert page.headers["content-type"].startswith("text/html")
     assert names
     assert all(f'id="{name.lower()}"' in page.text for name in names)
-    assert "href=" not in page.text.partition("<main")[2], "files of the repository are not served"
+    assert "href=" not in page.text.partition("<main")[2], "the page links to repository files, which are not served"
 
 
 RESULT = DriftResult(
@@ -65,7 +65,10 @@ RESULT = DriftResult(
 
 
 def test_the_newest_drift_report_is_shown_with_our_thresholds(get: Get, tmp_path: Path) -> None:
-    """The finding and the threshold of each column stand above what Evidently drew, which runs as a page of nobody."""
+    """The result and the threshold of each column come first.
+
+    Evidently's page follows in a sandbox without an origin.
+    """
     write_result(RESULT, tmp_path / "data.json")
     (tmp_path / "data.html").write_text("<p>moved")
     page = get("/drift/data")
@@ -74,12 +77,12 @@ def test_the_newest_drift_report_is_shown_with_our_thresholds(get: Get, tmp_path
     assert "rose &lt;b&gt;" in page.text
     assert 'src="/drift/data.html" sandbox="allow-scripts"' in page.text
     drawn = get("/drift/data.html")
-    assert drawn.text == "<p>moved", "pages link to each other by the names of their files"
+    assert drawn.text == "<p>moved", "a page does not link to another page by its file name"
     assert drawn.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
 
 
 def test_a_report_on_too_few_rows_has_a_page_without_pictures(get: Get, tmp_path: Path) -> None:
-    """It says so, and links to nothing that is not there."""
+    """It says so and links to nothing that is missing."""
     few = RESULT.model_copy(update={"state": State.TOO_FEW_ROWS, "columns": ()})
     write_result(few, tmp_path / "data.json")
     page = get("/drift/data").text
@@ -91,8 +94,8 @@ def test_a_report_on_too_few_rows_has_a_page_without_pictures(get: Get, tmp_path
     "path",
     ["/drift/data", "/drift/data.html", "/drift/..%2Fledger.html", "/drift/..%2Fledger", "/drift/%2Fetc%2Fpasswd"],
 )
-def test_without_a_report_there_is_none(get: Get, tmp_path: Path, path: str) -> None:
-    """What to do is said; and no path leads out of the folder."""
+def test_without_a_report_the_page_says_what_to_do(get: Get, tmp_path: Path, path: str) -> None:
+    """No path leads out of the folder."""
     (tmp_path.parent / "ledger.html").write_text("secret")
     answer = get(path)
     assert answer.status_code == 404

@@ -1,4 +1,4 @@
-"""Ports for processes that are started at the same time."""
+"""Ports for processes that start at the same time."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ CHOOSE = "from kanaria.stack.ports import free_port; print(*(free_port(range(15_
 
 
 def test_two_processes_that_choose_at_once_share_no_port(tmp_path: Path) -> None:
-    """Nothing listens on these ports yet: what one process was given, the other is not."""
+    """Nothing listens on these ports yet, and no two processes get the same port."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     choosing = [
         subprocess.Popen([sys.executable, "-c", CHOOSE], env=environment, stdout=subprocess.PIPE, text=True)
@@ -26,8 +26,8 @@ def test_two_processes_that_choose_at_once_share_no_port(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_port_that_is_taken_is_not_free(host: str) -> None:
-    """With IPv6 as with IPv4."""
+def test_a_port_in_use_is_not_free(host: str) -> None:
+    """This holds for IPv6 and for IPv4."""
     if obstacle(host, 0):
         pytest.skip(f"this machine has no {host}")
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
@@ -36,15 +36,15 @@ def test_a_port_that_is_taken_is_not_free(host: str) -> None:
     assert is_free(host, port)
 
 
-def test_an_address_of_another_machine_is_no_taken_port() -> None:
-    """The reason is another one, and so is what to do."""
+def test_an_address_of_another_machine_is_not_a_port_in_use() -> None:
+    """The reason is different, and so is the advice."""
     error = obstacle("192.0.2.1", free_port())
     assert error is not None
     assert error.errno == errno.EADDRNOTAVAIL
 
 
-def test_a_port_below_1024_is_not_taken_but_for_root() -> None:
-    """Whoever asks without rights is told so, and not that something listens there."""
+def test_a_port_below_1024_is_refused_for_lack_of_rights() -> None:
+    """The error to a user without the rights says so, and not that something listens there."""
     own, first_free_to_all = os.geteuid(), Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
     if first_free_to_all.exists() and int(first_free_to_all.read_text()) <= 80:
         pytest.skip("this machine lets everybody listen on port 80")

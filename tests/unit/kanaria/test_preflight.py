@@ -39,7 +39,7 @@ RIGHT = {"request_id": "x", "version": TAG, "predictions": GOLDEN.predictions}
 
 @contextmanager
 def answering(answer: dict[str, Any] | bytes, status: int = 200) -> Iterator[Backend]:
-    """A version that says the same to everything."""
+    """A version that gives the same answer to every request."""
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     class Handler(BaseHTTPRequestHandler):
@@ -62,13 +62,13 @@ def answering(answer: dict[str, Any] | bytes, status: int = 200) -> Iterator[Bac
 
 
 def with_row(**fields: object) -> dict[str, Any]:
-    """The right answer, its second row changed."""
+    """The right answer with its second row changed."""
     return RIGHT | {"predictions": [GOLDEN.predictions[0], {**GOLDEN.predictions[1], **fields}]}
 
 
 @pytest.mark.parametrize("answer", [RIGHT, with_row(confidence=0.5004), with_row(more="is fine"), RIGHT | {"extra": 1}])
-def test_answers_as_expected_pass(answer: dict[str, Any]) -> None:
-    """Numbers within the tolerance, and new fields."""
+def test_expected_answers_pass(answer: dict[str, Any]) -> None:
+    """Numbers within the tolerance and new fields pass too."""
     with answering(answer) as canary:
         replayed = replay(canary, [GOLDEN, GOLDEN])
     assert (replayed.differences, len(replayed.took_ms)) == ((), 2)
@@ -89,14 +89,14 @@ def test_answers_as_expected_pass(answer: dict[str, Any]) -> None:
     ],
 )
 def test_an_answer_that_differs_is_shown(answer: dict[str, Any] | bytes, status: int, difference: str) -> None:
-    """With the number of its request."""
+    """The message has the number of its request."""
     with answering(answer, status) as canary:
         found = replay(canary, [GOLDEN]).differences
     assert found[0].startswith(f"golden request 0: {difference}")
 
 
-def test_no_answer_ends_the_replay() -> None:
-    """What hangs or hung up is not asked again."""
+def test_a_missing_answer_ends_the_replay() -> None:
+    """A version that hung or closed the connection is not asked again."""
     found = replay(Backend(TAG, "127.0.0.1", free_port()), [GOLDEN] * 3).differences
     assert (len(found), "golden request 0 got no answer" in found[0]) == (1, True)
 
@@ -107,13 +107,13 @@ def test_a_model_without_golden_requests_does_not_pass() -> None:
 
 
 def test_memory_is_that_of_the_whole_process_tree() -> None:
-    """Of this very process it is known, of one that is gone it is not."""
+    """It is known for this process and unknown for one that is gone."""
     own = memory_mb(os.getpid())
     assert (own is not None and own > 10, memory_mb(2**22 + 1)) == (True, None)
 
 
 def test_a_broken_model_folder_is_a_difference(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A release is told why, and rolls back."""
+    """The release learns the reason and rolls back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("empty")))
         result = LocalPreflight({}.get, service_of).check(Backend(TAG, "127.0.0.1", free_port()), "m:1")
@@ -134,7 +134,7 @@ ANSWERED = {"label": "en", "confidence": 0.9}
 def of_service(
     folder: Path, plan: str, *, canary: dict[str, Any], manifest: str = MANIFEST, record: bool = True
 ) -> PreflightResult:
-    """The preflight of `m:2` against `m:1`, neither of which keeps the contract; requests to both routes are kept."""
+    """The preflight of `m:2` against `m:1`, which both lack the contract; requests to both routes are recorded."""
     for version, text in (("1", MANIFEST), ("2", manifest)):
         bento = folder / "bentos" / "m" / version
         bento.mkdir(parents=True)
@@ -153,15 +153,15 @@ def of_service(
         return preflight.check(own, "m:1", parse_spec(plan), beside=beside)
 
 
-def test_recorded_requests_are_asked_again_only_where_the_plan_says_so(tmp_path: Path) -> None:
-    """They may change something."""
+def test_recorded_requests_are_replayed_only_if_the_plan_asks_for_it(tmp_path: Path) -> None:
+    """A replayed request may change data."""
     result = of_service(tmp_path, "", canary={})
     assert (result.differences, result.recorded_requests) == ((), 0)
     assert "its plan has no `golden: recorded`, so its answers are first seen under traffic" in result.remarks[-1]
 
 
-def test_a_field_that_recorded_requests_miss_refuses_a_version(tmp_path: Path) -> None:
-    """On each route; `why` says it like a failed golden request."""
+def test_a_field_that_callers_would_miss_fails_the_version(tmp_path: Path) -> None:
+    """The fields of each route are compared; `why` reports it like a failed golden request."""
     result = of_service(tmp_path, "golden: recorded", canary={"label": "en"})
     assert [difference.partition(",")[0] for difference in result.differences] == [
         "its answers at /detect lack `confidence`",
@@ -171,7 +171,7 @@ def test_a_field_that_recorded_requests_miss_refuses_a_version(tmp_path: Path) -
 
 
 def test_routes_are_left_out_and_losses_allowed_by_name(tmp_path: Path) -> None:
-    """What is allowed is said."""
+    """Allowed losses are reported."""
     plan = "golden: {requests: recorded, leave_out: [/rare]}\nmay_break: [/detect confidence]"
     result = of_service(tmp_path, plan, canary={"label": "en"})
     assert (result.differences, result.recorded_requests, len(result.allowed)) == ((), 1, 1)
@@ -181,8 +181,8 @@ def test_routes_are_left_out_and_losses_allowed_by_name(tmp_path: Path) -> None:
     assert not any("accepts every request" in line for line in said)
 
 
-def test_a_route_to_leave_out_that_is_misspelt_replays_nothing(tmp_path: Path) -> None:
-    """The requests that were meant may be the ones that must not happen twice."""
+def test_a_misspelt_route_to_leave_out_stops_the_replay(tmp_path: Path) -> None:
+    """The requests that the person meant may be the ones that must not run twice."""
     result = of_service(tmp_path, "golden: {requests: recorded, leave_out: [/rares]}", canary={})
     assert (result.differences, result.recorded_requests) == ((), 0)
     why = "because `leave_out` names /rares, a route of neither version (theirs are /detect, /rare)"
@@ -190,7 +190,7 @@ def test_a_route_to_leave_out_that_is_misspelt_replays_nothing(tmp_path: Path) -
 
 
 def test_the_command_refuses_a_misspelt_route_to_leave_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is started; for a plan `kanaria validate` says it of stable."""
+    """It refuses before anything starts. For a plan, `kanaria validate` checks the routes of stable."""
     of_service(tmp_path, "", canary={})
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
@@ -208,8 +208,8 @@ def test_the_command_refuses_a_misspelt_route_to_leave_out(tmp_path: Path, monke
         assert (validated.exit_code, f"requests to {route} are to be left out" in validated.output) == (0, is_told)
 
 
-def test_versions_with_different_routes_are_compared_where_both_have_them(tmp_path: Path) -> None:
-    """A route may go where the plan says so, and so may the requests to it."""
+def test_only_routes_that_both_versions_have_are_compared(tmp_path: Path) -> None:
+    """A route may disappear if the plan says so, and so may the requests to it."""
     gone = of_service(tmp_path / "a", "golden: recorded", canary=ANSWERED, manifest=WITHOUT_RARE)
     assert gone.differences == ("it has no route /rare",)
     plan = "golden: recorded\nmay_break: [/rare]"
@@ -217,8 +217,8 @@ def test_versions_with_different_routes_are_compared_where_both_have_them(tmp_pa
     assert (allowed.differences, allowed.allowed) == ((), ("it has no route /rare",))
 
 
-def test_a_plan_that_asks_for_recorded_requests_and_has_none_says_so(tmp_path: Path) -> None:
-    """A lack of traffic is no fault of the version."""
+def test_a_plan_that_needs_recorded_requests_and_has_none_says_so(tmp_path: Path) -> None:
+    """A lack of traffic is not a fault of the version."""
     result = of_service(tmp_path, "golden: recorded", canary=ANSWERED, record=False)
     assert (result.differences, result.recorded_requests) == ((), 0)
     assert "no request to /detect, /rare is recorded: `kanaria record` keeps some" in result.remarks[0]
@@ -228,7 +228,7 @@ def test_a_plan_that_asks_for_recorded_requests_and_has_none_says_so(tmp_path: P
 def test_a_long_list_of_differences_is_cut_and_counted(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A model that is wrong everywhere fills no ledger."""
+    """A model that is wrong everywhere must not fill the ledger."""
     home = tmp_path_factory.mktemp("store")
     model, bento = home / "models" / "m" / "2", home / "bentos" / "m" / "2"
     for folder in (model, bento):

@@ -1,4 +1,4 @@
-"""Servers that are asked whether they are ready and hold their answer back: they are not, and nobody waits for them."""
+"""Servers that hold back the answer to a readiness probe are not ready, and the control loop does not wait for them."""
 
 import socket
 from dataclasses import replace
@@ -23,16 +23,16 @@ def backend_of(server: Dribbling) -> Backend:
 
 
 @of_each_part
-def test_one_that_sends_a_byte_now_and_then_is_not_ready(part: Literal["head", "body"]) -> None:
-    """Before the whole answer was bounded, it was ready after it."""
+def test_a_server_that_sends_a_byte_now_and_then_is_not_ready(part: Literal["head", "body"]) -> None:
+    """It counted as ready at the end, before the time for the whole answer was limited."""
     with dribbling(part) as server:
         backend = backend_of(server)
         assert "gives no answer" in unready(polled(backend, timeout_s=0.3), backend, READY)
 
 
 @of_each_part
-def test_one_that_was_ready_once_is_no_longer(part: Literal["head", "body"]) -> None:
-    """Also for a new process, whose predecessor's probe still runs."""
+def test_a_server_that_stops_answering_is_no_longer_ready(part: Literal["head", "body"]) -> None:
+    """A new process is probed afresh while the probe of its predecessor still runs."""
     hangs = False
     with dribbling(part, lambda _: None if hangs else b"ok") as server:
         probes, backend = Probes(), backend_of(server)
@@ -44,8 +44,8 @@ def test_one_that_was_ready_once_is_no_longer(part: Literal["head", "body"]) -> 
 
 
 @of_each_part
-def test_a_question_that_takes_too_long_counts_as_not_answered(part: Literal["head", "body"]) -> None:
-    """The answer before counts while it is young, and no longer than that."""
+def test_a_probe_that_takes_too_long_counts_as_unanswered(part: Literal["head", "body"]) -> None:
+    """The previous answer counts only while it is recent."""
     hangs, now_s = False, 0.0
     with dribbling(part, lambda _: None if hangs else b"ok") as server:
         probes, backend = Probes(lambda: now_s), backend_of(server)
@@ -57,14 +57,14 @@ def test_a_question_that_takes_too_long_counts_as_not_answered(part: Literal["he
 
 
 @of_each_part
-def test_one_that_keeps_its_answer_from_who_lacks_the_secret_is_not_open(part: Literal["head", "body"]) -> None:
-    """The control loop asks that itself."""
+def test_a_server_that_holds_back_its_answer_without_the_secret_is_not_open(part: Literal["head", "body"]) -> None:
+    """The control loop sends this probe itself."""
     with dribbling(part) as server:
         assert not Probes().is_open(backend_of(server), READY)
 
 
-def test_where_the_system_gives_no_thread_the_loop_asks_itself() -> None:
-    """Each beat failed with an error of Python's, and no version was looked at."""
+def test_without_a_thread_the_control_loop_probes_by_itself() -> None:
+    """Every tick failed with a Python error, and no version was probed."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         closed = Backend("chat:v1", "127.0.0.1", silent.getsockname()[1])
@@ -77,8 +77,8 @@ def test_where_the_system_gives_no_thread_the_loop_asks_itself() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_probe_that_could_not_be_sent_says_nothing_of_the_server(host: str) -> None:
-    """Without a file to open here, a server that is ready was said to give no answer, and was rolled back for it."""
+def test_a_probe_that_could_not_be_sent_does_not_blame_the_server(host: str) -> None:
+    """Out of file descriptors, a ready server was reported as giving no answer, and rolled back for it."""
     with dribbling("head", lambda _: b"ok") as server:
         probes, backend = Probes(), replace(backend_of(server), host=host)
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
@@ -86,14 +86,14 @@ def test_a_probe_that_could_not_be_sent_says_nothing_of_the_server(host: str) ->
         eventually(lambda: _trouble(probes, backend) == "")
 
 
-def test_where_nobody_can_look_up_its_name_nothing_is_said_of_the_server() -> None:
-    """For want of a thread; one at an address needs none."""
+def test_a_name_that_cannot_be_looked_up_here_does_not_blame_the_server() -> None:
+    """The lookup needs a thread, and there was none. A server at an IP address needs no lookup."""
     with no_more_threads(), pytest.raises(OSError, match="could not look up the host localhost"):
         Probes().trouble(Backend("chat:v1", "localhost", 1), READY, 1)
 
 
 def test_a_name_that_cannot_be_looked_up_is_the_servers_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless it was for want of memory here."""
+    """The exception is a lack of memory on this machine."""
     code = socket.EAI_AGAIN
 
     def fails(*_: object, **__: object) -> None:
@@ -110,5 +110,5 @@ def test_a_name_that_cannot_be_looked_up_is_the_servers_trouble(monkeypatch: pyt
 def _trouble(probes: Probes, backend: Backend) -> str | None:
     try:
         return probes.trouble(backend, READY, 1)
-    except OSError:  # by the question of before
+    except OSError:  # the error of the previous probe
         return None

@@ -1,4 +1,4 @@
-"""Files that can be read from once a process has ended."""
+"""Files that become readable when a process ends."""
 
 import select
 import subprocess
@@ -37,8 +37,8 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_the_end_of_one_is_seen_and_no_file_stays_open(processes: list[subprocess.Popen[bytes]]) -> None:
-    """However often they are asked for, and whichever are."""
+def test_the_end_of_a_process_is_seen_and_no_file_stays_open(processes: list[subprocess.Popen[bytes]]) -> None:
+    """This holds however often, and for whichever processes, the files are requested."""
     ends, found, before = ProcessEnds(), [identity(process) for process in processes], open_files()
     files = ends.of(found)
     assert files is not None
@@ -51,8 +51,8 @@ def test_the_end_of_one_is_seen_and_no_file_stays_open(processes: list[subproces
     assert open_files() == before
 
 
-def test_who_ended_or_is_another_has_no_file(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Whoever asks looks by itself, then."""
+def test_an_ended_or_replaced_process_has_no_file(processes: list[subprocess.Popen[bytes]]) -> None:
+    """The caller then checks the process itself."""
     ends, (one, other), before = ProcessEnds(), [identity(process) for process in processes], open_files()
     assert ends.of([replace(one, started_s=one.started_s - 100)]) is None
     processes[1].kill()

@@ -1,4 +1,4 @@
-"""`kanaria record` without a stack: what it refuses, and what it shows of what is kept."""
+"""`kanaria record` without a stack: what it refuses, and what it shows of the recordings."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,15 +60,15 @@ def run(*arguments: str) -> Result:
         ([], "kanaria up TAG"),
     ],
 )
-def test_what_cannot_be_done_is_said(home: Path, arguments: list[str], words: str) -> None:
-    """With what to write instead."""
+def test_impossible_requests_are_refused(home: Path, arguments: list[str], words: str) -> None:
+    """The error says what to type instead."""
     done = run(*arguments)
     assert isinstance(done.exception, StackError)
     assert words in str(done.exception)
 
 
-def test_what_is_kept_is_listed_shown_and_removed(home: Path) -> None:
-    """Text of users steers no terminal."""
+def test_recordings_are_listed_shown_and_removed(home: Path) -> None:
+    """Untrusted text cannot control the terminal."""
     assert "   1  1970-01-01 00:00:00  POST /detect  22 bytes, answered 200 by m:v1" in run("--list").output
     shown = run("--show", "1").output
     assert '{"text": "[31mhello"}' in shown
@@ -80,7 +80,7 @@ def test_what_is_kept_is_listed_shown_and_removed(home: Path) -> None:
     assert "nothing is recorded; `kanaria record` keeps some" in run("--list").output
 
 
-def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
+def test_an_edited_recording_is_reported_and_never_replayed(home: Path) -> None:
     file = RecordedFolder(home / "recorded").files()[0].path
     file.write_text(file.read_text().replace("/detect", "/delete"))
     assert "   1  its file was damaged or changed, so it is not used" in run("--list").output
@@ -94,7 +94,7 @@ def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
 
 
 def test_one_process_records_at_a_time(home: Path) -> None:
-    """The first to end once ended the recording of the other, which then said that no request came."""
+    """The first process to end also ended the recording of the other, which then reported that no request came."""
     with locked(home / "recording.lock", doing="kanaria record", wait_s=0), pytest.raises(StackError) as refused:
         record(Settings(), Service((Route("/detect"),), 60), for_s=1.0)
     assert refused.value.what == "requests are being recorded already"
@@ -102,8 +102,8 @@ def test_one_process_records_at_a_time(home: Path) -> None:
     assert RecordedFolder(home / "recorded").recording(0.0) is None
 
 
-def test_what_a_preflight_records_is_waited_for(home: Path) -> None:
-    """It takes some seconds: a command that was typed meanwhile was refused."""
+def test_the_command_waits_for_the_recording_of_a_preflight(home: Path) -> None:
+    """That takes some seconds, and a command typed meanwhile was refused."""
     said: list[str] = []
 
     def ends(text: str) -> None:
@@ -112,7 +112,7 @@ def test_what_a_preflight_records_is_waited_for(home: Path) -> None:
 
     with ExitStack() as preflight:
         preflight.enter_context(locked(home / "recording.lock", doing="a preflight", wait_s=0))
-        with pytest.raises(SetupError, match="nothing to record from"):  # no stack runs here; but its turn has come
+        with pytest.raises(SetupError, match="nothing to record from"):  # no stack runs here, but its turn came
             record(Settings(), Service((Route("/detect"),), 60), for_s=1.0, say=ends)
     assert [text.partition(", process")[0] for text in said] == ["waiting for `a preflight`"]
 

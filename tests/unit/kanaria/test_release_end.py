@@ -1,4 +1,4 @@
-"""How a release ends that was taken down with its stack, in a real ledger."""
+"""How a release ends when its stack is taken down, in a real ledger."""
 
 import time
 from contextlib import closing
@@ -44,8 +44,8 @@ def write(path: Path, *events: e.Event) -> None:
 
 
 @pytest.mark.parametrize("events", [(REQUESTED,), (REQUESTED, STEPPING)], ids=["starting", "stepping"])
-def test_a_release_is_aborted_on_record(path: Path, events: tuple[e.Event, ...]) -> None:
-    """By whom, and why; it is over, and stable is stable."""
+def test_taking_down_the_stack_aborts_the_release_on_record(path: Path, events: tuple[e.Event, ...]) -> None:
+    """The ledger has who did it and why. The release is over, and stable is unchanged."""
     write(path, *events)
     lines: list[str] = []
     end_release(path, by="me", say=lines.append)
@@ -58,15 +58,18 @@ def test_a_release_is_aborted_on_record(path: Path, events: tuple[e.Event, ...])
 
 
 def test_a_stack_that_never_had_a_ledger_has_no_release_to_end(path: Path) -> None:
-    """It was taken down before its controller began one. A ledger that is known to be gone is another matter."""
+    """It was taken down before its controller created the ledger.
+
+    A ledger that is known to be lost is another matter.
+    """
     lines: list[str] = []
     end_release(path, by="me", say=lines.append)
     assert "there is no ledger" in lines[0]
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_watch_that_is_interrupted_goes_on_later(path: Path) -> None:
-    """A bad version does not become permanent by it; how long it was watched stands in `why` and `history`."""
+def test_an_interrupted_watch_continues_later(path: Path) -> None:
+    """A bad version does not become permanent this way; `why` and `history` show how long the watch ran."""
     write(path, REQUESTED, STEPPING, PROMOTED)
     lines: list[str] = []
     end_release(path, by="me", say=lines.append)
@@ -84,15 +87,15 @@ def test_a_watch_that_is_interrupted_goes_on_later(path: Path) -> None:
     ids=["no release", "ended"],
 )
 def test_without_a_running_release_nothing_is_written(path: Path, events: tuple[e.Event, ...]) -> None:
-    """The ledger is as it was."""
+    """The ledger stays unchanged."""
     write(path, *events)
     before = read(path)
     end_release(path, by="me", say=lambda _: None)
     assert read(path) == before
 
 
-def test_a_ledger_that_cannot_be_read_is_named_and_none_is_made(path: Path) -> None:
-    """Damaged or gone: everything is stopped by then, and the message says so."""
+def test_an_unreadable_ledger_is_reported_and_no_new_one_is_made(path: Path) -> None:
+    """It is damaged or gone. Everything is stopped by then, and the message says so."""
     write(path)
     path.unlink()
     with pytest.raises(StackError, match="everything is stopped"):
@@ -104,8 +107,8 @@ def test_a_ledger_that_cannot_be_read_is_named_and_none_is_made(path: Path) -> N
     assert path.read_bytes() == b"damaged" * 1000
 
 
-def test_a_rollback_that_could_not_be_written_is_written_now(path: Path) -> None:
-    """The controller decided while the ledger was locked, and was taken down: the version stays in quarantine."""
+def test_a_decided_rollback_that_was_not_written_is_written_now(path: Path) -> None:
+    """The controller decided while the ledger was locked and was then taken down. The version stays in quarantine."""
     write(path, REQUESTED, STEPPING)
     with closing(Ledger(path, read_only=True)) as ledger:
         kept = KeptDecisions(path, ledger.identity)
@@ -120,8 +123,8 @@ def test_a_rollback_that_could_not_be_written_is_written_now(path: Path) -> None
     assert KeptDecisions(path).read() == ()
 
 
-def test_a_release_that_was_decided_is_over(path: Path) -> None:
-    """Its canary was answering its last requests; a copy of this ledger said that the release had not ended."""
+def test_a_decided_release_is_over(path: Path) -> None:
+    """Its canary was still answering its last requests. A copy of this ledger said that the release had not ended."""
     write(path, REQUESTED, STEPPING, e.Aborted(at_s=NOW_S - 1, release=1, reason="no", by="ann"))
     lines: list[str] = []
     end_release(path, by="me", say=lines.append)
@@ -131,8 +134,8 @@ def test_a_release_that_was_decided_is_over(path: Path) -> None:
     assert lines == []
 
 
-def test_a_release_whose_pause_could_not_be_written_is_aborted(path: Path) -> None:
-    """The pause comes first, as it did."""
+def test_a_release_whose_pause_was_not_written_is_aborted(path: Path) -> None:
+    """The ledger records the pause first, then the abort."""
     write(path, REQUESTED, STEPPING)
     KeptDecisions(path).keep([e.Paused(at_s=NOW_S - 5, release=1, reason="wait", by="ann")])
     end_release(path, by="me", say=lambda _: None)
@@ -140,8 +143,8 @@ def test_a_release_whose_pause_could_not_be_written_is_aborted(path: Path) -> No
     assert kinds[-3:] == ["paused", "aborted", "ended"]
 
 
-def test_on_a_full_disk_the_reserved_room_is_used(small_disk: SmallDisk) -> None:
-    """The release does not go on with the next start only because nothing could be written."""
+def test_on_a_full_disk_the_reserved_space_is_used(small_disk: SmallDisk) -> None:
+    """Otherwise the release would continue at the next start, because its end could not be written."""
     path = small_disk.folder / "ledger.db"
     write(path, REQUESTED, STEPPING)
     assert reserve_of(path, 2**20).take()
@@ -153,8 +156,8 @@ def test_on_a_full_disk_the_reserved_room_is_used(small_disk: SmallDisk) -> None
     assert (state.release.phase, state.release.outcome) == (Phase.ENDED, "aborted")
 
 
-def test_a_ledger_that_another_process_holds_is_left_alone(path: Path) -> None:
-    """A controller that somebody started by hand still writes it."""
+def test_a_ledger_that_another_process_holds_is_not_touched(path: Path) -> None:
+    """A controller that somebody started manually still writes to it."""
     write(path, REQUESTED)
     lock = WriterLock(path, who="the controller")
     lock.take()

@@ -1,4 +1,4 @@
-"""Versions that others keep running: what is known of them comes from their probe and a note in the state folder."""
+"""Versions that others keep running: their state comes from their probe and from a note in the state folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ TAG = "chat:v1"
 
 @contextmanager
 def serving(port: int) -> Iterator[dict[str, int]]:
-    """A server of others; the status of its probe can be set."""
+    """A server that others run; the test sets the status of its probe."""
     status = {"/health": 200}
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ def serving(port: int) -> Iterator[dict[str, int]]:
 
 
 class World:
-    """A list of versions, and the controllers that come and go."""
+    """A list of versions, and controllers that come and go."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
@@ -50,7 +50,7 @@ class World:
         self.file.write_text(text)
 
     def controller(self) -> RemoteFleet:
-        """The fleet as a controller that was just started has it."""
+        """The fleet as a newly started controller has it."""
         return RemoteFleet(self.folder / "remote", Versions(self.file), on_change=self.changes.append)
 
     def all_fleets(self) -> AnyFleet:
@@ -78,8 +78,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(tmp_path)
 
 
-def test_its_health_is_that_of_its_probe(world: World) -> None:
-    """It starts until it was ready once, for a new controller, too; then it is unready when it does not answer."""
+def test_the_health_of_a_remote_version_is_that_of_its_probe(world: World) -> None:
+    """It is starting until its first success, also for a new controller.
+
+    After that, a failed probe makes it unready.
+    """
     fleet = world.controller()
     assert fleet.status(TAG).health is Health.ABSENT
     fleet.start(TAG)
@@ -97,8 +100,8 @@ def test_its_health_is_that_of_its_probe(world: World) -> None:
     eventually(lambda: later.status(TAG).health is Health.UNREADY)
 
 
-def test_what_is_in_use_needs_the_list_no_more(world: World) -> None:
-    """It may be changed or gone: a new controller finds what was started, and stops it."""
+def test_a_version_in_use_does_not_need_the_list_any_more(world: World) -> None:
+    """The list may change or disappear: a new controller finds what was started and can stop it."""
     world.controller().start(TAG)
     world.write("chat:v1: {url: 'http://127.0.0.1:1'}")
     assert world.controller().status(TAG).backends == (world.backend,)
@@ -111,16 +114,16 @@ def test_what_is_in_use_needs_the_list_no_more(world: World) -> None:
     assert (fleet.status(TAG).health, fleet.running(), world.changes[1:]) == (Health.ABSENT, (), [()])
 
 
-def test_a_name_that_cannot_be_looked_up_is_said(world: World) -> None:
-    """Nobody waits for it for long."""
+def test_a_name_that_cannot_be_looked_up_is_reported(world: World) -> None:
+    """The control loop does not wait long for it."""
     world.write("chat:v1: {url: 'http://no-such-host.invalid:8000'}")
     fleet = world.controller()
     fleet.start(TAG)
     eventually(lambda: "http://no-such-host.invalid:8000/ gives no answer" in fleet.status(TAG).detail, within_s=120)
 
 
-def test_a_name_that_no_machine_can_have_is_said(world: World) -> None:
-    """Where an earlier Kanaria took it: it ended every beat."""
+def test_an_impossible_host_name_is_reported(world: World) -> None:
+    """An earlier version of Kanaria accepted such a name, which made every tick fail."""
     fleet = world.controller()
     fleet.start(TAG)
     note = next((world.folder / "remote").glob("*.json"))
@@ -128,8 +131,8 @@ def test_a_name_that_no_machine_can_have_is_said(world: World) -> None:
     assert "http://a..b:" in world.controller().status(TAG).detail
 
 
-def test_each_version_is_asked_of_the_fleet_of_its_kind(world: World) -> None:
-    """A process is kept here, a URL is not; one that is in use keeps its kind when the list changes."""
+def test_each_kind_of_version_uses_its_own_fleet(world: World) -> None:
+    """Kanaria runs a command but not a URL. A version in use keeps its kind when the list changes."""
     world.write(f"chat:v1: {{url: 'http://127.0.0.1:{world.port}'}}\nchat:v2: {{command: 'serve {{port}}'}}")
     fleet = world.all_fleets()
     assert fleet.known_tags() == ("chat:v1", "chat:v2")
@@ -147,8 +150,8 @@ def test_each_version_is_asked_of_the_fleet_of_its_kind(world: World) -> None:
     assert names() == ()
 
 
-def test_a_tag_that_is_not_there_is_said(world: World) -> None:
-    """By whichever fleet it is asked of."""
+def test_an_unknown_tag_is_reported(world: World) -> None:
+    """Every fleet reports it."""
     with pytest.raises(SetupError, match="no version chat:v9"):
         Versions(world.file).require("chat:v9")
     with pytest.raises(SetupError, match=r"chat:v9 has no URL"):

@@ -1,4 +1,4 @@
-"""Recorded requests asked again of two real servers: what breaks callers is found, and stable's own noise is none."""
+"""Recorded requests replayed against two real servers: what breaks callers is found, and stable's own noise is not."""
 
 import hashlib
 import itertools
@@ -33,7 +33,7 @@ def label(text: bytes) -> str:
 
 
 def well(_: str, body: bytes) -> Answer:
-    """No two of its answers are equal, and one in three has a field that the others lack."""
+    """No two answers are equal, and one in three has a field that the others lack."""
     noise = {"id": str(uuid.uuid4()), "took_ms": random.random()} | ({"hint": "x"} if random.random() < 0.3 else {})
     return as_json({"label": label(body), "confidence": 0.9, "rows": [{"n": 1}]} | noise)
 
@@ -61,12 +61,12 @@ def as_page(path: str, body: bytes) -> Answer:
 
 
 def refusing(path: str, body: bytes) -> Answer:
-    """One request in eight, always the same."""
+    """Refuses one request in eight, always the same one."""
     return as_json({}, 422) if body == b"3" else well(path, body)
 
 
 def flaky(_: str, body: bytes) -> Answer:
-    """A third of its answers fail: a thing for the judge, not for a few requests."""
+    """Fails a third of its answers: the judge decides on that, not a replay of a few requests."""
     return as_json({}, 503) if random.random() < 0.3 else well("", body)
 
 
@@ -112,7 +112,7 @@ def serving(behaviour: Behaviour, tag: str, asked: list[dict[str, str]] | None =
         def handle(self) -> None:
             try:
                 super().handle()
-            except ConnectionError:  # whoever asked has given up
+            except ConnectionError:  # the client has given up
                 self.close_connection = True
 
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
@@ -123,7 +123,7 @@ def serving(behaviour: Behaviour, tag: str, asked: list[dict[str, str]] | None =
 def recorded(
     behaviour: Behaviour = well, *, requests: int = 8, route: str = "/detect"
 ) -> list[tuple[int, RecordedRequest]]:
-    """Requests with what `behaviour` answered then."""
+    """Requests with the answers that `behaviour` gave when they were recorded."""
     found = []
     for number in range(1, requests + 1):
         body = str(number).encode()
@@ -158,8 +158,8 @@ def replay(
 
 
 @pytest.mark.parametrize(("behaviour", "requests"), [(well, 1), (well, 2), (well, 8), (binary, 8), (large, 1)])
-def test_an_identical_version_passes_whatever_never_repeats(behaviour: Behaviour, requests: int) -> None:
-    """Ids, times, fields that come and go; answers that are no JSON; answers of 6 MB."""
+def test_an_identical_version_passes_although_its_answers_never_repeat(behaviour: Behaviour, requests: int) -> None:
+    """The answers have ids, times and optional fields, are not JSON, or have 6 MB."""
     found = replay(behaviour, behaviour, requests=recorded(behaviour, requests=requests))
     assert (found.count, found.losses, found.remarks) == (requests, (), ())
     assert len(found.took_ms) == requests
@@ -180,40 +180,40 @@ def test_an_identical_version_passes_whatever_never_repeats(behaviour: Behaviour
     ],
 )
 def test_what_breaks_callers_is_a_loss_with_its_place(canary: Behaviour, place: str, says: str) -> None:
-    """Beside noise, and each once."""
+    """Each loss is found among the noise and reported once."""
     found = replay(canary)
     assert [loss.place for loss in found.losses] == [place]
     assert found.losses[0].says.startswith(says)
 
 
-def test_other_values_are_said_and_break_nobody() -> None:
-    """A better model answers otherwise; the shadow step judges how often."""
+def test_different_values_are_reported_and_are_no_loss() -> None:
+    """A better model gives other answers; the shadow step judges how often."""
     found = replay(other_labels)
     assert found.losses == ()
     assert found.remarks == ("its answers to recorded requests differ from m:v1's in `label` of /detect (8 of 8)",)
 
 
 def test_fields_that_the_plan_ignores_are_not_compared() -> None:
-    """Neither their values, nor whether they are there."""
+    """Neither their values nor their presence count."""
     answers = OwnAnswers.model_validate({"/detect": {"ignore": ["confidence"]}})
     with serving(well, "m:v1") as stable, serving(without_confidence, "m:v2") as canary:
         found = Replayer(canary, stable, limit_s=5, budget_s=60, answers=answers).run(recorded())
     assert (found.count, found.losses, found.remarks) == (8, (), ())
 
 
-def test_other_bytes_are_said_where_an_answer_is_no_json() -> None:
+def test_different_bytes_are_reported_for_an_answer_that_is_not_json() -> None:
     found = replay(other_binary, binary)
     assert (found.losses, len(found.remarks)) == ((), 1)
     assert "`(body)` of /detect (8 of 8)" in found.remarks[0]
 
 
-def test_what_only_some_of_its_answers_show_is_left_to_the_judge() -> None:
-    """Both fail now and then: of neither is that a loss."""
+def test_a_difference_in_only_some_answers_is_left_to_the_judge() -> None:
+    """Both versions fail now and then, and for neither is that a loss."""
     assert replay(flaky, flaky, requests=recorded(well)).losses == ()
 
 
-def test_keys_that_are_data_are_no_fields() -> None:
-    """Other labels in an object by label are other values."""
+def test_keys_that_are_data_are_not_fields() -> None:
+    """In an object keyed by label, other labels are other values."""
 
     def scores(_: str, body: bytes) -> Answer:
         return as_json({"scores": {f"label {body.decode()}": 0.5, "other": 0.5}})
@@ -225,8 +225,8 @@ def test_keys_that_are_data_are_no_fields() -> None:
     assert (found.losses, len(found.remarks)) == ((), 1)
 
 
-def test_a_request_without_an_answer_is_a_loss_and_its_route_is_left() -> None:
-    """After the service's own time limit; the other routes are still asked."""
+def test_an_unanswered_request_is_a_loss_and_ends_its_route() -> None:
+    """The service's own time limit applies, and the other routes are still replayed."""
     began_s = time.monotonic()
     requests = [*recorded(), *((number + 8, request) for number, request in recorded(route="/other", requests=2))]
     found = replay(hanging, requests=requests, limit_s=1.0)
@@ -247,8 +247,8 @@ def test_a_canary_that_is_gone_is_a_loss() -> None:
     assert [loss.place for loss in found.losses] == ["/detect"]
 
 
-def test_what_stable_itself_refuses_now_says_nothing() -> None:
-    """The order that a request was about is gone."""
+def test_a_request_that_stable_refuses_now_is_not_compared() -> None:
+    """For example, the order that the request was about no longer exists."""
 
     def forgetful(_: str, body: bytes) -> Answer:
         return as_json({}, 404) if body in (b"1", b"2") else well("", body)
@@ -261,8 +261,8 @@ def test_what_stable_itself_refuses_now_says_nothing() -> None:
     )
 
 
-def test_what_stable_answers_otherwise_than_when_it_was_recorded_is_said() -> None:
-    """It is no difference between the versions."""
+def test_a_changed_answer_of_stable_is_reported() -> None:
+    """It is not a difference between the versions."""
     found = replay(other_labels, other_labels, requests=recorded(well))
     assert found.losses == ()
     assert found.remarks == (
@@ -270,8 +270,8 @@ def test_what_stable_answers_otherwise_than_when_it_was_recorded_is_said() -> No
     )
 
 
-def test_every_route_gets_some_of_the_time() -> None:
-    """However many requests of the first there are."""
+def test_every_route_gets_a_share_of_the_time() -> None:
+    """This holds however many requests the first route has."""
     turns: list[str] = []
 
     def counting(path: str, body: bytes) -> Answer:
@@ -283,15 +283,15 @@ def test_every_route_gets_some_of_the_time() -> None:
     assert [path for path, _ in itertools.groupby(turns)][:2] == ["/a", "/b"]
 
 
-def test_when_the_time_is_over_the_rest_is_counted() -> None:
-    """No release waits for ever."""
+def test_requests_that_do_not_fit_into_the_time_are_counted() -> None:
+    """No release waits forever."""
     found = replay(well, budget_s=0.0)
     assert (found.count, found.losses) == (0, ())
     assert found.remarks == ("recorded requests that were not replayed, because the time for it was over: 8",)
 
 
-def test_requests_bring_what_was_kept_and_an_id_of_kanarias_own() -> None:
-    """So that no log of predictions takes them for users'."""
+def test_replayed_requests_carry_the_recorded_data_and_an_id_of_kanaria() -> None:
+    """No prediction log mistakes them for requests of users."""
     asked: list[dict[str, str]] = []
     with serving(well, "m:v1", asked) as stable, serving(well, "m:v2", asked) as canary:
         Replayer(canary, stable, limit_s=5, budget_s=60).run(recorded(requests=1))

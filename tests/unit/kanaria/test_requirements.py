@@ -1,4 +1,4 @@
-"""What a Bento asks for, and whether this Python has it."""
+"""What a Bento requires, and whether this Python has it."""
 
 import sys
 from importlib.metadata import version
@@ -35,8 +35,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["httpx[no-such-extra]>=0.1,<99", "-c constraints.txt"],
     ],
 )
-def test_what_is_installed_is_not_missing(lines: list[str], home: Path) -> None:
-    """Comments, options, hashes, continued lines, other spellings, and markers of other machines ask for nothing."""
+def test_installed_packages_are_not_missing(lines: list[str], home: Path) -> None:
+    """Comments, options, hashes, continued lines, other spellings and markers for other machines require nothing."""
     write_bento(home, "m:v1", *lines)
     assert missing(wanted_by("m:v1")) is None
 
@@ -55,38 +55,38 @@ def test_what_is_installed_is_not_missing(lines: list[str], home: Path) -> None:
         ("hypothesis[pandas]==0.1", "hypothesis"),
     ],
 )
-def test_what_is_not_installed_is_named(line: str, words: str, home: Path) -> None:
-    """Also what cannot be known without an installer: a path, an address, another file."""
+def test_packages_that_are_not_installed_are_named(line: str, words: str, home: Path) -> None:
+    """This includes what only an installer can resolve: a path, an address, another file."""
     write_bento(home, "m:v1", f"httpx=={HTTPX}", line)
     assert words in str(missing(wanted_by("m:v1")))
 
 
-def test_packages_of_an_extra_are_asked_for(home: Path) -> None:
-    """`hypothesis[redis]` needs a package that `hypothesis` alone does not."""
+def test_packages_of_an_extra_are_required(home: Path) -> None:
+    """`hypothesis[redis]` needs a package that `hypothesis` alone does not need."""
     write_bento(home, "m:v1", "hypothesis[redis]")
     assert "redis" in str(missing(wanted_by("m:v1")))
 
 
-def test_a_lock_counts_and_not_what_it_was_made_from(home: Path) -> None:
-    """It is what the Bento was built and tried with."""
+def test_a_lock_file_counts_and_not_its_source(home: Path) -> None:
+    """The Bento was built and tested with the lock file."""
     write_bento(home, "m:v1", "httpx", lock=("httpx==0.0.1",))
     assert "httpx==0.0.1" in str(missing(wanted_by("m:v1")))
 
 
-def test_a_bento_without_requirements_asks_for_nothing(home: Path) -> None:
-    """Nor does one whose file is not there."""
+def test_a_bento_without_requirements_requires_nothing(home: Path) -> None:
+    """A missing requirements file also means none."""
     (write_bento(home, "m:v1") / "env/python/requirements.txt").unlink()
     assert missing(wanted_by("m:v1")) is None
 
 
-def test_a_file_that_is_no_text_is_left_to_the_installer(home: Path) -> None:
-    """The reason says what is wrong with it."""
+def test_a_file_that_is_not_text_is_left_to_the_installer(home: Path) -> None:
+    """The reason says what is wrong with the file."""
     (write_bento(home, "m:v1") / "env/python/requirements.txt").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read" in str(missing(wanted_by("m:v1")))
 
 
 def test_options_of_the_bentos_own_installer_are_known(home: Path) -> None:
-    """As BentoML writes them where a Bento has a Dockerfile of its own, with the wheels that it brings."""
+    """BentoML writes them like this for a Bento with its own Dockerfile, with the wheels that it contains."""
     python = write_bento(home, "m:v1", "httpx") / "env/python"
     (python / "install.sh").write_text("#!/bin/sh\nPIP_ARGS=(--constraint '../../src/constraints.txt' --no-index)\n")
     (python / "wheels").mkdir()
@@ -110,15 +110,15 @@ def test_options_of_the_bentos_own_installer_are_known(home: Path) -> None:
         (["httpx"], False),
     ],
 )
-def test_whether_it_asks_for_bentoml(lines: list[str], names_it: bool, home: Path) -> None:
-    """Where it does not, its environment gets it all the same."""
+def test_whether_a_bento_requires_bentoml(lines: list[str], names_it: bool, home: Path) -> None:
+    """If it does not, its environment gets BentoML anyway."""
     write_bento(home, "m:v1", *lines)
     assert wanted_by("m:v1").names("bentoml") is names_it
 
 
 @pytest.mark.needs("serve")
 def test_the_example_runs_in_kanarias_own_python(home: Path, tmp_path: Path) -> None:
-    """All that its bentofile.yaml asks for is here, so nothing is installed and nothing starts more slowly."""
+    """Everything that its bentofile.yaml asks for is here, so nothing is installed and nothing starts more slowly."""
     packages = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
     write_bento(home, "digits:v1", *packages, f"bentoml=={version('bentoml')}", python=OWN_PYTHON)
     command = server_command(Settings(home=tmp_path / "state"), "digits:v1", 3000)
@@ -130,27 +130,27 @@ def test_the_example_runs_in_kanarias_own_python(home: Path, tmp_path: Path) -> 
     [
         ("auto", "httpx", "", False),
         ("auto", "absent-here", "", True),
-        ("auto", "httpx", "3.1", True),  # its process says that it runs on another Python
+        ("auto", "httpx", "3.1", True),  # the output shows that it runs on another Python
         ("shared", "absent-here", "3.1", False),
         ("venv", "httpx", "", True),
     ],
 )
 def test_which_process_serves(runtime: str, line: str, python: str, is_own: bool, home: Path) -> None:
-    """BentoML directly, or a process that first sees to an environment."""
+    """BentoML serves directly, or a process prepares an environment first."""
     write_bento(home, "m:v1", line, python=python)
     settings = Settings.model_validate({"home": home / "state", "runtime": runtime})
     assert (MODULE in server_command(settings, "m:v1", 3000)) is is_own
 
 
-def test_a_bento_that_cannot_be_read_says_so_in_its_log(home: Path, tmp_path: Path) -> None:
-    """The controller asks for it on every beat, so it must not fail there."""
+def test_an_unreadable_bento_is_reported_in_its_log(home: Path, tmp_path: Path) -> None:
+    """The controller checks it in every tick, so the check must not fail there."""
     (write_bento(home, "m:v1") / "bento.yaml").write_text("{")
     assert MODULE in server_command(Settings(home=tmp_path / "state"), "m:v1", 3000)
 
 
 @pytest.mark.parametrize(("runtime", "is_own"), [("auto", False), ("venv", True)])
 def test_a_model_of_the_contract_runs_with_kanarias_packages(home: Path, runtime: str, is_own: bool) -> None:
-    """BentoML locks the packages that a Bento names; a lock of none has not those of the service."""
+    """BentoML locks the packages that a Bento names. A lock of no packages lacks those of the service."""
     bento = write_bento(home, "m:v1", "bentoml", lock=("bentoml==0.0.1", "absent-here==1"))
     manifest = bento / "bento.yaml"
     manifest.write_text(f"{manifest.read_text()}args: {{implementation: 'own.model:Own'}}\n")
@@ -172,8 +172,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_what_asks_for_more_than_anybody_does_is_left_to_its_own_process(text: str, home: Path) -> None:
-    """The control loop looks at it, and stood still for an hour, or failed at each beat."""
+def test_absurd_requirements_are_left_to_the_versions_own_process(text: str, home: Path) -> None:
+    """The control loop reads them: it stopped for an hour, or failed in every tick."""
     write_bento(home, "m:v1", *text.split("\n"))
     found = missing(wanted_by("m:v1"))
     assert found is None or len(found) < 300
