@@ -6,6 +6,8 @@ from typing import Protocol
 
 from contract.http import ANSWER_TIMEOUT_S, METRICS_PATH, PREDICT_PATH, READY_PATH, SECRET_HEADER
 
+MOST_RESTARTS = 1  # one worker of a version may end for a reason outside it, such as the machine's memory
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:

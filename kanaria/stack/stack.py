@@ -85,6 +85,26 @@ class _Crashes:
         return None
 
 
+class _LostWorkers:
+    """Finds out whether a version that is not ready loses worker after worker: its process lives. Poll it."""
+
+    def __init__(self, client: ControllerClient) -> None:
+        self._client = client
+        self._first_s, self._at_first = 0.0, 0
+
+    def going_on(self, now_s: float) -> bool:
+        """Whether the stable version lost a worker, and 10 s later another one."""
+        try:
+            stable = self._client.status().stable
+        except ControllerUnreachable:
+            return False
+        if stable is None or stable.health != Health.STARTING.value or not stable.restarts:
+            return False
+        if not self._at_first:
+            self._first_s, self._at_first = now_s, stable.restarts
+        return now_s > self._first_s + _RESTART_GRACE_S and stable.restarts > self._at_first
+
+
 class Stack:
     """The processes of one state folder."""
 
@@ -132,6 +152,7 @@ class Stack:
             program=process_name(stable),
             say=say,
             limit_s=startup_deadline_s(self.settings),
+            loses_workers=_LostWorkers(self.client).going_on,
         )
 
     def down(self, *, say: Callable[[str], None]) -> None:
@@ -347,7 +368,14 @@ class Stack:
         return loopback.answers(f"{self.settings.gateway_url}{READY_PATH}", timeout_s=2.0)
 
     def _wait(
-        self, what: str, is_ready: Callable[[], bool], *, program: str, say: Callable[[str], None], limit_s: float
+        self,
+        what: str,
+        is_ready: Callable[[], bool],
+        *,
+        program: str,
+        say: Callable[[str], None],
+        limit_s: float,
+        loses_workers: Callable[[float], bool] = lambda _: False,
     ) -> None:
         """Wait until `is_ready`. Raises StackError with the end of `program`'s log, early if it keeps crashing."""
         began_s, say_at_s = time.monotonic(), _SAY_EVERY_S
@@ -355,6 +383,9 @@ class Stack:
         while not is_ready():
             took_s = time.monotonic() - began_s
             crashed = crashes.going_on(took_s)
+            how = f"{crashed} ended by itself" if crashed else ""
+            if not crashed and loses_workers(took_s):
+                crashed, how = program, "its workers end one after the other"
             if not self.supervisor.names():
                 raise StackError(
                     "the stack was taken down while it started", saw="nothing runs", do="run `kanaria up` again"
@@ -367,7 +398,7 @@ class Stack:
                 lacks = what_it_lacks(ended.listed, log) if ended else ""
                 raise StackError(
                     f"{what} was not ready after {took_s:.0f} s",
-                    saw="; ".join(filter(None, (f"{crashed} ended by itself" if crashed else "", words, lacks))),
+                    saw="; ".join(filter(None, (how, words, lacks))),
                     do=f"read {log if log.exists() else self.settings.logs} and fix the cause, "
                     "then run `kanaria down` and `kanaria up`",
                 )

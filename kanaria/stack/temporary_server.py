@@ -24,7 +24,8 @@ from kanaria.stack.supervision import Program
 from kanaria.stack.temporary_folders import temporary_folder
 from kanaria.stack.version_process import SEAL_OPTION, prepare, secluded, server_command, variables_for
 from kanaria.stack.versions import Versions
-from rollout.fleet import Backend, Readiness
+from kanaria.stack.workers import Workers
+from rollout.fleet import MOST_RESTARTS, Backend, Readiness
 
 _START_WITHIN_S = 120.0
 _REMOTE_WITHIN_S = 5.0  # it should run already
@@ -123,14 +124,16 @@ def _wait_until_ready(
 ) -> None:
     started_s = time.monotonic()
     server = polled(backend)
+    workers, lost = Workers(), 0
     while trouble := unready(server, backend, readiness):
         waited_s = time.monotonic() - started_s
-        if process.poll() is None and waited_s < _START_WITHIN_S:
+        lost += workers.ended(process.pid)
+        if process.poll() is None and waited_s < _START_WITHIN_S and lost <= MOST_RESTARTS:
             time.sleep(0.1)
             continue
-        is_silent = process.poll() is None
+        is_silent = process.poll() is None and lost <= MOST_RESTARTS
         what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
-        last = trouble if is_silent else f"exit code {process.returncode}, no output"
+        last = trouble if process.poll() is None else f"exit code {process.returncode}, no output"
         saw = "; ".join(filter(None, (last_words(log) or last, what_it_lacks(program.listed or (), log))))
         raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import psutil
@@ -64,14 +64,18 @@ class Workers:
         self._alive.pop(server, None)
 
 
+def is_worker(command: Sequence[str]) -> bool:
+    """Whether a child of a version's process with this command line is one of its workers."""
+    return any(mark in word for word in command for mark in _WORKER_WORDS)
+
+
 def _new_workers(server: int, *, known: Mapping[int, float]) -> dict[int, float]:
     """The start time of each living worker of a server that is not `known`, by pid."""
     found = {}
     with suppress(psutil.Error):
         for pid in set(_children(server)) - known.keys():
             with suppress(psutil.Error):  # a zombie has no command line
-                is_worker = any(mark in word for word in psutil.Process(pid).cmdline() for mark in _WORKER_WORDS)
-                if is_worker and (began := start_of(pid)) is not None:
+                if is_worker(psutil.Process(pid).cmdline()) and (began := start_of(pid)) is not None:
                     found[pid] = began
     return found
 

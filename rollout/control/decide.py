@@ -14,13 +14,12 @@ from rollout.control.next_weight import (
     lacks_improvement,
     least_automatic,
 )
-from rollout.fleet import Health
+from rollout.fleet import MOST_RESTARTS, Health
 from rollout.format import count
 from rollout.judge import Judgement, Pair, Verdict, words
 from rollout.ledger.state import Phase, Release
 from rollout.spec import AUTO_START_PERCENT
 
-MOST_RESTARTS = 1  # one worker may end for a reason outside it, such as the machine's memory
 _BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is healthy"
 
 

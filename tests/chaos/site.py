@@ -20,6 +20,7 @@ from kanaria.stack import fork_server
 from kanaria.stack.bentos import process_name
 from kanaria.stack.locks import holder
 from kanaria.stack.supervision import KEEPER
+from kanaria.stack.workers import is_worker
 from rollout.ledger.events import Event
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, fold
@@ -232,7 +233,7 @@ class Site:
 
     def worker(self, tag: str) -> psutil.Process:
         """One of the processes of a version that answer requests."""
-        found = [one for one in self.tree(tag)[:-1] if "worker" in " ".join(one.cmdline())]
+        found = [one for one in self.tree(tag)[:-1] if is_worker(one.cmdline())]
         if not found:
             raise NotReached(f"{tag} has no worker")
         return found[0]

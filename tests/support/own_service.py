@@ -133,6 +133,18 @@ class Summary:
     def digest(self, text: str) -> str:
         return text[::-1]
 """
+WITHOUT_START = """
+import bentoml
+
+@bentoml.service(name="summary", workers=2)
+class Summary:
+    def __init__(self):
+        raise RuntimeError("no such table: words")
+
+    @bentoml.api
+    def summarize(self, text: str) -> str:
+        return text
+"""
 WITH_METRICS = """
 import time
 

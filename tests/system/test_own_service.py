@@ -12,7 +12,7 @@ import pytest
 
 from kanaria.stack.temporary_server import TemporaryServer, temporary_server
 from tests.support.clients import in_threads
-from tests.support.own_service import WITH_TASK, store_with
+from tests.support.own_service import WITH_TASK, WITHOUT_START, store_with
 from tests.support.stack import Kanaria, running
 
 STABLE = "summary:v1"
@@ -23,6 +23,7 @@ VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     versions = {version: {"behaves": behaves} for version, behaves in VERSIONS.items()}
     tasks = {version: {"service": WITH_TASK} for version in ("task-1", "task-2")}
+    tasks["no-start"] = {"service": WITHOUT_START}
     return store_with(tmp_path_factory.getbasetemp().parent, "own-services", versions | tasks)
 
 
@@ -158,3 +159,19 @@ def test_two_versions_that_one_command_starts_have_homes_of_their_own(
         temporary_server(settings, "summary:v2", say=lambda _: None) as canary,
     ):
         assert len({home_of(stable), home_of(canary), str(home)}) == 3
+
+
+def test_a_service_whose_workers_fail_at_the_start_is_not_waited_for(
+    tmp_path: Path, home: Path, require_program: Callable[[str], str]
+) -> None:
+    """BentoML starts them again for ever, and both commands waited for two minutes."""
+    require_program("envoy")
+    kanaria = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
+    tried = kanaria("preflight", "summary:no-start")
+    assert (tried.returncode, "did not start: RuntimeError: no such table: words" in tried.stdout) == (1, True), tried
+    try:
+        first = kanaria("up", "summary:no-start")
+    finally:
+        kanaria("down")
+    assert first.returncode == 3
+    assert "saw: its workers end one after the other; RuntimeError: no such table: words" in first.stderr

@@ -176,6 +176,17 @@ def test_a_version_that_does_not_start_fails_its_preflight_with_its_last_words(s
     assert (unknown.returncode, "there is no Bento digits:v99" in unknown.stderr) == (2, True)
 
 
+def test_a_model_that_cannot_be_loaded_is_not_waited_for(stack: Kanaria) -> None:
+    """Its server tried again for ever, and both commands waited for two minutes."""
+    os.truncate(model_of(stack, "digits:v1") / "weights.safetensors", 100)
+    tried, first = stack("preflight", "digits:v1"), stack("up", "digits:v1")
+    assert (tried.returncode, "did not start: " in tried.stdout) == (1, True), tried
+    seen_first = "its workers end one after the other", "digits@v1 ended by itself"
+    assert (first.returncode, any(f"saw: {words}; " in first.stderr for words in seen_first)) == (3, True), first
+    for output in (tried.stdout, first.stderr):
+        assert "SafetensorError" in output
+
+
 def test_a_signature_survives_the_way_to_another_machine(stack: Kanaria, tmp_path: Path) -> None:
     """A Bento that was exported and imported carries its own signature and its model's, and both still hold."""
     stack.ok("sign", "digits:v1")

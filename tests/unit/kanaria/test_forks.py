@@ -69,12 +69,35 @@ def test_a_worker_never_continues_as_its_server(work: str, code: int, tmp_path: 
     """However its work ends, its process ends too."""
     log = tmp_path / "log"
     with workers(work, log, count=1) as server:
-        until(lambda: f"ended: exit code {code}" in log.read_text())
-        until(lambda: log.read_text().count("works") >= 2)  # it is restarted
-        assert "server ends" not in log.read_text()
-        server.send_signal(signal.SIGTERM)
-        until(lambda: "server ends" in log.read_text())
-        assert log.read_text().count("server ends") == 1
+        until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+        text = log.read_text()
+        assert (text.count("works"), text.count(f"ended: exit code {code}")) == (2, 2)  # it is tried again
+        assert "server ends" not in text
+
+
+def test_a_server_none_of_whose_workers_starts_ends(tmp_path: Path) -> None:
+    """It went on for ever, and whoever had started it waited until a deadline."""
+    log = tmp_path / "log"
+    with workers("sys.exit(3)", log) as server:
+        assert server.wait(60) == 3
+        assert log.read_text().count("ended: exit code 3") >= 4
+        assert log.read_text().splitlines()[-1] == "no worker has started"
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(f"sys.exit(3) if number == 1 else {WAITING}", id="another one starts"),
+        pytest.param("sys.exit(1)", id="it started and ended later"),
+    ],
+)
+def test_a_server_with_a_worker_that_has_started_keeps_trying(work: str, tmp_path: Path) -> None:
+    """What keeps the others from starting may go away."""
+    log = tmp_path / "log"
+    with workers(work, log, first="import kanaria.stack.forks as forks; forks.STABLE_AFTER_S = 0.0") as server:
+        until(lambda: log.read_text().count("worker 1 works") >= 3)
+        assert server.is_running()
+        assert "no worker has started" not in log.read_text()
 
 
 def test_a_full_disk_stops_neither_server_nor_workers(tmp_path: Path) -> None:
