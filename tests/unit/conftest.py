@@ -1,4 +1,4 @@
-"""Fixtures of the unit tests; those of the control loop are each in the `world` of its own module."""
+"""Fixtures of the unit tests; each module of the control loop's tests has its own `world`."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from tests.support.world import World
 
 
 class Watched(sqlite3.Connection):
-    """Remembers in which test it was opened, until it is closed."""
+    """A database connection that remembers which test opened it, until it is closed."""
 
     opened: ClassVar[dict[int, str]] = {}
     _numbers: ClassVar[Iterator[int]] = count()
@@ -34,7 +34,7 @@ class Watched(sqlite3.Connection):
 
 @pytest.fixture(scope="session", autouse=True)
 def every_database_is_closed() -> Iterator[None]:
-    """From Python 3.13 on a forgotten one is an error, in whatever test runs when it is collected."""
+    """From Python 3.13 on, a forgotten connection is an error in whichever test runs when it is collected."""
     if sys.version_info >= (3, 13):
         yield
         return
@@ -47,7 +47,7 @@ def every_database_is_closed() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_logs() -> None:
-    """What structlog does by itself draws a traceback with all variables of each frame: a tenth of a second."""
+    """By default structlog prints a traceback with all variables of each frame, which takes a tenth of a second."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -59,7 +59,7 @@ def plain_logs() -> None:
 
 @pytest.fixture(autouse=True)
 def own_state_folder() -> Iterator[None]:
-    """`--home` of a command that ran in this process must not be the state folder of the next test."""
+    """The `--home` of a command that ran in this process must not be the state folder of the next test."""
     before = os.environ.get("KANARIA_HOME")
     yield
     if before is None:
@@ -70,7 +70,7 @@ def own_state_folder() -> Iterator[None]:
 
 @pytest.fixture
 def controller(world: World) -> Iterator[Controller]:
-    """It has had m:v1 as stable for a minute."""
+    """A controller that has had m:v1 as stable for a minute."""
     made = world.controller()
     made.execute(c.SetStable("m:v1", "ann"))
     world.live(made, 60)

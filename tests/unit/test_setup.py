@@ -1,4 +1,4 @@
-"""setup.sh finds a Python that serves, or says what it saw and what to do. The Pythons here only say a version."""
+"""setup.sh finds a suitable Python, or says what it saw and what to do. The Pythons here only print a version."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ OWN = "--no-deps --no-build-isolation --editable ."
 
 
 class Machine:
-    """A project to set up, and a PATH with nothing on it but what a test puts there."""
+    """A project to set up, and a PATH with only what a test puts there."""
 
     def __init__(self, folder: Path) -> None:
         self.project, self.bin = folder / "project", folder / "bin"
@@ -42,7 +42,7 @@ class Machine:
         path.chmod(0o755)
 
     def python(self, name: str, version: str, *, has_venv: bool = True) -> None:
-        """Put an interpreter on the PATH. What it makes is an environment in which pip does nothing."""
+        """Put an interpreter on the PATH. It makes environments in which pip does nothing."""
         made = f'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo {version} >"$3/pyvenv.cfg"' if has_venv else "exit 1"
         for tool in ("mkdir", "cp"):
             if not (self.bin / tool).exists():
@@ -66,8 +66,8 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_the_newest_python_that_serves_is_taken_and_named(machine: Machine) -> None:
-    """One line says which; a newer one that the project does not support is left alone."""
+def test_the_newest_suitable_python_is_used_and_named(machine: Machine) -> None:
+    """One line names it. A newer Python that the project does not support is ignored."""
     for minor in (10, 11, 12, 14):
         machine.python(f"python3.{minor}", f"3.{minor}.1")
     machine.python("python3", "3.14.1")
@@ -81,14 +81,14 @@ def test_the_newest_python_that_serves_is_taken_and_named(machine: Machine) -> N
     ]
 
 
-def test_the_system_s_python_is_taken_whatever_its_name(machine: Machine) -> None:
-    """Debian 13 has a python3, and a python3.13 only with it."""
+def test_the_systems_python_is_used_whatever_its_name(machine: Machine) -> None:
+    """Debian 13 has a python3, and a python3.13 only together with it."""
     machine.python("python3", "3.13.5")
     assert "setup: taking python3 (3.13.5)" in machine.set_up().stdout
 
 
 def test_a_python_that_the_user_names_wins(machine: Machine) -> None:
-    """`make setup PYTHON=python3.11`, although there is a newer one."""
+    """`make setup PYTHON=python3.11` works although a newer one exists."""
     machine.python("python3.13", "3.13.5")
     machine.python("python3.11", "3.11.2")
     assert "setup: taking python3.11 (3.11.2)" in machine.set_up(PYTHON="python3.11").stdout
@@ -97,8 +97,8 @@ def test_a_python_that_the_user_names_wins(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("name", "saw"), [("python3.9", "python3.9 is Python 3.9.2"), ("python3.14", "python3.14 is Python 3.14.0")]
 )
-def test_a_named_python_that_does_not_serve_is_refused(machine: Machine, name: str, saw: str) -> None:
-    """Too old or too new: what serves stands in the message."""
+def test_an_unsuitable_python_that_the_user_names_is_refused(machine: Machine, name: str, saw: str) -> None:
+    """It is too old or too new, and the message lists the suitable versions."""
     machine.python("python3.9", "3.9.2")
     machine.python("python3.14", "3.14.0")
     done = machine.set_up(PYTHON=name)
@@ -109,24 +109,24 @@ def test_a_named_python_that_does_not_serve_is_refused(machine: Machine, name: s
     )
 
 
-def test_a_named_python_that_does_not_run_is_refused(machine: Machine) -> None:
-    """A slip of the pen is not answered with another Python."""
+def test_a_python_that_the_user_names_and_that_does_not_run_is_refused(machine: Machine) -> None:
+    """After a typing mistake, no other Python is used instead."""
     machine.python("python3", "3.13.5")
     done = machine.set_up(PYTHON="/usr/lib/pyton3")
     assert done.returncode == 2
     assert "saw: PYTHON=/usr/lib/pyton3\n" in done.stderr
 
 
-def test_without_a_python_it_says_how_to_get_one(machine: Machine) -> None:
-    """By names of packages that Debian 12 and 13, Ubuntu 24.04 and Homebrew have."""
+def test_without_a_python_the_error_says_how_to_get_one(machine: Machine) -> None:
+    """It has the package names of Debian 12 and 13, Ubuntu 24.04 and Homebrew."""
     done = machine.set_up()
     assert done.returncode == 2
     assert "saw: no python3 on the PATH\n" in done.stderr
     assert "apt-get install python3 python3-venv; macOS: brew install python@3.13" in done.stderr
 
 
-def test_pythons_that_do_not_serve_are_listed(machine: Machine) -> None:
-    """A machine with an old and a new one; a shim that finds no interpreter behind it is none."""
+def test_unsuitable_pythons_are_listed(machine: Machine) -> None:
+    """The machine has an old and a new one. A shim without an interpreter behind it does not count."""
     machine.python("python3", "3.9.2")
     machine.python("python", "2.7.18")
     machine.script(machine.bin / "python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127")
@@ -137,7 +137,7 @@ def test_pythons_that_do_not_serve_are_listed(machine: Machine) -> None:
 
 
 def test_a_python_without_venv_names_the_package(machine: Machine) -> None:
-    """Debian and Ubuntu take it out of Python."""
+    """Debian and Ubuntu split it off from Python."""
     machine.python("python3", "3.13.5", has_venv=False)
     done = machine.set_up()
     assert done.returncode == 2
@@ -150,7 +150,7 @@ def test_a_python_without_venv_names_the_package(machine: Machine) -> None:
 
 
 def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
-    """Also the extras are remembered, so that `make check` does not bring in what was left out."""
+    """The extras are remembered too, so that `make check` does not install what was left out."""
     machine.python("python3", "3.13.5")
     machine.set_up(EXTRAS="")
     environment = {"PATH": str(machine.bin)}
@@ -175,8 +175,8 @@ def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
         ('case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac', "it has no pip; making it was interrupted"),
     ],
 )
-def test_an_environment_that_no_longer_serves_is_made_anew(machine: Machine, old: str, why: str) -> None:
-    """The system's Python was replaced, or the project has moved on: one line says so."""
+def test_an_unsuitable_environment_is_made_again(machine: Machine, old: str, why: str) -> None:
+    """The system's Python was replaced, or the project now needs another one; one line says so."""
     machine.python("python3", "3.13.5")
     machine.script(machine.project / ".venv/bin/python", old)
     (machine.project / ".venv/pyvenv.cfg").touch()
@@ -185,8 +185,8 @@ def test_an_environment_that_no_longer_serves_is_made_anew(machine: Machine, old
     assert done.stdout.splitlines()[:2] == [f"setup: .venv is made anew: {why}", "setup: taking python3 (3.13.5)"]
 
 
-def test_an_environment_of_another_python_than_the_named_one_is_made_anew(machine: Machine) -> None:
-    """`PYTHON=` wins over what is there."""
+def test_an_environment_of_another_python_than_the_named_one_is_made_again(machine: Machine) -> None:
+    """`PYTHON=` overrides the existing environment."""
     machine.python("python3.13", "3.13.5")
     machine.python("python3.12", "3.12.3")
     machine.set_up()
@@ -198,8 +198,8 @@ def test_an_environment_of_another_python_than_the_named_one_is_made_anew(machin
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])
-def test_what_it_did_not_make_is_never_removed(machine: Machine, tmp_path: Path, kind: str) -> None:
-    """A link to an environment of somebody else's, a folder with other things in it."""
+def test_the_setup_never_removes_what_it_did_not_make(machine: Machine, tmp_path: Path, kind: str) -> None:
+    """Examples are a link to somebody else's environment and a folder with other content."""
     machine.python("python3", "3.13.5")
     elsewhere = tmp_path / "elsewhere"
     machine.script(elsewhere / "bin/python", "echo 3.9.2")
@@ -214,8 +214,8 @@ def test_what_it_did_not_make_is_never_removed(machine: Machine, tmp_path: Path,
     assert {"link": f"saw: .venv is a link to {elsewhere}", "folder": "is in the way"}[kind] in done.stderr
 
 
-def test_uv_is_taken_where_it_is(machine: Machine) -> None:
-    """It gets the newest Python that serves, or the range when there is none; `UV=` leaves it out."""
+def test_an_installed_uv_is_used(machine: Machine) -> None:
+    """It gets the newest suitable Python, or the version range if there is none; `UV=` disables it."""
     for tool in ("mkdir", "chmod", "touch"):
         (machine.bin / tool).symlink_to(shutil.which(tool) or "")
     python = 'printf "#!/bin/sh\\necho 3.13.9" >"$6/bin/python"; chmod +x "$6/bin/python"'
@@ -235,8 +235,8 @@ def test_uv_is_taken_where_it_is(machine: Machine) -> None:
     assert machine.set_up(UV="").stdout.splitlines()[0] == "setup: taking python3.12 (3.12.3)"
 
 
-def test_where_uv_can_bring_no_python_it_says_how_to_get_one(machine: Machine) -> None:
-    """Its download is not reached: what is on the PATH stands in the message."""
+def test_if_uv_cannot_download_a_python_the_error_says_how_to_get_one(machine: Machine) -> None:
+    """The download fails, and the message lists the Pythons on the PATH."""
     machine.python("python3", "3.9.2")
     machine.script(machine.bin / "uv", 'case "$1" in --version) echo "uv 0.13.9";; *) exit 2;; esac')
     done = machine.set_up()
@@ -245,8 +245,8 @@ def test_where_uv_can_bring_no_python_it_says_how_to_get_one(machine: Machine) -
     assert "do:  install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3 python3-venv;" in done.stderr
 
 
-def test_a_compiler_is_asked_for_where_a_wheel_is_missing(machine: Machine) -> None:
-    """On Linux with an arm64 processor, and only for the load generator."""
+def test_a_compiler_is_required_where_a_wheel_is_missing(machine: Machine) -> None:
+    """This is so on Linux with an arm64 processor, and only for the load generator."""
     machine.python("python3", "3.13.5")
     (machine.bin / "uname").unlink()
     machine.script(machine.bin / "uname", 'case "$1" in -m) echo aarch64;; *) echo Linux;; esac')
@@ -259,7 +259,7 @@ def test_a_compiler_is_asked_for_where_a_wheel_is_missing(machine: Machine) -> N
 
 
 def pins_for(machine: Machine, extras: str) -> dict[str, str]:
-    """What the set-up installs with these extras: the lines of each package, by its name."""
+    """What the set-up installs with these extras: the lines of each package by its name."""
     machine.python("python3", "3.13.5")
     assert machine.set_up(EXTRAS=extras).returncode == 0
     text = (machine.project / ".venv/requirements.txt").read_text().replace("\\\n", " ")
@@ -267,12 +267,12 @@ def pins_for(machine: Machine, extras: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("extras", ["", "dev", "judge,dev", "all,dev", "serve", "bench"])
-def test_all_that_is_asked_for_is_locked_with_hashes(extras: str, machine: Machine) -> None:
-    """Each package that an extra declares, at the version of constraints.txt, and nothing without a hash."""
+def test_every_package_of_an_extra_is_locked_with_hashes(extras: str, machine: Machine) -> None:
+    """Each declared package has the version of constraints.txt, and every line has a hash."""
     (machine.bin / "cc").symlink_to(shutil.which("true") or "")
     pins = pins_for(machine, extras)
     named = [canonicalize_name(each.name) for each in declared(*filter(None, extras.split(",")))]
-    assert set(named) - pins.keys() - {"torch"} == set()  # that one comes first, from a file of its own
+    assert set(named) - pins.keys() - {"torch"} == set()  # that one is installed first, from its own file
     assert [line for line in pins.values() if "--hash=sha256:" not in line] == []
     pinned = re.findall(r"^([\w.-]+)==([^;\s]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     known = {canonicalize_name(name): found for name, found in pinned}
@@ -281,13 +281,13 @@ def test_all_that_is_asked_for_is_locked_with_hashes(extras: str, machine: Machi
 
 
 def test_the_base_has_no_pin_of_an_extra(machine: Machine) -> None:
-    """Whoever only judges gets no server."""
+    """An installation for the judge alone gets no server."""
     assert pins_for(machine, "").keys().isdisjoint({"torch", "bentoml", "locust", "evidently", "pytest"})
 
 
-@pytest.mark.needs("serve")  # which brings uv
+@pytest.mark.needs("serve")  # which installs uv
 def test_a_package_that_was_replaced_on_the_index_is_refused(tmp_path: Path) -> None:
-    """The same name and version with other content: pip and uv take neither of them."""
+    """Neither pip nor uv accepts the same name and version with other content."""
     wheels = tmp_path / "wheels"
     good = write_wheel(wheels, "tiny", "1.0", "VERSION = 1\n")
     digest = hashlib.sha256(good.read_bytes()).hexdigest()

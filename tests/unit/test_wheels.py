@@ -1,4 +1,4 @@
-"""`make constraints` names every pin that some promised machine cannot install."""
+"""`make constraints` reports every pin that some supported machine cannot install."""
 
 import json
 import os
@@ -28,7 +28,7 @@ FILES = {
 
 @pytest.fixture(params=["json", "html"])
 def index(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A package index that speaks one of the two formats; its address."""
+    """A package index that speaks one of the two formats; yields its address."""
 
     class Index(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -47,7 +47,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[str]:
             self.wfile.write(page.encode())
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Index)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -64,8 +64,8 @@ def check(folder: Path, index: str, *pins: str) -> subprocess.CompletedProcess[s
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_pins_with_wheels_for_everybody_pass(index: str, tmp_path: Path) -> None:
-    """Also one that is left out where it has none, and one that is known to be built from source."""
+def test_pins_with_wheels_for_all_machines_pass(index: str, tmp_path: Path) -> None:
+    """This includes a pin that is left out where it has no wheel, and one that is known to be built from source."""
     done = check(
         tmp_path, index, "everywhere==1.0", 'no-arm==1.0; platform_machine != "aarch64"  # why', "hdrhistogram==1.0"
     )
@@ -74,8 +74,8 @@ def test_pins_with_wheels_for_everybody_pass(index: str, tmp_path: Path) -> None
     assert done.stdout.endswith("neither wheel nor plan:\n  nothing\n")
 
 
-def test_a_pin_without_a_wheel_is_named_with_where(index: str, tmp_path: Path) -> None:
-    """A source archive alone, another architecture, a C library that Debian 12 does not have."""
+def test_a_pin_without_a_wheel_is_reported_with_the_machine(index: str, tmp_path: Path) -> None:
+    """Examples are a source archive alone, another architecture, and a C library that Debian 12 lacks."""
     done = check(tmp_path, index, "older==1.0", "no-arm==1.0", "too-new==1.0")
     assert done.returncode == 1
     missing = done.stdout.partition("neither wheel nor plan:\n")[2].splitlines()

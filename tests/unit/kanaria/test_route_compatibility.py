@@ -1,4 +1,4 @@
-"""What callers of one service would miss in another, by the two manifests alone."""
+"""What callers of one service would miss in another, judged by the two manifests alone."""
 
 from typing import Any
 
@@ -41,14 +41,14 @@ def test_what_callers_would_miss(canary: dict[str, Any], found: tuple[str, ...])
     assert says(canary, {"/a": route("text", answer=("label",))}) == found
 
 
-def test_an_answer_that_was_never_described_may_be_anything() -> None:
+def test_an_undescribed_answer_may_be_anything() -> None:
     assert says({"/a": route("text")}, {"/a": {"route": "/a", "input": {}, "output": {"type": "object"}}}) == (
         "/a requires `text`, which callers of stable need not send",
     )
 
 
-def test_fields_inside_of_fields_are_compared() -> None:
-    """By what the schema defines elsewhere, also where it contains itself."""
+def test_nested_fields_are_compared() -> None:
+    """This includes definitions elsewhere in the schema, even if they contain themselves."""
     tree = {"type": "object", "properties": {"label": {"type": "string"}, "below": {"$ref": "#/$defs/Tree"}}}
     stable = {"$ref": "#/$defs/Tree", "$defs": {"Tree": tree}}
     bare = {"type": "object", "properties": {"below": {"$ref": "#/$defs/Tree"}}}
@@ -59,7 +59,7 @@ def test_fields_inside_of_fields_are_compared() -> None:
 
 
 def test_items_of_lists_are_compared() -> None:
-    """Of answers and of inputs."""
+    """This holds for answers and for inputs."""
 
     def of(side: str, *required: str, **types: str) -> dict[str, Any]:
         item = {"properties": {name: {"type": type_} for name, type_ in types.items()}, "required": list(required)}
@@ -75,8 +75,8 @@ def test_items_of_lists_are_compared() -> None:
     assert says(of("input", text="string"), of("input", "text", text="string")) == ()
 
 
-def test_a_route_that_streams_now_and_a_mounted_path_that_is_gone_are_losses() -> None:
-    """Of a mounted application nothing else is known."""
+def test_a_route_that_now_streams_and_a_removed_mounted_path_are_losses() -> None:
+    """Nothing else is known about a mounted application."""
     streamed = {"/a": {"output": {"type": "string", "is_stream": True}}}
     assert says(streamed, {"/a": {"output": {"type": "string"}}}) == ("/a answers in parts, with stable as a whole",)
     assert says({}, {"/app/x": {"mounted": True}}) == ("it has no route /app/x",)
@@ -84,8 +84,8 @@ def test_a_route_that_streams_now_and_a_mounted_path_that_is_gone_are_losses() -
 
 
 @pytest.mark.parametrize("broken", ["text", [1], {"properties": 3, "items": [], "required": {}}, {"$ref": "#/gone"}])
-def test_a_schema_that_is_none_says_nothing(broken: Any) -> None:
-    """A manifest that cannot be read in parts ends no command."""
+def test_a_malformed_schema_is_ignored(broken: Any) -> None:
+    """A partly unreadable manifest does not end a command."""
     assert losses({"/a": {"input": broken, "output": broken}}, {"/a": {"input": broken, "output": broken}}) == ()
 
 
@@ -98,8 +98,11 @@ def test_a_plan_allows_a_loss_by_its_place_or_its_route(may_break: list[str], is
     assert loss.is_allowed(may_break) is is_allowed
 
 
-def test_a_schema_whose_every_field_contains_all_of_it_is_looked_at_for_a_while() -> None:
-    """Three fields that lead back to the whole have 3^20 paths: the control loop did not come back from them."""
+def test_a_schema_whose_fields_contain_it_is_compared_only_to_a_limit() -> None:
+    """Three fields that lead back to the whole schema have 3^20 paths.
+
+    The control loop never finished comparing them.
+    """
     inner: dict[str, Any] = {name: {"$ref": "#/definitions/all"} for name in ("left", "right", "above")}
     whole = {"definitions": {"all": {"type": "object", "properties": inner}}, "$ref": "#/definitions/all"}
     known = {"/a": {"input": whole, "output": whole}, "/b": route(answer=("label",))}

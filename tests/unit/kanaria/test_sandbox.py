@@ -1,4 +1,4 @@
-"""What a process in a sandbox sees, whoever its user is, and what is said where there is none."""
+"""What a process in a sandbox sees, for any user, and what is reported where no sandbox is available."""
 
 import ast
 import ctypes
@@ -33,7 +33,7 @@ _NOBODY, _IS_DUMPABLE = 65534, 4
 
 
 def in_child(do: Callable[[], object]) -> str:
-    """What `do` gives in a process of its own."""
+    """The result of `do`, run in a process of its own."""
     here, there = os.pipe()
     if not os.fork():
         try:
@@ -48,7 +48,7 @@ def in_child(do: Callable[[], object]) -> str:
 
 
 def as_nobody() -> None:
-    """Be a user without rights, as whoever started a program; root is one who has them."""
+    """Become a user without rights, as the person who starts a program may be; root has all rights."""
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
@@ -58,7 +58,7 @@ def as_nobody() -> None:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Folders that all may write, at a place where all get to."""
+    """Folders that everybody may write, in a place that everybody can reach."""
     with TemporaryDirectory() as name:
         yield _filled(Path(name))
 
@@ -98,8 +98,8 @@ def seen(place: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("user", ["nobody", "this one"])
-def test_what_is_hidden_kept_and_fixed(place: Path, user: str) -> None:
-    """Also for a process that was started within what is hidden."""
+def test_paths_are_hidden_kept_or_read_only_as_asked(place: Path, user: str) -> None:
+    """This holds also for a process that started inside a hidden folder."""
     wanted = Sandbox(
         hidden=(str(place / "state"), str(place / "key"), str(place / "missing")),
         kept=(str(place / "state/own"), str(place / "store/one")),
@@ -129,8 +129,11 @@ def test_what_is_hidden_kept_and_fixed(place: Path, user: str) -> None:
 
 
 @pytest.mark.parametrize("user", ["nobody", "this one"])
-def test_nothing_is_laid_in_the_place_of_what_is_hidden_or_fixed(place: Path, user: str) -> None:
-    """Neither of a folder above it nor of a link on the way, which processes outside follow. Both work as before."""
+def test_no_hidden_or_read_only_path_can_be_replaced(place: Path, user: str) -> None:
+    """Neither a parent folder nor a link on the way can be replaced, because processes outside follow both.
+
+    Both still work as before.
+    """
     for name in ("project/state", "project/code", "elsewhere/python/lib"):
         (place / name).mkdir(parents=True)
     (place / "elsewhere/latest").symlink_to("python")
@@ -207,7 +210,7 @@ def _by_number(folder: Path, handle: _Handle) -> int:
 
 
 def _tree(path: Path) -> int:
-    """The folder without what is mounted in it."""
+    """The folder without anything mounted in it."""
     return _LIBC.syscall(428, -100, os.fsencode(path), 1)
 
 
@@ -216,8 +219,8 @@ def _in_namespaces_within(do: Callable[[], int]) -> int:
 
 
 @pytest.mark.parametrize("user", ["nobody", "this one"])
-def test_a_process_has_no_capabilities_that_lead_around_it(place: Path, user: str) -> None:
-    """Before it has become another program, too: what is forked never does. Nor in a namespace of its own."""
+def test_a_sandboxed_process_has_no_capability_to_get_around_the_sandbox(place: Path, user: str) -> None:
+    """This holds before it executes another program, as a forked version never does, and in a namespace of its own."""
     wanted = Sandbox(hidden=(str(place / "state"),), kept=(str(place / "state/own"),))
 
     def look() -> object:
@@ -250,8 +253,11 @@ def _refused(do: Callable[[], int]) -> bool:
 
 
 @pytest.mark.parametrize("wanted", ["auto", "required", "off"])
-def test_a_machine_without_one_is_named(tmp_path: Path, wanted: str) -> None:
-    """A process in a sandbox can make none: no mount can be changed. One that must have it is refused."""
+def test_a_machine_without_sandboxes_is_reported(tmp_path: Path, wanted: str) -> None:
+    """A process in a sandbox cannot make another one, because it can change no mount.
+
+    A version that requires a sandbox is refused.
+    """
 
     def ask() -> object:
         enter(Sandbox(hidden=()))
@@ -267,7 +273,7 @@ def test_a_machine_without_one_is_named(tmp_path: Path, wanted: str) -> None:
     assert {"auto": "can read the state folder", "required": "offers no sandbox", "off": "[]"}[wanted] in found
 
 
-def test_what_is_hidden_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hidden_paths_can_be_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KANARIA_HIDE", "~/.aws, /srv/secrets")
     given = out_of_reach.sandbox_of(Settings(home=tmp_path), "m:v1")
     assert given is not None
@@ -280,8 +286,11 @@ def test_what_is_hidden_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         Settings()
 
 
-def test_what_is_hidden_is_made_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Else a version would make it, with keys that open this machine. What nobody knows to be a folder is named."""
+def test_a_missing_hidden_folder_is_created_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Otherwise a version could create it, with keys that give access to this machine.
+
+    A missing path that may be a file is reported.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("KANARIA_HIDE", "~/.ssh,~/.netrc")
     said: list[str] = []
@@ -301,8 +310,8 @@ def test_what_is_hidden_is_made_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert [text for text in said if "missing" in text and ".netrc" in text and ".ssh" not in text]
 
 
-def test_bentoml_writes_into_its_store_beside_code(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
-    """Such as a project's folder with both in it: versions could not start. What is served stays as it is."""
+def test_bentoml_can_write_into_its_store_beside_code(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Versions could not start when a project's folder held both. Models and Bentos stay read-only."""
     for name in ("models", "bentos", "tmp"):
         (place / "store" / name).mkdir()
     monkeypatch.setenv("BENTOML_HOME", str(place / "store"))
@@ -319,8 +328,8 @@ def test_bentoml_writes_into_its_store_beside_code(monkeypatch: pytest.MonkeyPat
     assert in_child(write) == repr([errno.EROFS, errno.EROFS, 0])
 
 
-def test_what_comes_later_is_not_seen_where_it_is_hidden(place: Path) -> None:
-    """Such as a folder of `/run/user`, which systemd makes when its user logs in."""
+def test_later_files_stay_hidden_in_a_hidden_folder(place: Path) -> None:
+    """An example is a folder in `/run/user`, which systemd creates when its user logs in."""
     assert "/run/user" in (out_of_reach.sandbox_of(Settings(home=place), "m:v1") or Sandbox(())).hidden
     entered, made = os.pipe(), os.pipe()
 
@@ -353,7 +362,7 @@ def test_a_program_keeps_its_sandbox_in_its_file(tmp_path: Path) -> None:
 
 
 def _journal_that_removes(victim: Path, *, pages: int) -> bytes:
-    """SQLite's journal of one of several tables that were changed together: who undoes it removes what it names."""
+    """An SQLite journal for a change of several databases: rolling it back removes the file that it names."""
     begin, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
     head = begin + struct.pack(">5I", 0, 0, pages, 512, 4096)
     return (
@@ -363,8 +372,8 @@ def _journal_that_removes(victim: Path, *, pages: int) -> bytes:
 
 @pytest.mark.needs("serve")
 @pytest.mark.parametrize("is_in_it", [True, False])
-def test_the_observer_is_not_led_out_of_its_folders(tmp_path: Path, is_in_it: bool) -> None:
-    """By a journal beside the table of answers, which a version wrote: outside the sandbox it removes any file."""
+def test_a_planted_journal_cannot_remove_files_outside_the_observers_folders(tmp_path: Path, is_in_it: bool) -> None:
+    """A version wrote the journal beside the answer database. Without the sandbox it can remove any file."""
     settings = Settings(home=tmp_path)
     gateway = GatewaySettings(tmp_path / "gateway")
     gateway.admin_folder.mkdir(parents=True)
@@ -392,8 +401,11 @@ def test_the_observer_is_not_led_out_of_its_folders(tmp_path: Path, is_in_it: bo
         assert (set(seen_there), refused) == ({"answers", "predictions", "recorded", "gateway"}, errno.EROFS)
 
 
-def test_limits_of_other_processes_are_not_set() -> None:
-    """One of no files, or of no time, would end the controller. Its own it sets, and all may be read."""
+def test_limits_of_other_processes_cannot_be_changed() -> None:
+    """A limit of no files or no CPU time would end the controller.
+
+    The process can set its own limits and read all limits.
+    """
 
     def look() -> object:
         enter(Sandbox(hidden=()))
@@ -411,17 +423,17 @@ def test_limits_of_other_processes_are_not_set() -> None:
 
 
 def _of_x32(other: int) -> int:
-    """The error of the same by another number, which x86-64 may have for programs with short addresses."""
+    """The error of the same call by its x32 number, which x86-64 may offer to programs with short addresses."""
     if os.uname().machine == "x86_64":
         _LIBC.syscall(0x40000000 + 302, other, resource.RLIMIT_CPU, ctypes.byref((ctypes.c_ulong * 2)(99, 99)), None)
         return ctypes.get_errno()
     return errno.EPERM
 
 
-def test_what_python_takes_code_from_is_made_and_kept_from_versions(
+def test_folders_that_python_imports_from_are_created_and_read_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compiled files in a folder of their own (`PYTHONPYCACHEPREFIX`), and packages of the user."""
+    """These are a separate folder for compiled files (`PYTHONPYCACHEPREFIX`) and the user's packages."""
     compiled, packages = tmp_path / "compiled", tmp_path / "lib" / "site-packages"
     monkeypatch.setattr(sys, "pycache_prefix", str(compiled))
     monkeypatch.setattr(site, "ENABLE_USER_SITE", True)

@@ -1,4 +1,4 @@
-"""What a Prometheus is told to scrape."""
+"""The targets that Prometheus is configured to scrape."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,12 @@ WITHOUT_COUNTS = Backend("chat:v1", "10.0.0.5", 8000, has_metrics=False)
 @pytest.mark.parametrize(
     ("knows_secret", "closed", "open_"),
     [(True, ["127.0.0.1:2"], ["127.0.0.1:1"]), (False, ["127.0.0.1:1", "127.0.0.1:2"], [])],
-    ids=["the secret goes to those that ask", "an earlier Prometheus reads one list"],
+    ids=["only versions that require the secret", "one list for an earlier Prometheus"],
 )
 def test_each_version_is_in_the_list_that_prometheus_reads(
     tmp_path: Path, *, knows_secret: bool, closed: list[str], open_: list[str]
 ) -> None:
-    """All are of one job, by which rules and boards know them; the secret itself is in neither list."""
+    """All have one job, by which rules and boards find them. Neither list contains the secret."""
     settings = Settings(home=tmp_path)
     write_targets(settings, gateway="127.0.0.1:9", observer=None)
     write_versions(settings, (SILENT, ASKING, WITHOUT_COUNTS), knows_secret=knows_secret)

@@ -20,7 +20,7 @@ NASTY = "a b#c %s 'q' \"Q\" \\x $HOME"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """A state folder and a home with difficult names, and a ledger that knows a stable version."""
+    """A state folder and a home with difficult names, and a ledger with a stable version."""
     home = tmp_path / NASTY / ".kanaria"
     home.mkdir(parents=True)
     with closing(Ledger(home / "ledger.db")) as ledger:
@@ -36,7 +36,7 @@ def kanaria(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 def test_systemd_reads_the_unit_without_a_warning(
     tmp_path: Path, require_program: Callable[[str], str], user: str | None
 ) -> None:
-    """Paths and values with spaces, percent signs, quotes and backslashes."""
+    """Paths and values contain spaces, percent signs, quotes and backslashes."""
     analyze = require_program("systemd-analyze")
     folder = tmp_path / NASTY
     folder.mkdir()
@@ -54,7 +54,7 @@ def test_systemd_reads_the_unit_without_a_warning(
 def test_a_unit_has_the_settings_of_the_environment_but_no_secrets(
     environment: dict[str, str], require_program: Callable[[str], str]
 ) -> None:
-    """Everybody may read a unit; what is secret lies in a file of its own."""
+    """Everybody can read a unit, so secrets are in a separate file."""
     environment |= {"KANARIA_WORKERS": "3", "KANARIA_GRAFANA_TOKEN": "hush 'x'", "KANARIA_PUBLIC_KEY": "key.pem"}
     require_program("systemctl")
     done = kanaria(environment, "install")
@@ -75,7 +75,7 @@ def test_a_unit_has_the_settings_of_the_environment_but_no_secrets(
 
 
 def test_without_a_version_or_without_systemd_nothing_is_written(tmp_path: Path, environment: dict[str, str]) -> None:
-    """What is missing, and what to do instead."""
+    """The error says what is missing and what to do instead."""
     empty = kanaria(environment | {"KANARIA_HOME": str(tmp_path / "empty")}, "install")
     assert (empty.returncode, "kanaria up TAG" in empty.stderr) == (2, True)
     bare = kanaria(environment | {"PATH": str(tmp_path)}, "install")

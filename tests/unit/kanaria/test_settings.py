@@ -1,4 +1,4 @@
-"""Settings come from the environment, and from the stack that is up."""
+"""Settings come from the environment and from the running stack."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from kanaria.stack.inherited import inherited
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The state folder of a stack that went up on ports of its own, seen from another terminal."""
+    """The state folder of a stack that started on its own ports, seen from another terminal."""
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
     monkeypatch.delenv("KANARIA_GATEWAY_PORT", raising=False)
     monkeypatch.delenv("KANARIA_CONTROLLER_PORT", raising=False)
@@ -23,44 +23,44 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_later_commands_know_the_ports_of_the_stack_that_is_up(home: Path) -> None:
+def test_later_commands_know_the_ports_of_the_running_stack(home: Path) -> None:
     """`kanaria status` in another terminal finds the controller."""
     assert (Settings().gateway_port, Settings().controller_port) == (9080, 9090)
 
 
-def test_a_port_in_the_environment_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a person says now counts more than what was said at `up`."""
+def test_a_port_in_the_environment_overrides_the_stack(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person sets now counts more than what was set at `up`."""
     monkeypatch.setenv("KANARIA_CONTROLLER_PORT", "9191")
     assert (Settings().gateway_port, Settings().controller_port) == (9080, 9191)
 
 
-def test_small_letters_do_as_well(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a variable; and what is given counts more than any."""
+def test_variable_names_may_be_lower_case(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument overrides every variable."""
     monkeypatch.setenv("kanaria_controller_port", "9191")
     assert (Settings().controller_port, Settings(controller_port=9292).controller_port) == (9191, 9292)
 
 
-def test_another_state_folder_has_ports_of_its_own(home: Path, tmp_path: Path) -> None:
+def test_another_state_folder_has_its_own_ports(home: Path, tmp_path: Path) -> None:
     """Two stacks on one machine do not mix."""
     assert Settings(home=tmp_path / "another").controller_port == 8090
 
 
-def test_the_next_stack_begins_with_the_defaults(home: Path) -> None:
-    """`kanaria down` ends what `up` was told."""
+def test_the_next_stack_starts_with_the_defaults(home: Path) -> None:
+    """`kanaria down` ends the settings that `up` was given."""
     Settings().forget_where_it_listens()
     assert (Settings().gateway_port, Settings().controller_port) == (8080, 8090)
 
 
 @pytest.mark.parametrize("kept", ['{"gateway_port": 90', "[1]", "null"])
-def test_a_torn_file_is_named(kept: str, home: Path) -> None:
-    """Whoever sees it knows which file, and what to do."""
+def test_a_truncated_settings_file_is_reported(kept: str, home: Path) -> None:
+    """The error says which file and what to do."""
     (home / "listening.json").write_text(kept)
     with pytest.raises(SetupError, match=r"(?s)listening\.json.*remove that file"):
         Settings()
 
 
 @pytest.mark.parametrize("name", ["HOME", "GATEWAY_PORT"])
-def test_an_empty_variable_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_empty_variable_counts_as_not_set(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`KANARIA_HOME=` must not make the current folder the state folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KANARIA_HOME", raising=False)
@@ -69,14 +69,14 @@ def test_an_empty_variable_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """Before any command does half its work."""
+    """The refusal comes before any command does half of its work."""
     (tmp_path / "file").touch()
     with pytest.raises(SetupError, match="file is not a folder"):
         Settings(home=tmp_path / "file")
 
 
-def test_reading_the_token_makes_none(home: Path) -> None:
-    """A command that only reads leaves the state folder as it is."""
+def test_reading_the_token_does_not_create_it(home: Path) -> None:
+    """A command that only reads leaves the state folder unchanged."""
     assert (Settings().known_token, Settings().token_file.exists()) == ("", False)
     token = Settings().token
     assert Settings().known_token == token
@@ -93,23 +93,23 @@ def test_reading_the_token_makes_none(home: Path) -> None:
         ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:8090"),  # noqa: S104 - nothing listens
     ],
 )
-def test_a_host_is_an_address_from_the_start(host: str, address: str, url: str, tmp_path: Path) -> None:
-    """All parts mean the same one, and this machine reaches what listens on all of them."""
+def test_a_host_name_is_resolved_to_an_address_at_once(host: str, address: str, url: str, tmp_path: Path) -> None:
+    """All parts use the same address, and this machine can reach a service that listens on all addresses."""
     settings = Settings(home=tmp_path, controller_host=host)
     assert (settings.controller_host, settings.controller_url) == (address, url)
     assert Settings(home=tmp_path, host=host).gateway_url == url.replace("8090", "8080")
 
 
-def test_a_gateway_for_the_network_does_not_open_the_controller(tmp_path: Path) -> None:
-    """It shows everything to whoever reaches it, and takes commands."""
+def test_a_gateway_on_the_network_does_not_open_the_controller(tmp_path: Path) -> None:
+    """The controller shows everything to everybody who can reach it, and accepts commands."""
     settings = Settings(home=tmp_path, host="0.0.0.0")  # noqa: S104 - nothing listens
-    assert (settings.host, settings.controller_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104 - likewise
+    assert (settings.host, settings.controller_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104 - nothing listens
 
 
-def test_no_version_inherits_the_tokens_of_whoever_started_the_stack(
+def test_no_version_inherits_the_tokens_of_the_person_who_started_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model's code reads its environment."""
+    """A model's code can read its environment."""
     for name in ("KANARIA_MY_TOKEN", "KANARIA_GRAFANA_TOKEN"):
         monkeypatch.setenv(name, "secret")
     given = server_environment(Settings(home=tmp_path), "m:v1", records=tmp_path)
@@ -118,8 +118,8 @@ def test_no_version_inherits_the_tokens_of_whoever_started_the_stack(
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "1.2.3.4.5", "http://127.0.0.1", "a b", "x" * 300, "::1:::"])
-def test_a_host_that_is_no_address_is_refused_where_it_is_read(host: str, tmp_path: Path) -> None:
-    """By its name, before anything starts."""
+def test_an_invalid_host_is_refused_when_the_settings_are_read(host: str, tmp_path: Path) -> None:
+    """The error names the setting before anything starts."""
     with pytest.raises(SetupError) as refused:
         Settings(home=tmp_path, host=host)
     assert f"KANARIA_HOST={host}: " in refused.value.saw
@@ -137,10 +137,10 @@ def test_a_host_that_is_no_address_is_refused_where_it_is_read(host: str, tmp_pa
         ("*", ("*",)),
     ],
 )
-def test_sites_are_named_as_a_browser_does(
+def test_origins_are_written_as_a_browser_sends_them(
     origins: str, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several with commas; case does not matter in an origin."""
+    """Commas separate several origins, and case does not matter."""
     monkeypatch.setenv("KANARIA_CORS_ORIGINS", origins)
     assert Settings().cors_origins == named
 
@@ -153,18 +153,16 @@ def test_sites_are_named_as_a_browser_does(
         "https:/a",
     ],
 )  # fmt: skip
-def test_what_no_browser_sends_is_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would never match, and the page's author would look for the fault elsewhere."""
+def test_an_origin_that_no_browser_sends_is_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never match, and the author of the page would look elsewhere for the fault."""
     monkeypatch.setenv("KANARIA_CORS_ORIGINS", f"https://good.example,{origin}")
     with pytest.raises(SetupError) as refused:
         Settings()
     assert refused.value.saw == f"KANARIA_CORS_ORIGINS has {origin}"
 
 
-def test_no_service_but_that_of_the_contract_is_given_a_number_of_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another one says itself how many it has, also where it happens to have the name of the contract's."""
+def test_only_services_of_the_contract_get_a_number_of_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another service sets its own number, even if it has the same name as the contract's service."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     for version, arguments in (("own", "{}"), ("contract", "{implementation: a.b:C}")):
         folder = tmp_path / "bentos/m" / version
@@ -174,10 +172,11 @@ def test_no_service_but_that_of_the_contract_is_given_a_number_of_workers(
         assert ("BENTOML_CONFIG_OVERRIDES" in given) == (version == "contract")
 
 
-def test_services_of_ones_own_in_one_stack_have_sets_in_one_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else `list({...})` in an answer made two versions with the same code differ, and stable never from itself."""
+def test_other_services_of_one_stack_have_the_same_set_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, `list({...})` in an answer made two versions with equal code differ.
+
+    Stable never differed from itself.
+    """
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
     for version in ("v1", "v2"):
@@ -198,5 +197,5 @@ def test_services_of_ones_own_in_one_stack_have_sets_in_one_order(
     assert "PYTHONHASHSEED" not in server_environment(
         homes[0], "own:contract", records=tmp_path
     )  # answers have no sets
-    monkeypatch.setenv("PYTHONHASHSEED", "7")  # what a person sets holds
+    monkeypatch.setenv("PYTHONHASHSEED", "7")  # a person's setting is kept
     assert "PYTHONHASHSEED" not in server_environment(homes[0], "own:v1", records=tmp_path)

@@ -1,4 +1,4 @@
-"""A Bento whose own folder is not what its code imports is told so."""
+"""A warning appears for a Bento whose code does not import the Bento's own folder."""
 
 import subprocess
 import sys
@@ -16,7 +16,10 @@ MANIFEST = "name: b\nversion: '1'\nschema: {routes: [{route: /answer}]}\n"
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of the Bento b:1. A package `helpers`, a module `tools` and a folder `plain` are installed beside its Python."""
+    """The sources of the Bento b:1.
+
+    A package `helpers`, a module `tools` and a folder `plain` are installed beside its Python.
+    """
     installed = tmp_path / "installed"
     for file in ("helpers/__init__.py", "tools.py", "plain/inner.py"):
         (installed / file).parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +43,11 @@ def found(sources: Path, *files: str) -> list[str]:
 @pytest.mark.parametrize(
     "file", ["helpers/a.py", "helpers/deep/a.py", "tools/a.py", "email/a.py", "test/a.py", "time/a.py", "numpy/a.py"]
 )
-def test_a_folder_that_an_installed_package_wins_over_is_named(sources: Path, file: str) -> None:
-    """Of Kanaria's packages, the standard library, or built into Python; so does Python itself."""
+def test_a_folder_hidden_by_an_installed_package_is_reported(sources: Path, file: str) -> None:
+    """The package may be Kanaria's, in the standard library, or built into Python.
+
+    Python itself imports the same one.
+    """
     name = file.partition("/")[0]
     assert found(sources, file) == [name]
     (other,) = (other for _, other in shadowed(Settings(), "b:1", sources))
@@ -56,24 +62,24 @@ def test_a_folder_that_an_installed_package_wins_over_is_named(sources: Path, fi
     "files",
     [
         ("helpers/__init__.py", "helpers/a.py"),
-        ("plain/a.py",),  # two folders without the file are one package, whose parts are looked up in this one first
+        ("plain/a.py",),  # two folders without `__init__.py` form one package, which is searched here first
         ("helpers/data.csv",),
         ("of_its_own/a.py",),
         ("help-ers/a.py",),
         (),
     ],
 )
-def test_any_other_folder_is_not(sources: Path, files: tuple[str, ...]) -> None:
+def test_any_other_folder_is_not_reported(sources: Path, files: tuple[str, ...]) -> None:
     assert found(sources, *files) == []
 
 
-def test_what_the_bento_is_served_with_decides(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With packages of its own it does not find Kanaria's; the standard library it does."""
+def test_the_warning_depends_on_the_environment_of_the_bento(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Bento with its own packages does not see Kanaria's, but it sees the standard library."""
     monkeypatch.setenv("KANARIA_RUNTIME", "venv")
     assert found(sources, "helpers/a.py", "email/a.py") == ["email"]
 
 
-def test_validate_says_so_and_that_the_version_can_be_released(sources: Path) -> None:
+def test_validate_warns_and_says_that_the_version_can_be_released(sources: Path) -> None:
     """Its code may never import the folder."""
     assert found(sources, "helpers/a.py") == ["helpers"]
     done = CliRunner().invoke(app, ["validate", "b:1"])

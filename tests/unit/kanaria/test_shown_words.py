@@ -1,4 +1,4 @@
-"""A process that writes anew what the system shows of it, as another process sees it."""
+"""A process that replaces the command line and environment that the system shows of it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.children import started
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has these places")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these memory areas")
 
 ROOM_FOR_WORDS, ROOM = " " * 500, {"ROOM": "-" * 5000}
 SHOW = """
@@ -30,7 +30,7 @@ VARIABLES = {"MARK": "a folder", "LINES": "one\ntwo", "EMPTY": "", "BYTES": "\ud
 
 @contextmanager
 def showing(words: list[str], variables: dict[str, str]) -> Iterator[tuple[psutil.Process, str]]:
-    """A process that shows these, and the error that it had with it."""
+    """A process that shows these words and variables, and the error that it got."""
     command = [sys.executable, "-c", SHOW, ROOM_FOR_WORDS]
     pipe = subprocess.PIPE
     with started(command, env={**os.environ, **ROOM}, stdin=pipe, stdout=pipe, text=True) as process:
@@ -39,8 +39,8 @@ def showing(words: list[str], variables: dict[str, str]) -> Iterator[tuple[psuti
         yield psutil.Process(process.pid), process.stdout.readline().strip()
 
 
-def test_another_process_sees_the_new_words_and_variables_and_none_of_the_old() -> None:
-    """What room is left is a word of blanks."""
+def test_another_process_sees_only_the_new_words_and_variables() -> None:
+    """The rest of the space is one word of blanks."""
     with showing(WORDS, VARIABLES) as (process, error):
         assert error == "None"
         *words, blanks = process.cmdline()
@@ -48,8 +48,8 @@ def test_another_process_sees_the_new_words_and_variables_and_none_of_the_old() 
         assert process.environ() == VARIABLES
 
 
-def test_no_variables_are_seen_as_none() -> None:
-    """And no words."""
+def test_no_words_and_no_variables_are_shown_as_none() -> None:
+    """Another process then sees an empty command line and an empty environment."""
     with showing([], {}) as (process, _):
         assert "".join(process.cmdline()).strip() == ""
         assert process.environ() == {}
@@ -58,8 +58,8 @@ def test_no_variables_are_seen_as_none() -> None:
 @pytest.mark.parametrize(
     ("words", "variables"), [(["w" * 9000], VARIABLES), (WORDS, {"LONG": "v" * 900_000})], ids=["words", "variables"]
 )
-def test_what_there_is_no_room_for_changes_nothing(words: list[str], variables: dict[str, str]) -> None:
-    """Neither of the two is written."""
+def test_words_or_variables_that_do_not_fit_change_nothing(words: list[str], variables: dict[str, str]) -> None:
+    """Neither the words nor the variables are written."""
     with showing(words, variables) as (process, error):
         assert "no room" in error
         assert process.cmdline()[0] == sys.executable

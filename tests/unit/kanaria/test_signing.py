@@ -1,4 +1,4 @@
-"""Signing on one machine: whose keys, and which servers check."""
+"""Signing on one machine: whose keys are used, and which servers verify."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ from tests.support.small_disk import SmallDisk
 
 BENTO = "name: b\nversion: '1'\nservices: [{name: predictor, models: [{tag: 'm:1'}]}]\n"
 
-pytestmark = pytest.mark.needs("serve")  # signing imports its library when it signs
+pytestmark = pytest.mark.needs("serve")  # its library is imported only when something is signed
 
 
 @pytest.fixture
@@ -51,30 +51,30 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_first_signature_makes_a_key_that_only_its_owner_can_read(state: Settings, store: Path) -> None:
-    """The pair lies in the state folder and fits."""
+    """Both keys are in the state folder and belong together."""
     signed = sign_version(state, "m:1", None)
     assert (signed.items[0].files(), stat.S_IMODE(state.own_private_key.stat().st_mode)) == (2, 0o600)
     verify(store, state.own_public_key)
 
 
 def test_the_key_is_made_once(state: Settings) -> None:
-    """A second model is signed by the same."""
+    """A second model is signed with the same key."""
     sign_version(state, "m:1", None)
     key = state.own_private_key.read_bytes()
     sign_version(state, "m:1", None)
     assert state.own_private_key.read_bytes() == key
 
 
-def test_a_key_of_ones_own_is_used(state: Settings, store: Path, tmp_path: Path) -> None:
-    """Nothing is made in the state folder then."""
+def test_a_configured_key_is_used(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Then no key is made in the state folder."""
     private, public = key_pair(tmp_path)
     sign_version(state, "m:1", private)
     verify(store, public)
     assert not state.own_private_key.exists()
 
 
-def test_a_key_that_cannot_sign_says_how_to_get_one(state: Settings, tmp_path: Path) -> None:
-    """A curve that nobody uses, no PEM, no file."""
+def test_an_unusable_key_is_refused_with_advice_how_to_make_one(state: Settings, tmp_path: Path) -> None:
+    """It has an uncommon curve, is not PEM, or does not exist."""
     strange, _ = key_pair(tmp_path, curve=ec.SECP256K1())
     (tmp_path / "text").write_text("secret")
     for key in (strange, tmp_path / "text", tmp_path / "nowhere"):
@@ -83,7 +83,7 @@ def test_a_key_that_cannot_sign_says_how_to_get_one(state: Settings, tmp_path: P
 
 
 def test_a_bento_is_signed_with_its_models(state: Settings, store: Path) -> None:
-    """What Python compiles beside its code is no part of it."""
+    """The signature leaves out what Python compiles beside the code."""
     signed = sign_version(state, "b:1", None)
     assert [(item.name, item.files()) for item in signed.items] == [("the Bento b:1", 2), ("the model m:1", 2)]
     (bento,) = store.parents[2].glob("bentos/b/1")
@@ -92,21 +92,21 @@ def test_a_bento_is_signed_with_its_models(state: Settings, store: Path) -> None
 
 
 @pytest.mark.parametrize("tag", ["n", "m:2", "../m:1"])
-def test_an_unknown_model_is_refused_with_those_there_are(state: Settings, tag: str) -> None:
-    """A slip of the pen."""
+def test_an_unknown_model_is_refused_with_the_list_of_existing_ones(state: Settings, tag: str) -> None:
+    """The name may be a typing mistake."""
     with pytest.raises(SetupError, match="models here: m:1; Bentos here: b:1"):
         sign_version(state, tag, None)
 
 
 def seal_as_started(state: Settings, tmp_path: Path, tag: str = "b:1") -> Path:
-    """Seal as the process of a version does, and give the store that it would read."""
+    """Seal the version as its process does, and return the store that the process would read."""
     home = tmp_path / "sealed"
     seal(state, tag, tmp_path, home)
     return home
 
 
 def test_signed_versions_are_verified_without_any_setting(state: Settings, tmp_path: Path) -> None:
-    """And what runs is a copy that nobody else can write to."""
+    """The version runs from a copy that nobody else can write."""
     assert not is_to_be_verified(state, "b:1")
     sign_version(state, "m:1", None)
     assert is_to_be_verified(state, "b:1")
@@ -116,8 +116,10 @@ def test_signed_versions_are_verified_without_any_setting(state: Settings, tmp_p
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_what_changes_after_it_was_verified_is_not_what_runs(state: Settings, store: Path, tmp_path: Path) -> None:
-    """Files in the store that are swapped between the check and the load: the first read is the only one."""
+def test_a_change_after_the_verification_does_not_reach_the_version(
+    state: Settings, store: Path, tmp_path: Path
+) -> None:
+    """The files in the store are replaced between verification and loading, and are never read a second time."""
     sign_version(state, "b:1", None)
     home = seal_as_started(state, tmp_path)
     (store / "weights.safetensors").write_bytes(b"swapped")
@@ -127,10 +129,10 @@ def test_what_changes_after_it_was_verified_is_not_what_runs(state: Settings, st
     assert (home / "bentos/b/1/src/service.py").read_text() == "answer = 1\n"
 
 
-def test_a_file_that_is_swapped_while_it_is_copied_is_refused(
+def test_a_file_replaced_during_the_copy_is_refused(
     state: Settings, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was copied is what is verified, not what lay there before."""
+    """The copy is verified, not the earlier content of the store."""
     sign_version(state, "b:1", None)
     weights = store / "weights.safetensors"
     read = shutil.copyfile
@@ -147,7 +149,7 @@ def test_a_file_that_is_swapped_while_it_is_copied_is_refused(
 
 @pytest.mark.parametrize("name", ["src/service.py", "bento.yaml", "src/added.py"])
 def test_a_changed_code_file_is_refused_by_its_name(name: str, state: Settings, tmp_path: Path) -> None:
-    """The model is as it was signed."""
+    """The model is still as it was signed."""
     sign_version(state, "b:1", None)
     (bento,) = tmp_path.glob("bentos/b/1")
     with (bento / name).open("a") as file:
@@ -156,7 +158,7 @@ def test_a_changed_code_file_is_refused_by_its_name(name: str, state: Settings, 
         seal_as_started(state, tmp_path)
 
 
-# All that Python imports, or that it runs when it starts.
+# Everything that Python imports, or runs when it starts.
 IMPORTED = (
     "service.py",
     "more.pyc",
@@ -175,8 +177,11 @@ IMPORTED = (
 
 
 @pytest.mark.parametrize("name", IMPORTED)
-def test_nothing_that_was_not_signed_is_beside_signed_code(state: Settings, tmp_path: Path, name: str) -> None:
-    """Compiled files, which are imported without a source, extension modules, which win over one, hooks."""
+def test_unsigned_files_beside_signed_code_are_refused(state: Settings, tmp_path: Path, name: str) -> None:
+    """Compiled files are imported without a source.
+
+    Extension modules take precedence over a source, and hooks run at the start.
+    """
     sign_version(state, "b:1", None)
     planted = tmp_path / "bentos" / "b" / "1" / "src" / name
     planted.parent.mkdir(parents=True, exist_ok=True)
@@ -186,10 +191,8 @@ def test_nothing_that_was_not_signed_is_beside_signed_code(state: Settings, tmp_
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])
-def test_a_compiled_file_beside_a_signed_source_is_not_what_runs(
-    state: Settings, tmp_path: Path, is_sealed: bool
-) -> None:
-    """Python would take it as it is: one says by itself that its source need not be looked at."""
+def test_a_compiled_file_beside_a_signed_source_does_not_run(state: Settings, tmp_path: Path, is_sealed: bool) -> None:
+    """Python would use the compiled file, which claims that its source need not be checked."""
     bento = tmp_path / "bentos" / "b" / "1"
     (tmp_path / "other.py").write_text("answer = 2\n")
     compiled = cache_from_source(str(bento / "src" / "service.py"))
@@ -204,7 +207,7 @@ def test_a_compiled_file_beside_a_signed_source_is_not_what_runs(
     assert done.stdout == ("1\n" if is_sealed else "2\n")
 
 
-def test_the_signed_code_of_one_version_does_not_stand_in_for_another(state: Settings, tmp_path: Path) -> None:
+def test_the_signed_code_of_one_version_cannot_replace_that_of_another(state: Settings, tmp_path: Path) -> None:
     (bento,) = tmp_path.glob("bentos/b/1")
     shutil.copytree(bento, bento.with_name("2"))
     (bento.with_name("2") / "bento.yaml").write_text(BENTO.replace("version: '1'", "version: '2'"))
@@ -216,8 +219,8 @@ def test_the_signed_code_of_one_version_does_not_stand_in_for_another(state: Set
         seal_as_started(state, tmp_path)
 
 
-def test_a_manifest_that_is_swapped_names_no_other_model(state: Settings, store: Path, tmp_path: Path) -> None:
-    """An unsigned Bento's list of models is read from the copy that runs."""
+def test_a_replaced_manifest_cannot_name_another_model(state: Settings, store: Path, tmp_path: Path) -> None:
+    """The models of an unsigned Bento are read from the copy that runs."""
     sign_version(state, "m:1", None)
     (store / "weights.safetensors").write_bytes(b"swapped")
     with pytest.raises(SignatureError, match=r"weights\.safetensors was changed"):
@@ -225,7 +228,7 @@ def test_a_manifest_that_is_swapped_names_no_other_model(state: Settings, store:
 
 
 def test_the_first_signature_does_not_stop_an_unsigned_version(state: Settings, store: Path) -> None:
-    """The state folder's key is for those that it signed, unless signatures are required."""
+    """The key of the state folder verifies what it signed, unless signatures are required for all."""
     shutil.copytree(store, store.with_name("2"))
     (bento,) = store.parents[2].glob("bentos/b/1")
     shutil.copytree(bento, bento.with_name("2"))
@@ -235,8 +238,8 @@ def test_the_first_signature_does_not_stop_an_unsigned_version(state: Settings, 
     assert [is_to_be_verified(each, "b:2") for each in (state, required)] == [False, True]
 
 
-def test_a_bento_that_nobody_signed_runs_with_its_signed_model(state: Settings, tmp_path: Path) -> None:
-    """As before Bentos were signed; where signatures are required, not."""
+def test_an_unsigned_bento_runs_with_its_signed_model(state: Settings, tmp_path: Path) -> None:
+    """This was the rule before Bentos were signed. Where signatures are required, it is refused."""
     sign_version(state, "m:1", None)
     assert seal_as_started(state, tmp_path).exists()
     with pytest.raises(SignatureError, match="b/1 is not signed"):
@@ -244,8 +247,8 @@ def test_a_bento_that_nobody_signed_runs_with_its_signed_model(state: Settings, 
 
 
 @pytest.mark.parametrize("name", ["m:1", "b:1"])
-def test_a_signature_that_is_deleted_makes_nothing_unsigned(name: str, state: Settings, tmp_path: Path) -> None:
-    """Signed here, or served here with a signature of somebody else's: from then on it is verified."""
+def test_a_deleted_signature_does_not_make_a_version_unsigned(name: str, state: Settings, tmp_path: Path) -> None:
+    """Once a version was signed here, or served here with another owner's signature, it is always verified."""
     sign_version(state, name, None)
     elsewhere = Settings(home=tmp_path / "elsewhere", public_key=state.own_public_key)
     assert is_to_be_verified(elsewhere, "b:1")
@@ -258,8 +261,8 @@ def test_a_signature_that_is_deleted_makes_nothing_unsigned(name: str, state: Se
     assert seal_as_started(state, tmp_path)
 
 
-def test_a_signature_that_nobody_can_verify_is_refused(state: Settings, tmp_path: Path) -> None:
-    """It would mislead."""
+def test_a_signature_that_cannot_be_verified_is_refused(state: Settings, tmp_path: Path) -> None:
+    """An unverified signature would mislead."""
     private, _ = key_pair(tmp_path)
     sign_version(state, "m:1", private)
     with pytest.raises(SignatureError, match="the model m:1 cannot be verified without a public key"):
@@ -267,8 +270,8 @@ def test_a_signature_that_nobody_can_verify_is_refused(state: Settings, tmp_path
     assert not is_to_be_verified(state.model_copy(update={"signatures": "off"}), "b:1")
 
 
-def test_a_model_is_read_from_the_copy_that_was_verified(state: Settings, store: Path) -> None:
-    """By `kanaria optimise` and `kanaria validate`; what is not signed from its place."""
+def test_a_model_is_read_from_the_verified_copy(state: Settings, store: Path) -> None:
+    """`kanaria optimise` and `kanaria validate` do this. An unsigned model is read from the store."""
     with verified_model(state, "m:1") as files:
         assert files == store
     sign_version(state, "m:1", None)
@@ -280,15 +283,15 @@ def test_a_model_is_read_from_the_copy_that_was_verified(state: Settings, store:
 
 
 @pytest.mark.parametrize("content", ["", "{", "7"])
-def test_what_is_known_of_signatures_is_never_guessed(state: Settings, content: str) -> None:
+def test_a_damaged_record_of_signed_models_is_an_error(state: Settings, content: str) -> None:
     state.signed_models.parent.mkdir()
     state.signed_models.write_text(content)
     with pytest.raises(SetupError, match="the record of signed models cannot be read"):
         is_to_be_verified(state, "b:1")
 
 
-def test_a_key_that_is_set_is_for_every_model(state: Settings, tmp_path: Path) -> None:
-    """Whoever names a key wants no unsigned one."""
+def test_a_configured_key_applies_to_every_model(state: Settings, tmp_path: Path) -> None:
+    """A person who configures a key wants no unsigned model."""
     _, public = key_pair(tmp_path, "team")
     with pytest.raises(SignatureError, match="m/1 is not signed"):
         seal_as_started(state.model_copy(update={"public_key": public}), tmp_path)
@@ -298,10 +301,10 @@ def test_a_key_that_is_set_is_for_every_model(state: Settings, tmp_path: Path) -
     "manifest", [None, "models: [", "[]", "models: [{x: 1}]\n"], ids=["none", "yaml", "list", "tag"]
 )
 @pytest.mark.parametrize("name", ["b:1", "m:1"])
-def test_a_manifest_that_cannot_be_read_switches_no_check_off(
+def test_an_unreadable_manifest_disables_no_check(
     name: str, manifest: str | None, state: Settings, tmp_path: Path
 ) -> None:
-    """Whoever breaks it for the moment of the start would else have his own code run."""
+    """Otherwise an attacker could damage it during the start and run other code."""
     sign_version(state, name, None)
     path = tmp_path / "bentos" / "b" / "1" / "bento.yaml"
     path.unlink()
@@ -313,7 +316,7 @@ def test_a_manifest_that_cannot_be_read_switches_no_check_off(
         seal_as_started(state, tmp_path)
 
 
-def test_a_signed_bento_that_is_not_there_is_verified_once_it_is(state: Settings, tmp_path: Path) -> None:
+def test_a_missing_signed_bento_is_verified_once_it_appears(state: Settings, tmp_path: Path) -> None:
     sign_version(state, "b:1", None)
     (bento,) = tmp_path.glob("bentos/b/1")
     bento.rename(tmp_path / "hidden")
@@ -322,8 +325,8 @@ def test_a_signed_bento_that_is_not_there_is_verified_once_it_is(state: Settings
         seal_as_started(state, tmp_path)
 
 
-def test_a_signed_model_that_is_not_there_is_refused(state: Settings, store: Path, tmp_path: Path) -> None:
-    """It could be put there, unsigned, once all was verified; so could one that must be signed."""
+def test_a_missing_signed_model_is_refused(state: Settings, store: Path, tmp_path: Path) -> None:
+    """An unsigned one could be put there after the verification. The same holds for a model that must be signed."""
     sign_version(state, "m:1", None)
     store.rename(tmp_path / "hidden")
     required = Settings(home=tmp_path / "elsewhere", signatures="required", public_key=state.own_public_key)
@@ -336,10 +339,8 @@ def test_a_signed_model_that_is_not_there_is_refused(state: Settings, store: Pat
 
 
 @pytest.mark.parametrize("gone", ["models", "models/m", "models/m/1"])
-def test_what_is_put_into_the_store_later_is_no_model_of_the_sealed_bento(
-    gone: str, state: Settings, tmp_path: Path
-) -> None:
-    """A model that nobody ever signed here, and that was not there when the Bento was verified."""
+def test_a_model_added_later_does_not_enter_the_sealed_bento(gone: str, state: Settings, tmp_path: Path) -> None:
+    """The model was never signed here and was missing when the Bento was verified."""
     sign_version(state, "b:1", None)
     elsewhere = Settings(home=tmp_path / "elsewhere", public_key=state.own_public_key)
     (tmp_path / gone).rename(tmp_path / "hidden")
@@ -348,8 +349,8 @@ def test_what_is_put_into_the_store_later_is_no_model_of_the_sealed_bento(
     assert not (home / "models" / "m" / "1").exists()
 
 
-def test_other_models_of_the_store_are_seen_from_the_sealed_one(state: Settings, store: Path, tmp_path: Path) -> None:
-    """Whatever its code loads besides."""
+def test_a_sealed_bento_can_read_other_models_of_the_store(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Its code may load more than its own models."""
     shutil.copytree(store, tmp_path / "models" / "other" / "1")
     shutil.copytree(store, store.with_name("2"))
     sign_version(state, "b:1", None)
@@ -357,8 +358,8 @@ def test_other_models_of_the_store_are_seen_from_the_sealed_one(state: Settings,
     assert [(home / "models" / name / "weights.safetensors").exists() for name in ("other/1", "m/2")] == [True, True]
 
 
-def test_the_server_of_verified_models_takes_no_unsigned_one(state: Settings, store: Path, tmp_path: Path) -> None:
-    """From wherever its code gets it; where a model was not verified, as its settings say."""
+def test_the_server_of_verified_models_refuses_unsigned_models(state: Settings, store: Path, tmp_path: Path) -> None:
+    """This holds wherever its code gets the model. A Bento without verified models follows its own settings."""
     assert seal(state, "b:1", tmp_path, tmp_path / "sealed") == {}
     sign_version(state, "m:1", None)
     variables = seal(state, "b:1", tmp_path, tmp_path / "sealed")
@@ -367,8 +368,8 @@ def test_the_server_of_verified_models_takes_no_unsigned_one(state: Settings, st
         verify_as_set(store, variables)
 
 
-def test_a_file_too_many_is_refused_before_a_byte_is_copied(state: Settings, tmp_path: Path) -> None:
-    """A sparse file would fill the disk; and nothing that was refused is left."""
+def test_an_extra_file_is_refused_before_anything_is_copied(state: Settings, tmp_path: Path) -> None:
+    """A sparse file would fill the disk. Nothing of a refused version remains."""
     sign_version(state, "b:1", None)
     extra = tmp_path / "bentos" / "b" / "1" / "src" / "huge"
     with extra.open("wb") as file:
@@ -382,8 +383,10 @@ def test_a_file_too_many_is_refused_before_a_byte_is_copied(state: Settings, tmp
     assert not (tmp_path / "sealed").exists()
 
 
-def test_a_signed_file_that_was_made_huge_does_not_fill_the_disk(state: Settings, store: Path, tmp_path: Path) -> None:
-    """Its name is in the signature, which knows no sizes: it is refused before a byte is copied, with both sizes."""
+def test_a_signed_file_grown_to_a_huge_size_does_not_fill_the_disk(
+    state: Settings, store: Path, tmp_path: Path
+) -> None:
+    """Signatures contain no sizes. The file is refused before a byte is copied, and the error has both sizes."""
     sign_version(state, "b:1", None)
     os.truncate(store / "weights.safetensors", 2**42)
     with pytest.raises(OSError, match=r"needs 4,194,304 MiB, and only [\d,]+ MiB are free for it") as raised:
@@ -391,20 +394,20 @@ def test_a_signed_file_that_was_made_huge_does_not_fill_the_disk(state: Settings
     assert (raised.value.errno, (tmp_path / "sealed").exists()) == (errno.ENOSPC, False)
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_copy_keeps_nothing_of_it(
+def test_a_disk_that_fills_up_during_a_copy_keeps_no_part_of_it(
     store: Path, small_disk: SmallDisk, tmp_path: Path
 ) -> None:
-    """Small files take more room than their sizes; the first one that did not fit is named."""
+    """Small files take more space than their sizes. The error names the first file that did not fit."""
     for number in range(4000):
         (store / f"{number}.json").write_text("1")
     to = small_disk.folder / "copy"
     with pytest.raises(OSError, match=r"\.json cannot be copied: .*No space left on device") as raised:
         copy_files(store, to)
     assert (str(raised.value).count("cannot be copied"), to.exists()) == (1, False)
-    shutil.copytree(tmp_path / "bentos", to)  # there is room again
+    shutil.copytree(tmp_path / "bentos", to)  # there is space again
 
 
-def test_who_lost_a_signature_is_not_told_to_switch_the_check_off(state: Settings, tmp_path: Path) -> None:
+def test_a_lost_signature_brings_no_advice_to_disable_the_check(state: Settings, tmp_path: Path) -> None:
     sign_version(state, "b:1", None)
     (tmp_path / "bentos" / "b" / "1" / BENTO_SIGNATURE_FILE).unlink()
     with pytest.raises(SignatureError) as refused:

@@ -1,4 +1,4 @@
-"""A server that sleeps until something comes: it is not woken by a clock, and ends when it is told to."""
+"""A server that sleeps until a request comes: no clock wakes it, and it ends when it is asked to."""
 
 import email.utils
 import signal
@@ -68,10 +68,10 @@ def answers(url: str) -> bool:
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other system says how often a process was woken up")
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system counts how often a process was woken up")
 @of_both_loops
-def test_nobody_wakes_a_server_that_is_not_asked(loop: str) -> None:
-    """uvicorn's own wakes up ten times a second."""
+def test_an_idle_server_is_never_woken(loop: str) -> None:
+    """uvicorn's own server wakes up ten times a second."""
     with program(loop) as (process, _):
         before = wakes(process.pid)
         time.sleep(WATCHED_S)
@@ -85,8 +85,8 @@ def wakes(pid: int) -> int:
 
 @of_both_loops
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_server_that_sleeps_ends_when_it_is_asked_to(loop: str, number: signal.Signals) -> None:
-    """By a signal, which wakes it up; it is raised again then, as uvicorn does."""
+def test_a_sleeping_server_ends_when_it_is_asked_to(loop: str, number: signal.Signals) -> None:
+    """A signal wakes it and is raised again afterwards, as uvicorn does."""
     with program(loop) as (process, _):
         process.send_signal(number)
         assert process.wait(timeout=60) in (-number, 1)
@@ -94,7 +94,7 @@ def test_a_server_that_sleeps_ends_when_it_is_asked_to(loop: str, number: signal
 
 @of_both_loops
 def test_a_request_is_answered_before_its_server_ends(loop: str) -> None:
-    """As with uvicorn's own."""
+    """uvicorn's own server does the same."""
     with program(loop) as (process, url):
         found: list[str] = []
         client = threading.Thread(target=lambda: found.append(httpx.get(f"{url}/slow", timeout=30).text))
@@ -129,23 +129,23 @@ def config(port: int, *, date_header: bool = True) -> uvicorn.Config:
     return uvicorn.Config(app, port=port, date_header=date_header, log_level="error", headers=[("x-own", "yes")])
 
 
-def test_another_thread_can_end_it() -> None:
-    """Twice is as good as once, also after it has ended."""
+def test_another_thread_can_end_the_server() -> None:
+    """Ending it twice has the same effect, also after it has ended."""
     with running(config(free_port())) as server:
         server.should_exit = True
     server.should_exit = True
     assert server.should_exit
 
 
-def test_a_server_that_was_to_end_before_it_began_ends() -> None:
-    """Nobody waits for a word that has been said."""
+def test_a_server_asked_to_end_before_its_start_ends_at_once() -> None:
+    """It does not wait for a second request to end."""
     server = SleepingServer(config(free_port()))
     server.should_exit = True
     server.run()
 
 
-def test_the_head_of_an_answer_has_the_time_of_its_request() -> None:
-    """On one connection, seconds apart, beside the server's own headers."""
+def test_the_headers_of_an_answer_have_the_time_of_its_request() -> None:
+    """The requests come seconds apart on one connection. The server's other headers are there too."""
     port = free_port()
     with running(config(port)), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         dates = []
@@ -159,8 +159,8 @@ def test_the_head_of_an_answer_has_the_time_of_its_request() -> None:
     assert dates[-1] > dates[0]
 
 
-def test_a_server_without_the_time_in_its_heads_has_none() -> None:
-    """As configured."""
+def test_a_server_without_date_headers_sends_none() -> None:
+    """The configuration says so."""
     port = free_port()
     with running(config(port, date_header=False)):
         assert "date" not in httpx.get(f"http://127.0.0.1:{port}").headers

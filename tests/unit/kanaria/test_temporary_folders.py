@@ -1,4 +1,4 @@
-"""What a command keeps for a moment is its own while it lives, and goes when it was killed."""
+"""A command's temporary folder stays while the command lives and is removed after it was killed."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ with temporary_folder(Settings(home=Path(sys.argv[1]))) as folder:
 """
 
 
-def test_a_folder_stays_while_its_command_works_and_goes_when_it_was_killed(tmp_path: Path) -> None:
+def test_a_folder_stays_while_its_command_works_and_goes_after_a_kill(tmp_path: Path) -> None:
     """Another process that starts the stack meanwhile removes nothing of it."""
     settings = Settings(home=tmp_path)
     with subprocess.Popen(
@@ -38,7 +38,7 @@ def test_a_folder_stays_while_its_command_works_and_goes_when_it_was_killed(tmp_
 
 
 def test_the_folder_of_this_process_stays_until_its_block_ends(tmp_path: Path) -> None:
-    """`kanaria up` may have one of its own."""
+    """`kanaria up` may have a temporary folder of its own."""
     settings = Settings(home=tmp_path)
     with temporary_folder(settings) as folder:
         remove_left_over(settings)
@@ -46,8 +46,8 @@ def test_the_folder_of_this_process_stays_until_its_block_ends(tmp_path: Path) -
     assert not folder.exists()
 
 
-def test_what_no_living_process_made_is_removed(tmp_path: Path) -> None:
-    """Folders of an earlier version, and of a process whose number another one has now; a file is no folder."""
+def test_a_folder_of_no_living_process_is_removed(tmp_path: Path) -> None:
+    """It belongs to an earlier version, or to a process whose pid was reused. A file is not a folder."""
     settings, living = Settings(home=tmp_path), start_of(1)
     assert living is not None
     assert Identity(1, living).is_alive

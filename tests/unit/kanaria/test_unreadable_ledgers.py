@@ -1,4 +1,4 @@
-"""Every command that reads the ledger says in one message what is wrong with it, and ends with the code for that."""
+"""Every command that reads the ledger reports in one message what is wrong with it, with the right exit code."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,13 +17,13 @@ NEED = (
     pytest.param("up", marks=pytest.mark.needs("serve")),
     pytest.param("drift report --release 2", marks=pytest.mark.needs("monitoring")),
 )
-COULD_NOT = {"drift report --release 2": 2}  # its 3 is a result: too few rows
+COULD_NOT = {"drift report --release 2": 2}  # its exit code 3 is a result: too few rows
 Typed = Callable[[str], tuple[int, str]]
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Path:
-    """A ledger in a state folder, whole so far."""
+    """An intact ledger in a state folder."""
     home = tmp_path / ".kanaria"
     home.mkdir()
     whole(home / "ledger.db")
@@ -32,7 +32,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
-    """Types a command; gives its exit code and what it said on stderr. Any other exception than its end is a bug."""
+    """Type a command; returns its exit code and stderr. Any exception other than its end is a bug."""
     monkeypatch.setenv("KANARIA_HOME", str(ledger.parent))
     monkeypatch.setenv("BENTOML_HOME", str(ledger.parent.parent / "bentos"))
 
@@ -47,8 +47,8 @@ def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("how", UNREADABLE)
 @pytest.mark.parametrize("command", [*READ, *NEED])
-def test_a_command_says_what_is_wrong_with_the_ledger(command: str, how: str, ledger: Path, typed: Typed) -> None:
-    """One line each for what happened, what was seen and what to do."""
+def test_a_command_reports_what_is_wrong_with_the_ledger(command: str, how: str, ledger: Path, typed: Typed) -> None:
+    """One line each says what happened, what was seen and what to do."""
     UNREADABLE[how](ledger)
     code, said = typed(command)
     lines = said.splitlines()
@@ -62,7 +62,7 @@ def test_a_command_says_what_is_wrong_with_the_ledger(command: str, how: str, le
 
 
 def bad_pages(good: bytes) -> Iterator[bytes]:
-    """The file with one page after the other overwritten, zeroed, replaced, or with a few bits changed."""
+    """The file with one page after another overwritten, zeroed, replaced, or with a few bits changed."""
     random = Random(7)
     for start in range(0, len(good), PAGE):
         before, page, after = good[:start], bytearray(good[start : start + PAGE]), good[start + PAGE :]
@@ -74,8 +74,8 @@ def bad_pages(good: bytes) -> Iterator[bytes]:
             yield before + page + after
 
 
-def test_any_damaged_page_is_a_ledger_error_or_not_noticed(ledger: Path) -> None:
-    """Whatever the garbage: no other exception, and one line for what was seen. Only a full check notices them all."""
+def test_any_damaged_page_is_a_ledger_error_or_goes_unnoticed(ledger: Path) -> None:
+    """Any damage raises only this error, with one line for what was seen. Only a full check notices all damage."""
     good, noticed = ledger.read_bytes(), []
     for bad in bad_pages(good):
         ledger.write_bytes(bad)

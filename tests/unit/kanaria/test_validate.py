@@ -1,4 +1,4 @@
-"""`kanaria validate`: what it takes a target for, and how it ends."""
+"""`kanaria validate`: how it interprets its target, and how it ends."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ MODEL = "examples.diabetes.model:Diabetes"
 
 
 def validate(*arguments: str) -> tuple[int, str]:
-    """Exit code and all that was printed, in one line."""
+    """The exit code and all output, on one line."""
     done = CliRunner().invoke(app, ["validate", *arguments])
     return done.exit_code, " ".join(f"{done.output} {done.exception or ''}".split())
 
 
-def test_a_folder_of_a_model_is_checked_with_the_class_that_is_named(tmp_path: Path) -> None:
-    """Exit code 0 and what was found; a file less, and it is 2 with what to do."""
+def test_a_model_folder_is_checked_with_the_named_class(tmp_path: Path) -> None:
+    """The exit code is 0 and the findings are printed. Without one of the files it is 2, with advice."""
     train_into(tmp_path, RECIPES["v1"])
     assert validate(str(tmp_path), "--implementation", MODEL) == (
         0,
@@ -39,8 +39,8 @@ def test_a_folder_of_a_model_is_checked_with_the_class_that_is_named(tmp_path: P
     )
 
 
-def test_nothing_is_said_of_a_signal_that_the_plan_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan is the rollout.yaml here."""
+def test_a_signal_that_the_plan_leaves_out_is_not_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is the rollout.yaml of the current folder."""
     train_into(tmp_path, RECIPES["v1"])
     (tmp_path / "rollout.yaml").write_text("signals: {low_confidence: null}")
     monkeypatch.chdir(tmp_path)
@@ -49,15 +49,15 @@ def test_nothing_is_said_of_a_signal_that_the_plan_leaves_out(tmp_path: Path, mo
     assert (code, "low_confidence" in output, "keeps the model contract" in output) == (0, False, True)
 
 
-def test_a_plan_is_still_a_plan(tmp_path: Path) -> None:
-    """By its path."""
+def test_a_path_of_a_plan_is_checked_as_a_plan(tmp_path: Path) -> None:
+    """A path selects the plan."""
     plan = tmp_path / "plan.yaml"
     plan.write_text("alpha: 200%")
     code, output = validate(str(plan))
     assert (code, "alpha" in output) == (2, True)
 
 
-BY_KEYS = {  # a plan, and what is advised in its place
+BY_KEYS = {  # a plan, and the advice instead
     "sticky: header:x-api-key": "sticky: header:x-user-id",
     "segments: header:x-kanaria-caller": "segments: header:x-tenant",
 }
@@ -65,10 +65,10 @@ BY_KEYS = {  # a plan, and what is advised in its place
 
 @pytest.mark.parametrize(("asks_for_keys", "code"), [("true", 0), ("false", 2)])
 @pytest.mark.parametrize("by_keys", BY_KEYS)
-def test_a_plan_by_keys_needs_a_gateway_that_asks_for_them(
+def test_a_plan_by_keys_needs_a_gateway_that_requires_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for_keys: str, code: int, by_keys: str
 ) -> None:
-    """With an open one nobody would stay on one side, and all requests would be of one segment, `absent`."""
+    """With an open gateway no caller would stay on one version, and all requests would be in one segment, `absent`."""
     monkeypatch.setenv("KANARIA_NEEDS_API_KEY", asks_for_keys)
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
     (plan := tmp_path / "plan.yaml").write_text(by_keys)
@@ -76,8 +76,8 @@ def test_a_plan_by_keys_needs_a_gateway_that_asks_for_them(
     assert (found, f"such as `{BY_KEYS[by_keys]}`" in output) == (code, code == 2)
 
 
-def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
-    """Half a percent, not half of all requests: its author sees what the file means."""
+def test_a_plan_is_explained_in_words(tmp_path: Path) -> None:
+    """The author sees what the file means: half a percent, not half of all requests."""
     plan = tmp_path / "plan.yaml"
     plan.write_text("steps: [shadow, 12.5, 100]\nrisk_budget: 0.25%\nholdback: none\nwatch: 1h\non_deadline: rollback")
     code, output = validate(str(plan))
@@ -103,8 +103,8 @@ def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
         ("low_confidence: {tolerance: 2, gross: 1.5}", "its gross limit, 1.5 times stable's odds, lies within the 2"),
     ],
 )
-def test_a_gross_limit_that_limits_nothing_is_said(tmp_path: Path, signals: str, sentence: str) -> None:
-    """Whoever widens what is harmless may think that the limit beyond it still stands."""
+def test_a_gross_limit_that_limits_nothing_is_reported(tmp_path: Path, signals: str, sentence: str) -> None:
+    """A person who widens the harmless range may think that the gross limit beyond it still applies."""
     plan = tmp_path / "plan.yaml"
     plan.write_text(f"signals: {{{signals}}}")
     code, output = validate(str(plan))
@@ -115,8 +115,8 @@ def test_a_gross_limit_that_limits_nothing_is_said(tmp_path: Path, signals: str,
     assert "However far" not in validate(str(plan))[1]
 
 
-def test_half_is_not_half_a_percent(tmp_path: Path) -> None:
-    """A share without its sign may mean either, and the larger one would harm every second user."""
+def test_a_share_without_a_percent_sign_is_refused(tmp_path: Path) -> None:
+    """Half may mean 50 % or 0.5 %, and the larger meaning would harm every second user."""
     plan = tmp_path / "plan.yaml"
     plan.write_text("risk_budget: 0.5")
     code, output = validate(str(plan))
@@ -125,7 +125,7 @@ def test_half_is_not_half_a_percent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "has_note"), [("soak: 5s", True), ("soak: 2m", False), ("", False)])
 def test_a_short_soak_is_valid_and_noted(tmp_path: Path, text: str, has_note: bool) -> None:
-    """Requests that hang are seen after more seconds than that."""
+    """Hanging requests show up only after more seconds than that."""
     plan = tmp_path / "plan.yaml"
     plan.write_text(text)
     code, output = validate(str(plan))
@@ -134,8 +134,8 @@ def test_a_short_soak_is_valid_and_noted(tmp_path: Path, text: str, has_note: bo
 
 
 @pytest.mark.parametrize("target", ["nothing.yaml", "no:model"])
-def test_a_target_that_is_not_there_is_named(target: str) -> None:
-    """A file or a tag, with what there is."""
+def test_a_missing_target_is_reported(target: str) -> None:
+    """It may be a file or a tag; the error lists what exists."""
     code, output = validate(target)
     assert (code != 0, target in output) == (True, True)
 
@@ -144,10 +144,10 @@ def test_a_target_that_is_not_there_is_named(target: str) -> None:
     ("bentofile", "saw"),
     [(None, "FileNotFoundError"), ("args: {model: 'digits:latest', implementation: 'a:B'}", "is about digits")],
 )
-def test_a_model_whose_class_nobody_names_is_asked_for_it(
+def test_a_model_without_a_known_class_asks_for_the_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bentofile: str | None, saw: str
 ) -> None:
-    """The bentofile.yaml here is missing, or of another model."""
+    """The bentofile.yaml here is missing or about another model."""
     model = tmp_path / "models" / "diabetes" / "v1"
     model.mkdir(parents=True)
     (model / "model.yaml").touch()
@@ -159,16 +159,16 @@ def test_a_model_whose_class_nobody_names_is_asked_for_it(
     assert (code != 0, saw in output, "--implementation package.module:Class" in output) == (True, True, True)
 
 
-def test_a_class_that_ends_the_process_is_an_error_of_its_own(tmp_path: Path) -> None:
-    """Whatever somebody's code does, there is a sentence about it."""
+def test_a_class_that_ends_the_process_is_reported(tmp_path: Path) -> None:
+    """Whatever the user's code does, a sentence reports it."""
     train_into(tmp_path, RECIPES["v1"])
     code, output = validate(str(tmp_path), "--implementation", "tests.support.broken_models:Fatal")
     assert code != 0
     assert "did not end saw: exit code 9" in output
 
 
-def test_a_name_that_nothing_has_is_told_how_to_name_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what there is."""
+def test_an_unknown_name_brings_advice_how_to_name_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error lists the existing models."""
     model = tmp_path / "models" / "digits" / "v1"
     model.mkdir(parents=True)
     (model / "model.yaml").touch()
@@ -182,7 +182,7 @@ PLAN = "answers: {/detect: {label: result.label, confidence: result.p, ignore: [
 
 
 def read(tmp_path: Path, answer: str, *arguments: str, plan: str = PLAN) -> tuple[int, str]:
-    """What `validate` says of a plan and an answer."""
+    """What `validate` prints about a plan and an answer."""
     (tmp_path / "plan.yaml").write_text(plan)
     (tmp_path / "answer.json").write_text(answer)
     return validate(str(tmp_path / "plan.yaml"), "--answer", str(tmp_path / "answer.json"), *arguments)
@@ -204,11 +204,11 @@ def test_a_plan_is_tried_on_a_real_answer(tmp_path: Path) -> None:
         ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is no confidence"),
         ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is no field of this answer"),
         ("<html>", "is no answer that can be read"),
-        ("[" * 900 + "]" * 900, "label: `result.label` matches nothing"),  # deeper than a walk by calls comes
+        ("[" * 900 + "]" * 900, "label: `result.label` matches nothing"),  # deeper than a recursive walk can go
         ("[" * 100_000, "is no answer that can be read"),
     ],
 )
-def test_what_an_expression_does_not_find_is_named(tmp_path: Path, answer: str, says: str) -> None:
+def test_an_expression_that_finds_nothing_is_reported(tmp_path: Path, answer: str, says: str) -> None:
     code, output = read(tmp_path, answer)
     assert says in output
     assert code == (0 if "took_ms" in says else 2)
@@ -233,7 +233,7 @@ def test_an_answer_needs_a_route_of_the_plan(tmp_path: Path) -> None:
         ("answers: {/a: {label: 'lenght(x)'}}", "did you mean `length`?"),
     ],
 )
-def test_a_wrong_expression_is_named_with_its_place(tmp_path: Path, plan: str, says: str) -> None:
+def test_a_wrong_expression_is_reported_with_its_place(tmp_path: Path, plan: str, says: str) -> None:
     (tmp_path / "plan.yaml").write_text(plan)
     code, output = validate(str(tmp_path / "plan.yaml"))
     assert code == 2
@@ -241,8 +241,8 @@ def test_a_wrong_expression_is_named_with_its_place(tmp_path: Path, plan: str, s
     assert says in output
 
 
-def test_expressions_are_tried_on_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the newest answer of each route that is JSON and no error."""
+def test_expressions_are_tried_on_recorded_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each route, the newest JSON answer that is not an error is used."""
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
     plan = "answers: {/detect: {label: lable, features: {letters: length(txt)}}, /other: {label: x}}"
     (tmp_path / "plan.yaml").write_text(plan)

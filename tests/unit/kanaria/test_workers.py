@@ -1,4 +1,4 @@
-"""Workers of a server: how many it gets, and which ended by themselves."""
+"""Workers of a server: how many it gets, and which of them ended unasked."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.children import children_with, started
 from tests.support.no_files import no_file_to_open
 from tests.support.processes import until
 
-# A server with two children like BentoML's workers and one other. It replaces none and waits for none.
+# A server with two children like BentoML's workers and one other child. It neither replaces them nor waits for them.
 SERVER = """
 import subprocess, sys, time
 for name in ("impl.worker.service", "impl.worker.service", "other"):
@@ -44,7 +44,7 @@ def child(server: int, word: str) -> int:
 
 
 def test_a_worker_that_ends_is_counted_once(server: int) -> None:
-    """Also as a zombie, which BentoML leaves for ten seconds; another child of the server is none."""
+    """A zombie counts too, which BentoML leaves for ten seconds. Other children of the server do not count."""
     seen = Workers()
     until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
     os.kill(child(server, "other"), signal.SIGKILL)
@@ -53,8 +53,8 @@ def test_a_worker_that_ends_is_counted_once(server: int) -> None:
     assert seen.ended(server) == 0
 
 
-def test_a_worker_that_is_just_ending_is_not_lost_from_sight(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no command line any more, and is no zombie yet: seen so, it was never counted."""
+def test_a_worker_that_is_just_ending_is_not_missed(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In that moment it has no command line any more and is not yet a zombie. Such a worker was never counted."""
     seen = Workers()
     until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
     with monkeypatch.context() as patch:
@@ -66,7 +66,7 @@ def test_a_worker_that_is_just_ending_is_not_lost_from_sight(server: int, monkey
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_a_forked_worker_that_is_replaced_at_once_is_counted() -> None:
-    """It has the command line of its server."""
+    """It has the same command line as its server."""
     code = "import time; from kanaria.stack.forks import Workers; Workers(lambda _: time.sleep(600), 2).run()"
     with started([sys.executable, "-c", code, model_server.MODULE]) as process:
         seen, server = Workers(), psutil.Process(process.pid)
@@ -79,8 +79,8 @@ def test_a_forked_worker_that_is_replaced_at_once_is_counted() -> None:
         assert process.wait(60) == 0
 
 
-def test_a_server_that_ends_with_its_workers_is_not_counted_by_them(server: int) -> None:
-    """That its process ended is known anyway."""
+def test_workers_that_end_with_their_server_are_not_counted(server: int) -> None:
+    """The end of the server's process is known anyway."""
     seen = Workers()
     until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
     os.kill(server, signal.SIGKILL)
@@ -90,17 +90,20 @@ def test_a_server_that_ends_with_its_workers_is_not_counted_by_them(server: int)
 @pytest.mark.parametrize(
     ("replicas", "model_gb", "expected"), [(1, 0, 2), (1, 10_000, 1), (16, 100, 1)], ids=["fits", "large", "many"]
 )
-def test_two_workers_where_they_fit(
+def test_a_version_gets_two_workers_where_they_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, model_gb: int, expected: int
 ) -> None:
-    """Twice two of them, with the model, in what is free now; a number that is set is taken as it is."""
+    """Two workers of two versions must fit into the free memory, with the model.
+
+    A configured number is used as it is.
+    """
     store = tmp_path / "bentoml"
     model, bento = store / "models" / "m" / "1", store / "bentos" / "b" / "1"
     for folder in (model, bento):
         folder.mkdir(parents=True)
     (model / "model.yaml").touch()
     with (model / "weights").open("wb") as file:
-        file.truncate(model_gb * 10**9)  # takes no room
+        file.truncate(model_gb * 10**9)  # takes no memory
     (bento / "bento.yaml").write_text("services: [{models: [{tag: 'm:1'}]}]")
     monkeypatch.setenv("BENTOML_HOME", str(store))
     free = psutil.virtual_memory().available
@@ -110,8 +113,8 @@ def test_two_workers_where_they_fit(
     assert workers_for(Settings(home=tmp_path, replicas=replicas, workers=3), "b:1") == 3
 
 
-def test_workers_that_nobody_can_look_at_have_not_ended(server: int) -> None:
-    """Without a file to open all of them seemed to have ended, and a healthy canary was rolled back for it."""
+def test_workers_that_cannot_be_inspected_have_not_ended(server: int) -> None:
+    """Out of file descriptors, all workers seemed to have ended, and a healthy canary was rolled back."""
     seen = Workers()
     until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
     with no_file_to_open():
