@@ -12,12 +12,12 @@ DEBIAN_PACKAGES = dict(line.split() for line in _LINES if not line.startswith("#
 
 
 def is_strict() -> bool:
-    """Whether nothing may be missing: where CI is set, a skip would never be noticed."""
+    """Whether a missing dependency fails the test: where CI is set, nobody would notice a skip."""
     return bool(os.environ.get("CI"))
 
 
 def leave_out(reason: str) -> NoReturn:
-    """Skip the test, so that a person sees what is missing; fail it where CI is set."""
+    """Skip the test so that a person sees what is missing; fail it where CI is set."""
     if is_strict():
         pytest.fail(reason)
     pytest.skip(reason)

@@ -1,4 +1,4 @@
-"""Answer logs whose counts a test reads."""
+"""Answer logs whose counts a test can read."""
 
 import asyncio
 from collections import Counter
@@ -19,7 +19,7 @@ class Tally:
         self.counts: Counter[str] = Counter()
         self.by_age: Counter[tuple[float, str]] = Counter()
         self.paired: Counter[str] = Counter()
-        self.by_caller: Counter[str] = Counter()  # the same labels, as `outcome caller`, where the caller is known
+        self.by_caller: Counter[str] = Counter()  # the same labels as `outcome caller`, where the caller is known
 
     def feedback(self, labels: Mapping[tuple[str, str], int]) -> None:
         self.counts.update(correct=0, wrong=0)

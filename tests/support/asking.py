@@ -1,4 +1,7 @@
-"""The client with which tests ask servers on this machine. One for all: each reads certificates, which takes long."""
+"""The HTTP client with which tests call servers on this machine.
+
+All share it, because each client loads certificates, which is slow.
+"""
 
 from contract import loopback
 

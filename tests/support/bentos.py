@@ -1,4 +1,4 @@
-"""Train, build and serve an example with the commands that a user types, in a BentoML home of its own."""
+"""Train, build and serve an example with the commands that a user types, in its own BentoML home."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 START_WITHIN_S = 180.0
 OURS = ("-m", model_server.MODULE)  # how a stack serves it on Linux
-BENTOML = ("-m", "bentoml", "serve")  # how it is served elsewhere, and in a container
+BENTOML = ("-m", "bentoml", "serve")  # how it is served on other systems and in a container
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Server:
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values.
 
-        Those of all callers are added up.
+        The samples of all callers are added up.
         """
         text = HTTP.get(f"{self.url}/metrics").raise_for_status().text
         found: dict[tuple[str, ...], float] = {}
@@ -60,7 +60,7 @@ class Server:
 
 
 class Bentos:
-    """A BentoML home, in which models are trained and Bentos are built."""
+    """A BentoML home in which models are trained and Bentos are built."""
 
     def __init__(self, home: Path, *, project: Path = ROOT) -> None:
         self.home = home
@@ -73,7 +73,7 @@ class Bentos:
         }
 
     def copied_to(self, folder: Path) -> "Bentos":
-        """A store of its own with the same models and Bentos, and nothing that those who serve from here write."""
+        """A separate store with the same models and Bentos, without files that versions served from this one write."""
         for kind in ("bentos", "models"):
             compiled = shutil.ignore_patterns("__pycache__")  # by versions that other tests run from here
             shutil.copytree(self.home / kind, folder / kind, ignore=compiled)
@@ -86,9 +86,9 @@ class Bentos:
         self._run("bentoml", "build", "--version", version, *arguments)
 
     def carried(self, tag: str) -> set[Path]:
-        """The files that a Bento carries beside its model, relative to their folder.
+        """The files that a Bento contains beside its model, relative to their folder.
 
-        Without what Python compiles beside them when a version runs.
+        Compiled files, which Python writes beside them when a version runs, are left out.
         """
         source = self.home / "bentos" / tag.replace(":", "/") / "src"
         found = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
@@ -107,7 +107,10 @@ class Bentos:
     def serve(
         self, tag: str, *, workers: int = 1, by: tuple[str, ...] | None = None, **environment: str
     ) -> Iterator[Server]:
-        """Serve until the block ends; the block may end the server itself. `by`: the server; None: as a stack does."""
+        """Serve until the block ends; the block may end the server itself.
+
+        `by`: the server; None: the server that a stack uses.
+        """
         module = by or (OURS if sys.platform == "linux" else BENTOML)
         port = free_port()
         overrides = orjson.dumps({"services": {"predictor": {"workers": workers}}}).decode()

@@ -1,4 +1,4 @@
-"""Models with mistakes that users make when they write their first one."""
+"""Models with mistakes that users make in their first model."""
 
 import os
 
@@ -11,7 +11,7 @@ from tests.support.passengers.model import Passengers
 
 
 class Logits(Diabetes):
-    """Has no softmax."""
+    """Lacks the softmax."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return torch.stack([batch[:, 0], -batch[:, 0]], dim=1)
@@ -25,7 +25,7 @@ class Flat(Diabetes):
 
 
 class Restless(Diabetes):
-    """Normalises by the rest of the batch, as a network in training mode does."""
+    """Normalises over the rest of the batch, as a network in training mode does."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return super().predict(batch) - batch.mean()
@@ -53,11 +53,11 @@ class Fatal(Diabetes):
 
 
 class Incurious(Passengers):
-    """Takes every passenger's age for known."""
+    """Treats every passenger's age as known."""
 
     def preprocess(self, rows: NDArray[np.float32]) -> torch.Tensor:
         return super().preprocess(rows) + 0 * torch.from_numpy(rows[:, 2:3])
 
 
 class NoModel:
-    """Derives from nothing."""
+    """Has no base class."""

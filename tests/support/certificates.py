@@ -1,4 +1,4 @@
-"""Certificates for tests, each made by an authority of its own."""
+"""Certificates for tests, each signed by its own authority."""
 
 import datetime as dt
 import ipaddress
@@ -23,18 +23,18 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Pair:
-    """The files of one certificate; `authority` is who signed it."""
+    """The files of one certificate; `authority` is the certificate of its issuer."""
 
     certificate: Path
     key: Path
     authority: Path
 
     def trust(self) -> ssl.SSLContext:
-        """What a client has that knows the authority, and checks the name."""
+        """The TLS context of a client that knows the authority and checks the name."""
         return ssl.create_default_context(cafile=self.authority)
 
     def replace_by(self, other: "Pair") -> None:
-        """As a renewal does."""
+        """Replace the files as a renewal does."""
         self.key.write_bytes(other.key.read_bytes())
         self.certificate.write_bytes(other.certificate.read_bytes())
 
@@ -53,9 +53,9 @@ def pair(
 
     Args:
         names: hosts and addresses that it is for.
-        days: from when to when it is valid, counted from today.
-        key: its own, as `authority_key` is that of who signs it; None: a new one.
-        more: extensions that it has besides.
+        days: start and end of its validity, in days from today.
+        key: its private key; None: a new one. `authority_key` is likewise the private key of its issuer.
+        more: additional extensions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     authority_key = authority_key or ec.generate_private_key(ec.SECP256R1())

@@ -1,4 +1,4 @@
-"""Processes that a test starts, and those that they start."""
+"""Processes that a test starts, and their children."""
 
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,10 @@ import psutil
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """A process that ends with the block, and what it started: `Popen` alone waits for it, for ever if a test fails."""
+    """A process that ends with the block, together with its children.
+
+    `Popen` alone would wait for it forever if a test fails.
+    """
     with subprocess.Popen(command, **options) as process:
         try:
             yield process
@@ -25,7 +28,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 
 def children_with(word: str, *, of: int | None = None) -> list[psutil.Process]:
-    """The living descendants of a process, by default this one, that have `word` in their command line."""
+    """The living descendants of a process (by default this one) that have `word` in their command line."""
     found = []
     for child in psutil.Process(of).children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile

@@ -11,7 +11,7 @@ from tests.support.stack import Kanaria
 
 
 def is_over(status: dict[str, Any]) -> bool:
-    """Whether no release runs, as `status --json` says it: the next one may begin."""
+    """Whether no release runs according to `status --json`, so that the next one may start."""
     return status["release"] is None or status["release"]["phase"] == "ended"
 
 
@@ -19,11 +19,12 @@ def is_over(status: dict[str, Any]) -> bool:
 def in_threads(
     kanaria: Kanaria, work: Callable[[httpx.Client, str], None], *, at_once: int = 4, pause_s: float = 0.05
 ) -> Iterator[None]:
-    """Several clients who do `work` again and again, each time with another text.
+    """Run several clients that do `work` repeatedly, each time with another text.
 
     Args:
         at_once: how many clients.
-        pause_s: of each between two requests, seconds; 70 requests/s of all are enough to judge a quick plan by.
+        pause_s: pause of each client between two requests, in seconds. In total, 70 requests/s are enough to judge a
+            quick plan.
     """
     stop = threading.Event()
 

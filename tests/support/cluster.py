@@ -1,4 +1,4 @@
-"""A cluster on one machine: BentoML processes on their own addresses as pods, a route with weights, Prometheus."""
+"""A cluster on one machine: BentoML processes on their own addresses as pods, a weighted route, and Prometheus."""
 
 import atexit
 import json
@@ -20,7 +20,7 @@ from tests.support.children import started
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
-_HTTP = httpx.Client(trust_env=False, timeout=5)  # one for all: each makes a TLS context of its own, which takes long
+_HTTP = httpx.Client(trust_env=False, timeout=5)  # one for all: each client makes its own TLS context, which is slow
 atexit.register(_HTTP.close)
 _STARTS_IN_S = 180.0
 _HASH = "rollouts_pod_template_hash"
@@ -31,7 +31,7 @@ class Pod:
     """One container of `examples/colours`, as a deployment would start it."""
 
     name: str
-    labels: Mapping[str, str]  # as a PodMonitor gives them to its series
+    labels: Mapping[str, str]  # as a PodMonitor adds them to its series
     address: str
     folder: Path
     arguments: Sequence[str] = ()
@@ -44,7 +44,7 @@ class Pod:
         return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
-        """A new container: what the last one had counted is gone."""
+        """Start a new container: the counts of the previous one are gone."""
         self._starts += 1
         home = self.folder / f"{self.name}-{self._starts}"
         home.mkdir()
@@ -60,12 +60,12 @@ class Pod:
         eventually(lambda: answers(f"{self.url}/readyz"), within_s=_STARTS_IN_S)
 
     def stop(self) -> None:
-        """As a node that is lost: at once."""
+        """Kill it at once, like the loss of a node."""
         self._running.close()
 
 
 class Route:
-    """An Envoy that spreads requests over two groups of pods by weight, and reads both from files that it watches."""
+    """An Envoy that splits requests between two groups of pods by weight. It reads both from files that it watches."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.port, self._admin = folder, free_port(), free_port()
@@ -86,7 +86,7 @@ class Route:
             yield
 
     def set(self, percent: int) -> None:
-        """The canary's weight, as an engine sets it."""
+        """Set the canary's weight, as an engine does."""
         self.weight = percent
         weights = {"stable": 100 - percent, "canary": percent}
         clusters = [{"name": name, "weight": weight} for name, weight in weights.items()]
@@ -95,7 +95,7 @@ class Route:
         self._write("routes", "route.v3.RouteConfiguration", {"name": "routes", "virtual_hosts": [host]})
 
     def point(self, *, stable: Sequence[Pod], canary: Sequence[Pod]) -> None:
-        """The pods behind each group, as Endpoints say."""
+        """Set the pods behind each group, as Endpoints do."""
         for name, pods in (("stable", stable), ("canary", canary)):
             addresses = [{"address": pod.address, "port_value": pod.port} for pod in pods]
             found = [{"endpoint": {"address": {"socket_address": address}}} for address in addresses]
@@ -103,7 +103,7 @@ class Route:
             self._write(name, "endpoint.v3.ClusterLoadAssignment", assignment)
 
     def _write(self, name: str, kind: str, resource: Mapping[str, object]) -> None:
-        """Envoy reads a file again when another is moved into its place."""
+        """Envoy reads a file again when another file is moved into its place."""
         content = {"resources": [{"@type": f"type.googleapis.com/envoy.config.{kind}", **resource}]}
         new = self._folder / f"{name}.new"
         new.write_text(json.dumps(content))
@@ -144,7 +144,7 @@ class Route:
 
 
 class Scraper:
-    """A Prometheus that reads the pods every second, with the labels of a PodMonitor."""
+    """A Prometheus that scrapes the pods every second, with the labels of a PodMonitor."""
 
     def __init__(self, folder: Path, program: str) -> None:
         self._folder, self._program, self.port = folder, program, free_port()
@@ -162,7 +162,7 @@ class Scraper:
         return f"http://127.0.0.1:{self.port}"
 
     def scrape(self, pods: Sequence[Pod]) -> None:
-        """The pods that there are."""
+        """Set the list of pods."""
         found = [
             {
                 "targets": [f"{pod.address}:{pod.port}"],
@@ -192,7 +192,7 @@ class Scraper:
 
 
 class Users:
-    """Send pictures at a steady rate, a fifth of them without colours, and count the answers."""
+    """Sends pictures at a steady rate, a fifth of them without colours, and counts the answers."""
 
     def __init__(self, url: str, pictures: Mapping[str, bytes], *, per_s: float, threads: int = 4) -> None:
         self._url, self._pictures, self._pause_s = url, pictures, threads / per_s
@@ -224,7 +224,7 @@ class Users:
 
 def _kill_children(pid: int) -> None:
     for child in psutil.Process(pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended with the one before
+        with suppress(psutil.NoSuchProcess):  # it ended with the previous one
             child.kill()
 
 
@@ -236,12 +236,12 @@ def answers(url: str) -> bool:
 
 
 def hash_labels(version: str, app: str) -> dict[str, str]:
-    """How the pods of a version are told apart: by Argo Rollouts and by Flagger."""
+    """The labels by which Argo Rollouts and Flagger tell the pods of a version apart."""
     return {_HASH: version, "app": app}
 
 
 def probing(pods: Callable[[], Sequence[Pod]], is_over: threading.Event) -> None:
-    """What the kubelet does: ask each pod every second whether it is ready."""
+    """Do what the kubelet does: ask each pod every second whether it is ready."""
     while not is_over.wait(1.0):
         for pod in pods():
             answers(f"{pod.url}/readyz")

@@ -1,4 +1,4 @@
-"""Podman with its own store: no image of this machine is replaced, and none is left behind."""
+"""Podman with its own store: it replaces no image of this machine and leaves none behind."""
 
 import os
 import re
@@ -17,15 +17,15 @@ from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
 START_WITHIN_S = 180.0
-LAST = ("nice", "-n", "19")  # a build that takes minutes must not delay what other tests time
-# Of a build where no package index is reached: the options by their names.
+LAST = ("nice", "-n", "19")  # a build of several minutes must not delay what other tests measure
+# For a build without access to a package index: the options by their names.
 OFFLINE = (
     ("network", "none"),
     ("volume", "{wheels}:/wheels:ro"),
     ("build-arg", "PIP_FIND_LINKS=/wheels"),
     ("build-arg", "PIP_NO_INDEX=1"),
 )
-# Low enough for any host: podman's defaults are higher than a sandbox without CAP_SYS_RESOURCE may set.
+# Low enough for any host: podman's defaults exceed what a sandbox without CAP_SYS_RESOURCE may set.
 ULIMITS = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
 
 
@@ -60,10 +60,10 @@ class Podman:
 
     @contextmanager
     def run(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator["Container"]:
-        """Run a server with the options of docs/container.md until the block ends; it is ready when that begins.
+        """Run a server with the options of docs/container.md until the block ends; it is ready when the block starts.
 
         Args:
-            command: what runs in place of the image's own; `{port}` is the port to listen on.
+            command: runs instead of the image's own command; `{port}` is the port to listen on.
         """
         port = free_port()
         words = [word.replace("{port}", str(port)) for word in command]
@@ -76,7 +76,7 @@ class Podman:
             self("rm", "--force", "--time", "0", container.name)
 
     def import_base(self, archive: Path) -> None:
-        """Take the base image that `make_base` made, under the name that docs/container.md gives it."""
+        """Import the base image that `make_base` made, under the name in docs/container.md."""
         self("import", str(archive), _BASE)
 
 
@@ -84,7 +84,7 @@ _BASE = "python:3.11-slim-bookworm"
 
 
 def make_base(archive: Path) -> None:
-    """Make an archive of the base image by the line of docs/container.md that does so where no registry is reached."""
+    """Make an archive of the base image with the command in docs/container.md for a build without a registry."""
     page = (ROOT / "docs" / "container.md").read_text()
     (line,) = re.findall(r"^mmdebstrap (?:.*\\\n)*.*", page, re.MULTILINE)
     made, is_imported, name = line.rpartition(" - | podman import - ")
@@ -93,7 +93,7 @@ def make_base(archive: Path) -> None:
 
 
 def download_wheels(folder: Path, *requirements: str, options: Iterable[str] = ()) -> None:
-    """The packages that an image installs, for its Python and from this machine's package index."""
+    """Download the packages that an image installs, for its Python, from this machine's package index."""
     pip = [*LAST, sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
     pip += ["--find-links", str(folder), "--constraint", str(ROOT / "constraints.txt")]
     pip += ["--only-binary", ":all:", "--python-version", "3.11"]
@@ -104,7 +104,7 @@ HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-o
 
 
 def _listening_on(port: int) -> tuple[str, ...]:
-    """The host's network, because a published port needs rights that a sandbox may lack."""
+    """Uses the host's network, because a published port needs rights that a sandbox may lack."""
     return ("--network", "host", "--env", "BENTOML_HOST=127.0.0.1", "--env", f"BENTOML_PORT={port}")
 
 

@@ -1,4 +1,4 @@
-"""The schemas of other projects' resources, against which every manifest of ours is checked, down to the last field."""
+"""The schemas of other projects' resources. Every manifest of ours is checked against them, down to the last field."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,18 +19,18 @@ _OWN_GROUPS = (
     "policy",
     "networking.k8s.io",
     "rbac.authorization.k8s.io",
-)  # Kubernetes's own kinds are no custom resources
+)  # Kubernetes's own kinds are not custom resources
 
 
-class Loader(yaml.CSafeLoader):  # type: ignore[misc] # the stubs have it only where libyaml is known to be
-    """As fast as it gets: a schema has ten thousand lines."""
+class Loader(yaml.CSafeLoader):  # type: ignore[misc] # the stubs define it only where libyaml is known to exist
+    """The fastest loader: a schema has ten thousand lines."""
 
 
-Loader.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: node.value)  # a plain `=`, in an enumeration
+Loader.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: node.value)  # a plain `=` in an enumeration
 
 
 def need_schemas() -> None:
-    """Skip the test by name where there are no schemas."""
+    """Skip the test and name the folder if it has no schemas."""
     if not SCHEMAS.is_dir():
         pytest.skip(f"no schemas in {SCHEMAS}")
 
@@ -40,7 +40,7 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 
 def faults(manifest: Mapping[str, Any]) -> list[str]:
-    """What its schema does not allow. Of Kubernetes's own kinds the pods are checked, as those of a Rollout."""
+    """What the schema forbids. Of Kubernetes's own kinds only the pod template is checked, like that of a Rollout."""
     kind, api = str(manifest["kind"]), str(manifest["apiVersion"])
     if (validator := _validator(kind, api)) is not None:
         return list(_found(validator, manifest))
@@ -61,7 +61,7 @@ def _validator(kind: str, api: str) -> Any:
 
 @cache
 def _pods() -> Any:
-    """Of the template of pods."""
+    """The validator of a pod template."""
     schema = _schema("Rollout", "argoproj.io/v1alpha1")
     assert schema is not None
     return jsonschema_rs.validator_for(schema["properties"]["spec"]["properties"]["template"])
@@ -84,7 +84,7 @@ def _schema(kind: str, api: str) -> dict[str, Any] | None:
 
 
 def _closed(schema: Any) -> Any:
-    """The schema with no field but those that it names: the API server drops all others without a word."""
+    """The schema with only the fields that it names: the API server silently drops all others."""
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):

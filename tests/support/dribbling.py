@@ -1,4 +1,4 @@
-"""A server that sends a byte now and then: every part of an answer comes soon, and the whole of it late."""
+"""A server that sends one byte at a time: every part of an answer comes soon, but the whole answer comes late."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ from typing import Literal
 from tests.support.running_server import running_server
 
 _PART_S = 0.05
-_PARTS = 300  # of an answer: it is whole after a quarter of a minute
+_PARTS = 300  # of an answer: it is complete after a quarter of a minute
 
 
 class Dribbling(ThreadingHTTPServer):
-    """Answers with 200; `at_once` says what to answer a request with in one piece, by its path and body."""
+    """Answers with 200; `at_once` returns the answer to send in one piece, from the request's path and body."""
 
     def __init__(self, part: Literal["head", "body"], at_once: Callable[[str], bytes | None]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -25,7 +25,7 @@ class Dribbling(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_: object) -> None:
-        """A client that gives up is what the tests are about."""
+        """Ignore it: clients that give up are what the tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,14 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(end)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @contextmanager
 def dribbling(
     part: Literal["head", "body"] = "body", at_once: Callable[[str], bytes | None] = lambda _: None
 ) -> Iterator[Dribbling]:
-    """It runs until the block ends."""
+    """Run such a server until the block ends."""
     with running_server(Dribbling(part, at_once)) as server:
         try:
             yield server

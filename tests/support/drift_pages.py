@@ -1,4 +1,7 @@
-"""Evidently's pages. It is imported with the first of them: that takes seconds in each process that collects tests."""
+"""Evidently's pages.
+
+The import happens at the first page, because it takes seconds in each process that collects tests.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,5 +11,5 @@ from monitoring.drift.compare import Comparison
 
 
 def write_report(comparison: Comparison, html: Path, workspace: Path) -> Any:
-    """As `monitoring.drift.evidently_report.write_report`."""
+    """See `monitoring.drift.evidently_report.write_report`."""
     return load("monitoring.drift.evidently_report:write_report")(comparison, html, workspace)

@@ -1,4 +1,4 @@
-"""A prediction log, a model's files and feedback of a small two-feature model, written by the service's own code."""
+"""A prediction log, model files and feedback of a small two-feature model, written by the service's own code."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ SCHEMA = Schema(
 
 
 def people(rng: np.random.Generator, rows: int, *, older: float = 0.0) -> NDArray[np.float32]:
-    """Rows of age, income and a feature with the same name as a field of the answer."""
+    """Rows of age, income, and a feature that has the same name as a field of the answer."""
     age = np.clip(rng.normal(40 + older, 10, rows), 0, 120)
     return np.column_stack([age, np.full(rows, 5.0), rng.random(rows)]).astype(np.float32)
 
@@ -35,7 +35,7 @@ def answers(rows: NDArray[np.float32], *, unsure: float = 0.0) -> list[Predictio
 
 
 def write_model(folder: Path, rows: NDArray[np.float32]) -> Path:
-    """A model's files, with `rows` as its reference."""
+    """Write a model's files, with `rows` as its reference."""
     folder.mkdir(parents=True, exist_ok=True)
     SCHEMA.write(folder)
     predictions = answers(rows)
@@ -51,7 +51,7 @@ def write_log(
     at_s: Sequence[float] | None = None,
     unsure: float = 0.0,
 ) -> None:
-    """Log some requests to a version as the service does; with `at_s`, as if it had answered them at these times."""
+    """Log requests to a version as the service does; with `at_s`, as if it had answered them at these times."""
     with PredictionLog(
         folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print, count_failure=print
     ) as log:

@@ -1,4 +1,4 @@
-"""Clients that send one request without end."""
+"""Clients that send one endless request."""
 
 import socket
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import httpx
 
-MOST = 64 * 2**20  # what they give up after; the kernel's own buffers take some of it
+MOST = 64 * 2**20  # the clients give up after this many; the kernel's own buffers hold some of it
 _HEAD = b"POST /x HTTP/1.1\r\nhost: localhost\r\n"
 _CHUNKED = _HEAD + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n"
-# How each begins, and what it repeats.
+# How each request starts, and what it repeats.
 ENDLESS: Mapping[str, tuple[bytes, bytes]] = MappingProxyType(
     {
         "a value of a header": (_HEAD + b"x: ", b"a"),
@@ -27,7 +27,7 @@ ENDLESS: Mapping[str, tuple[bytes, bytes]] = MappingProxyType(
 
 
 def taken(url: str, endless: str) -> int:
-    """How many bytes of it the server at `url` took before it closed the connection; at most about `MOST`."""
+    """How many bytes the server at `url` accepted before it closed the connection; at most about `MOST`."""
     asked, (begin, part) = httpx.URL(url), ENDLESS[endless]
     many, sent = part * (65536 // len(part)), 0
     with socket.create_connection((asked.host, asked.port), timeout=60) as client, suppress(OSError):

@@ -1,6 +1,6 @@
-"""Stand-ins for the loops of Argo Rollouts 1.9 and Flagger 1.44, as far as they ask a judge. They wait for nothing.
+"""Stand-ins for the loops of Argo Rollouts 1.9 and Flagger 1.44, as far as they ask a judge. They never wait.
 
-What each does with an answer was measured on the engines' own code; the manifests are the project's own.
+How each treats an answer was measured on the engines' own code; the manifests are the project's own.
 """
 
 import atexit
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import httpx
 
-_HTTP = httpx.Client(trust_env=False)  # one for all: each makes a TLS context of its own, which takes long
+_HTTP = httpx.Client(trust_env=False)  # one for all: each client makes its own TLS context, which is slow
 atexit.register(_HTTP.close)
 
 Phase = Literal["Running", "Successful", "Failed", "Error", "Inconclusive"]
@@ -27,16 +27,16 @@ class AnalysisRun:
 
     metric: Mapping[str, Any]
     args: Mapping[str, str]
-    base_url: str  # in the place of the one in the manifest
+    base_url: str  # replaces the one in the manifest
     phase: Phase = "Running"
     errors_in_a_row: int = 0
     inconclusive: int = 0
     successes_in_a_row: int = 0
     measurements: list[Any] = field(default_factory=list)
-    misread: list[str] = field(default_factory=list)  # answers of 200 that are no JSON, and count as successes
+    misread: list[str] = field(default_factory=list)  # answers with 200 that are not JSON and count as successes
 
     def measure(self) -> Phase:
-        """Ask once, and take the answer as Argo Rollouts does."""
+        """Ask once, and treat the answer as Argo Rollouts does."""
         answer = self._ask()
         if answer is None:
             self.errors_in_a_row += 1
@@ -62,7 +62,7 @@ class AnalysisRun:
         return float(self._filled(str(self.metric.get("count", "inf"))))
 
     def _ask(self) -> Any:
-        """The decoded answer, or text that is no JSON; None for an error. `null` ends the controller."""
+        """The decoded answer, or text that is not JSON; None for an error. `null` ends the controller."""
         web = self.metric["provider"]["web"]
         url = re.sub(r"^http://[^/]+", self.base_url, self._filled(web["url"]))
         headers = {header["key"]: self._filled(header["value"]) for header in web["headers"]}
@@ -114,13 +114,13 @@ class ArgoRollout:
         self._steps: Iterator[Mapping[str, Any]] = iter(canary["steps"])
 
     def reconcile(self) -> None:
-        """One round: the background analysis, and the step that is on."""
+        """One round: the background analysis, and the current step."""
         if self.state != "progressing":
             return
         for run in filter(None, (self.background, self.run)):
             run.base_url = self.base_url
         found = self.background.measure()
-        assert not self.background.misread, "Argo takes it for a success"
+        assert not self.background.misread, "Argo treats this as a success"
         if found in ("Failed", "Error"):
             self._abort()
             return
@@ -174,7 +174,7 @@ class FlaggerCanary:
     checksum: str
     token: str
     name: str
-    previous: str = "0"  # checksum of the spec that was applied before, which `confirm-rollout` carries
+    previous: str = "0"  # checksum of the spec that was applied before; `confirm-rollout` carries it
     weight: int = 0
     failed_checks: int = 0
     phase: str = "Waiting"
@@ -192,7 +192,7 @@ class FlaggerCanary:
             self._advance(analysis["stepWeights"])
 
     def _advance(self, weights: Sequence[int]) -> None:
-        """Between the first weight and the end."""
+        """One round between the first weight and the end."""
         if self._asked("rollback", checksum=self.checksum, default=False):
             self.phase, self.weight = "Failed", 0
             return
@@ -204,7 +204,7 @@ class FlaggerCanary:
             self.weight = above[0]
 
     def _asked(self, kind: str, *, checksum: str, default: bool = True) -> bool:
-        """Whether all hooks of a kind answer 200 or 202. 204 is no; 429 and 5xx are, too, and lose their body."""
+        """Whether all hooks of a kind answer 200 or 202. 204, 429 and 5xx mean no; the body of 429 and 5xx is lost."""
         hooks: Sequence[Mapping[str, Any]] = [
             h for h in self.canary["spec"]["analysis"]["webhooks"] if h["type"] == kind
         ]
@@ -229,7 +229,7 @@ class FlaggerCanary:
 
 
 def rounds(engine: Any, until: Callable[[], bool], *, most: int = 40) -> None:
-    """Let an engine go on until something holds."""
+    """Run rounds of an engine until something holds."""
     go_on = engine.reconcile if isinstance(engine, ArgoRollout) else engine.tick
     for _ in range(most):
         if until():

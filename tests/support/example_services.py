@@ -1,4 +1,4 @@
-"""The services in `examples/` that know nothing of Kanaria: how they are built, and what one of them is asked."""
+"""The services in `examples/` that do not depend on Kanaria: how to build them, and a request for one of them."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ TEXTS = ("the train is late today", "der zug ist heute spät", "le train est en 
 
 
 def build(home: Path, name: str, version: str, arguments: tuple[str, ...]) -> None:
-    """Build `examples/NAME` into the store `home`, with these arguments of the Bento's."""
+    """Build `examples/NAME` into the store `home`, with these arguments of the Bento."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
         [PROGRAMS / "bentoml", "build", "--version", version, *(f"--arg={each}" for each in arguments)],

@@ -1,4 +1,4 @@
-"""What the project declares to need, by extra, and which modules an installation with some extras has."""
+"""What the project declares as requirements of each extra, and which modules an installation with some extras has."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,13 +25,13 @@ def declared(*extras: str) -> Iterator[Requirement]:
 
 
 def brought_by(*extras: str) -> frozenset[str]:
-    """The distributions that pip brings for the base and `extras`, by name."""
+    """The distributions that pip installs for the base and `extras`, by name."""
     return frozenset(_closure(declared(*extras)))
 
 
 @cache
 def absent_without(*extras: str) -> frozenset[str]:
-    """The top-level modules that are here and would not be with the base and `extras` alone."""
+    """The top-level modules that are installed here but would be missing with only the base and `extras`."""
     there = brought_by(*extras)
     return frozenset(
         module
@@ -42,12 +42,12 @@ def absent_without(*extras: str) -> frozenset[str]:
 
 @cache
 def _owners() -> Mapping[str, list[str]]:
-    """Whose each top-level module is: every file of every distribution is looked at."""
+    """The distributions that own each top-level module; every file of every distribution is read."""
     return packages_distributions()
 
 
 def _closure(requirements: Iterable[Requirement]) -> Iterator[str]:
-    """Their names, and those of all that they need as far as it is installed."""
+    """Their names and those of all their installed requirements."""
     queue, seen = list(requirements), set()
     while queue:
         requirement = queue.pop()
@@ -59,7 +59,7 @@ def _closure(requirements: Iterable[Requirement]) -> Iterator[str]:
 
 
 def _needs(requirement: Requirement) -> Iterator[Requirement]:
-    """What an installed distribution needs on this machine, with the extras that were asked for."""
+    """What an installed distribution requires on this machine, with the requested extras."""
     try:
         lines = distribution(requirement.name).requires or []
     except PackageNotFoundError:

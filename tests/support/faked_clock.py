@@ -1,7 +1,7 @@
-"""A release in its own process, whose wall clock a test sets: `python -m tests.support.faked_clock LEDGER BEGUN GO`.
+"""A release in a separate process whose wall clock a test sets: `python -m tests.support.faked_clock LEDGER BEGUN GO`.
 
-Everything around the controller is simulated, but time is the real one, as libfaketime shows it. The file BEGUN says
-that the canary has 25 % of the traffic; when the file GO appears the canary turns bad. It prints the outcome.
+Everything around the controller is simulated, but time is real, as libfaketime shows it. The process writes the file
+BEGUN when the canary has 25 % of the traffic. When the file GO appears, the canary turns bad. It prints the outcome.
 """
 
 import select

@@ -1,4 +1,4 @@
-"""A plugin of pytest: of each file it runs one test, and all of a file where an extra that is missing may show.
+"""A pytest plugin that runs one test of each file, but all tests of a file where a missing extra may show.
 
 `python -m pytest -p tests.support.first_of_each_file`
 """
@@ -10,7 +10,10 @@ import pytest
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The first of those that `-m` and `-k` have left; all of a file in which some need an extra and others do not."""
+    """Of the tests that `-m` and `-k` left, keep the first of each file.
+
+    Keep all of a file in which only some need an extra.
+    """
     first: dict[Path, pytest.Item] = {}
     for item in items:
         first.setdefault(item.path, item)

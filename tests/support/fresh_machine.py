@@ -1,4 +1,4 @@
-"""A machine of today with nothing installed by hand: Debian in a folder, entered by chroot."""
+"""A machine without anything installed manually: Debian in a folder, entered by chroot."""
 
 import os
 import shutil
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-PACKAGES = ("python3", "python3-venv", "make", "curl", "ca-certificates")  # what the README asks for and types
+PACKAGES = ("python3", "python3-venv", "make", "curl", "ca-certificates")  # what the README requires and types
 PROJECT = "/project"
-LAST = ("nice", "-n", "10")  # an installation that takes minutes must not delay what other tests time
+LAST = ("nice", "-n", "10")  # an installation of several minutes must not delay what other tests measure
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-# What is mounted lives in a namespace of the command and goes with it, however it ends.
+# Mounts are in a mount namespace of the command and disappear with it, however it ends.
 _ENTER = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" sh -c "cd $1; $2"'
 
 
@@ -30,7 +30,7 @@ class FreshMachine:
     @classmethod
     @contextmanager
     def made(cls, folder: Path, suite: str) -> Iterator["FreshMachine"]:
-        """Removed in the end: it takes a gigabyte."""
+        """A new machine that is removed at the end, because it takes a gigabyte."""
         packages = f"--include={','.join(PACKAGES)}"
         subprocess.run([*LAST, "mmdebstrap", "--variant=minbase", packages, suite, folder, *_mirror()], check=True)
         try:
@@ -41,7 +41,7 @@ class FreshMachine:
             subprocess.run(["rm", "-r", "--force", "--one-file-system", folder], check=True)
 
     def connect(self) -> None:
-        """Bring in what the network of this machine takes: names of hosts, and certificates."""
+        """Copy what the network of this machine needs: host names and certificates."""
         for name in ("etc/resolv.conf", "etc/hosts"):
             shutil.copy(Path("/", name), self._folder / name)
         trusted = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
@@ -49,7 +49,7 @@ class FreshMachine:
             shutil.copy(trusted, self._folder / _BUNDLE)
 
     def bring_project(self) -> None:
-        """Copy what a clone has."""
+        """Copy the files that a clone has."""
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for name in filter(None, listed.split("\0")):
             copy = self._folder / PROJECT.strip("/") / name
@@ -68,7 +68,7 @@ class FreshMachine:
 
 
 def _mirror() -> list[str]:
-    """The Debian mirror that this machine is configured with; mmdebstrap knows one where there is none."""
+    """The Debian mirror that this machine is configured with; mmdebstrap has a default one."""
     if shutil.which("apt-get") is None:
         return []
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Label: Debian"]
@@ -76,7 +76,7 @@ def _mirror() -> list[str]:
 
 
 def _package_index() -> dict[str, str]:
-    """What pip is configured with here, but for the folders of this machine."""
+    """The configuration of pip on this machine, without the folders of this machine."""
     lines = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     found: dict[str, str] = {"PIP_CERT": f"/{_BUNDLE}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     for line in lines.stdout.splitlines():

@@ -33,13 +33,13 @@ STAND_IN = Path(__file__).with_name("stand_in_model.py")
 
 
 class StandIn:
-    """One version: a model server in its own process, which may ask for a secret."""
+    """One version: a model server in its own process, which may require a secret."""
 
     def __init__(self, tag: str, *, secret: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:  # accepts before the process is up
             self.backend = Backend(tag, "127.0.0.1", listener.getsockname()[1], secret=secret)
             self._process = subprocess.Popen(
-                [sys.executable, str(STAND_IN), tag, "--fd", str(listener.fileno())],  # as workers of BentoML have it
+                [sys.executable, str(STAND_IN), tag, "--fd", str(listener.fileno())],  # as BentoML's workers get it
                 pass_fds=[listener.fileno()],
                 env={**os.environ, **(guarding(self.backend.port, secret) if secret else {})},
             )
@@ -71,7 +71,7 @@ class StandIn:
         self._process.wait()
 
     def hang(self) -> None:
-        """Stop the process without ending it: connections are accepted and nothing is answered."""
+        """Stop the process without ending it: it accepts connections and answers nothing."""
         self._process.send_signal(signal.SIGSTOP)
 
     def _seen(self) -> Any:
@@ -128,18 +128,18 @@ class Gateway:
         return dict(counted)
 
     def errors(self, *, stable: str, canary: str, mirrored: str | None = None) -> tuple[Pair, Pair]:
-        """Failed and all requests of both versions since the gateway was started, as the judge sees them."""
+        """Failed and all requests of both versions since the start of the gateway, as the judge sees them."""
         found = self.judged(stable=stable, canary=canary, mirrored=mirrored)
         return found.get("errors", (Pair(0, 0), Pair(0, 0)))
 
     def judged(self, *, stable: str, canary: str, mirrored: str | None = None) -> dict[str, tuple[Pair, Pair]]:
-        """The counts of both versions since the gateway was started, by signal, as the judge sees them."""
+        """The counts of both versions since the start of the gateway, by signal, as the judge sees them."""
         with ScrapeSource(EnvoyMetrics.of(self.settings)) as source:
             new = windows(Reading(0.0, {}), source.read((), mirrored=mirrored), stable=stable, canary=canary)
         return {window.signal: (window.stable, window.canary) for window in new}
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
-        """Everything Envoy exports, as (name, labels, value)."""
+        """Everything that Envoy exports, as (name, labels, value)."""
         with admin.client(self.settings, timeout_s=30.0) as asked:
             page = asked.get("/stats/prometheus").text
         for family in text_string_to_metric_families(page):
@@ -173,7 +173,7 @@ class Load:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answered(self, version: str) -> None:
-        """Count an answer; clients are threads, and adding to a counter is no single step."""
+        """Count an answer. The clients are threads, and adding to a counter is not atomic."""
         with self._lock:
             self.answers[version] += 1
 
@@ -189,7 +189,7 @@ class Load:
 
 @contextmanager
 def load(url: str, *, clients: int = 4, headers: dict[str, str] | None = None) -> Iterator[Load]:
-    """Clients that send one request after the other for as long as the block runs."""
+    """Run clients that send one request after another until the block ends."""
     seen, stop = Load(), threading.Event()
 
     def one_client() -> None:

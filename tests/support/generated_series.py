@@ -1,4 +1,4 @@
-"""A real Prometheus with series that were generated for a test: hours of many pods, without waiting for them."""
+"""A real Prometheus with series generated for a test: hours of many pods, without waiting for them."""
 
 import json
 import random
@@ -19,19 +19,19 @@ from tests.support.children import started
 
 @dataclass
 class Pod:
-    """One process that counts, from its start to its end."""
+    """One process that counts requests from its start to its end."""
 
     labels: Mapping[str, str]
     begin_s: float
     end_s: float
     per_scrape: int = 40  # requests
     error_ratio: float = 0.0
-    restarts: Sequence[float] = ()  # when it begins again at 0, Unix seconds
-    before: int = 0  # requests that it had counted at `begin_s`
+    restarts: Sequence[float] = ()  # when it restarts at 0, Unix seconds
+    before: int = 0  # requests counted before `begin_s`
     slow_ratio: float = 0.02  # above 100 ms
 
     def counts(self, rng: random.Random, interval_s: float) -> Iterator[tuple[float, int, int, int]]:
-        """Time, and all, failed and slow requests since its last start, at each scrape."""
+        """At each scrape: the time, and all, failed and slow requests since the last start."""
         total, failed, slow = self.before, 0, 0
         waiting = sorted(self.restarts)
         at_s = self.begin_s
@@ -48,11 +48,11 @@ class Pod:
 
 @dataclass(frozen=True)
 class Shape:
-    """How a data plane writes what a pod has counted."""
+    """How a data plane writes the counts of a pod."""
 
     requests: str
-    good: Mapping[str, str]  # labels of requests that were answered
-    bad: Mapping[str, str]  # and of those that failed
+    good: Mapping[str, str]  # labels of answered requests
+    bad: Mapping[str, str]  # labels of failed requests
     histogram: str
     bound: str  # of the bucket of 100 ms
     common: Mapping[str, str] = field(default_factory=dict)
@@ -115,7 +115,7 @@ SHAPES: Mapping[str, Shape] = {
 
 
 def openmetrics(shape: Shape, pods: Sequence[Pod], *, interval_s: float = 5.0, seed: int = 1) -> list[str]:
-    """The samples of all pods, in OpenMetrics' text format. A series of failures begins with the first failure."""
+    """The samples of all pods in OpenMetrics' text format. A series of failures starts with the first failure."""
     rng = random.Random(seed)
     lines = []
     for pod in pods:
@@ -141,7 +141,7 @@ def _line(name: str, labels: Mapping[str, str], value: float, at_s: float) -> st
 
 
 def fill(folder: Path, lines: Sequence[str], promtool: str) -> None:
-    """Write samples into the data folder of a Prometheus that is not running."""
+    """Write samples into the data folder of a stopped Prometheus."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "samples").write_text("\n".join([*sorted(lines, key=lambda line: line.partition("{")[0]), "# EOF", ""]))
     command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "samples", "data"]
@@ -150,7 +150,7 @@ def fill(folder: Path, lines: Sequence[str], promtool: str) -> None:
 
 @contextmanager
 def prometheus_with(folder: Path, lines: Sequence[str], *, prometheus: str, promtool: str) -> Iterator[str]:
-    """A Prometheus that has these samples, by its URL."""
+    """A Prometheus that has these samples; yields its URL."""
     fill(folder, lines, promtool)
     with running(folder, prometheus) as url:
         yield url
@@ -165,7 +165,7 @@ def running(
     most_samples: int = 50_000_000,
     config: Mapping[str, object] | None = None,
 ) -> Iterator[str]:
-    """A Prometheus on the data of `folder`, by its URL."""
+    """A Prometheus on the data of `folder`; yields its URL."""
     (folder / "prometheus.yml").write_text(json.dumps(config or {"global": {"scrape_interval": "5s"}}))
     shutil.rmtree(folder / "data" / "wal", ignore_errors=True)
     port = port or free_port()

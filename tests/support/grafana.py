@@ -32,7 +32,7 @@ class FakeGrafana:
     contact_points: dict[str, Body] = field(default_factory=dict)
     annotations: list[Body] = field(default_factory=list)
     writes: list[str] = field(default_factory=list)  # method and path of each accepted change
-    before_write: Callable[[str], None] = lambda _: None  # called with the path of each change before it is made
+    before_write: Callable[[str], None] = lambda _: None  # called with the path before each change
     url: str = ""
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], token: str, body: Body) -> Answer:

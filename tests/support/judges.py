@@ -15,7 +15,7 @@ from tests.support.children import started
 from tests.support.waiting import eventually
 
 TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
-_HTTP = httpx.Client(trust_env=False, timeout=60)  # one for all: each makes a TLS context of its own, which takes long
+_HTTP = httpx.Client(trust_env=False, timeout=60)  # one for all: each client makes its own TLS context, which is slow
 atexit.register(_HTTP.close)
 
 

@@ -1,4 +1,4 @@
-"""kill -9 of whatever works in a test, at a call that the test counts."""
+"""Simulates SIGKILL in a test, at a call that the test counts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,19 +7,19 @@ from typing import Any
 
 
 class Killed(BaseException):
-    """kill -9: nothing after it runs."""
+    """Simulated SIGKILL: no later code runs."""
 
 
 @dataclass
 class Killer:
-    """Dies at the n-th call of anything that writes or acts, before or after it took effect."""
+    """Raises `Killed` at the n-th call of the counted methods, before or after the call took effect."""
 
     calls_left: int
     before: bool
 
     @contextmanager
     def counting(self, *acts: tuple[object, str]) -> Iterator[None]:
-        """While the block runs, each call of these methods, by their owner and name, may be the last."""
+        """While the block runs, count each call of these methods, given by owner and name."""
         whole = [(owner, name, getattr(owner, name)) for owner, name in acts]
         try:
             for owner, name, work in whole:

@@ -1,4 +1,4 @@
-"""A stand-in for the API server, as far as one ConfigMap goes: over TLS, with versions, conflicts and rights."""
+"""A stand-in for the API server, for one ConfigMap only: over TLS, with versions, conflicts and rights."""
 
 import datetime as dt
 import ipaddress
@@ -25,9 +25,9 @@ PATH = "/api/v1/namespaces/kanaria/configmaps/kanaria-judge-shared"
 
 
 class KubernetesApi(ThreadingHTTPServer):
-    """It has the ConfigMap that the judge's replicas share, and nothing else."""
+    """It has only the ConfigMap that the judge's replicas share."""
 
-    request_queue_size = 128  # as a real one, which lets no connection wait for the handshake of another, either
+    request_queue_size = 128  # as on a real one, where no connection waits for the handshake of another either
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,10 +35,10 @@ class KubernetesApi(ThreadingHTTPServer):
         self.data: dict[str, str] = {}
         self.is_missing = False
         self.refuses: int | None = None  # with this status
-        self.page = ""  # that a proxy answers instead
-        self.conflicts = 0  # of writes to come
+        self.page = ""  # that a proxy sends instead of an answer
+        self.conflicts = 0  # for the next writes
         self.reads = self.writes = 0
-        self.goes_on = threading.Event()  # not set: it takes connections and answers nothing
+        self.goes_on = threading.Event()  # not set: it accepts connections and answers nothing
         self.goes_on.set()
         self.answers_after_s = 0.0
         self.lock = threading.Lock()
@@ -52,12 +52,12 @@ class KubernetesApi(ThreadingHTTPServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """As every pod has it."""
+        """The environment variables that every pod has."""
         return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.server_port)}
 
     @property
     def content(self) -> dict[str, Any]:
-        """What a GET of the ConfigMap gives. One that has no data has no such key."""
+        """The answer to a GET of the ConfigMap. Without data, the answer has no key `data`."""
         metadata = {"name": PATH.rpartition("/")[2], "resourceVersion": str(self.version)}
         return {"kind": "ConfigMap", "metadata": metadata, **({"data": self.data} if self.data else {})}
 
@@ -65,7 +65,7 @@ class KubernetesApi(ThreadingHTTPServer):
         return json.loads(self.data.get(release, "{}"))
 
     def handle_error(self, *_: object) -> None:
-        """A client that is killed under way is part of the tests."""
+        """Ignore it: clients that are killed during a request are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -118,12 +118,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @contextmanager
 def kubernetes_api(folder: Path) -> Iterator[KubernetesApi]:
-    """It runs until the block ends; `folder` becomes that of its service account."""
+    """Run it until the block ends; `folder` becomes the folder of its service account."""
     folder.mkdir()
     with running_server(KubernetesApi(folder)) as api:
         try:

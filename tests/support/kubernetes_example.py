@@ -1,6 +1,6 @@
 """The manifests of the digits in deploy/kubernetes, written by `kanaria kubernetes render`.
 
-`python -m tests.support.kubernetes_example` writes them anew.
+`python -m tests.support.kubernetes_example` writes them again.
 """
 
 import os
@@ -20,7 +20,7 @@ COMMON = ("--namespace", "shop", "--gateway", "shop/shop", "--hostname", "digits
 
 
 def store(home: Path, *, tag: str = "digits:v2", manifest: Mapping[str, object] | None = None) -> dict[str, str]:
-    """The environment of a command whose Bento store has one Bento of the model contract, or with another manifest."""
+    """The environment of a command whose store has one Bento of the model contract, or one with another manifest."""
     folder = home / "bentos" / tag.replace(":", "/", 1)
     folder.mkdir(parents=True)
     contract = {"args": {"implementation": "examples.digits.model:Digits"}}

@@ -1,4 +1,4 @@
-"""Clients that know the truth about every answer and say so at once."""
+"""Clients that know the truth about every answer and report it at once."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Labelled:
 
 @contextmanager
 def labelling(gateway: str, api_key: str, samples: Path, *, clients: int = 4) -> Iterator[Labelled]:
-    """Clients that send one prediction after the other, each followed by its feedback, while the block runs."""
+    """Run clients that send one prediction after another, each followed by its feedback, while the block runs."""
     seen, stop = Labelled(), threading.Event()
     known = [orjson.loads(line) for line in samples.read_bytes().splitlines()]
 

@@ -1,6 +1,6 @@
-"""The shape of all events that the ledger stores, compared with the one in tests/data/ for the present number.
+"""The shape of all events that the ledger stores, compared with the shape in tests/data/ for the current schema number.
 
-`python -m tests.support.ledger_schema` writes the present shape there.
+`python -m tests.support.ledger_schema` writes the current shape there.
 """
 
 import json
@@ -15,12 +15,12 @@ _WORDS = ("title", "description")  # parts of the schema that may change: they a
 
 
 def present() -> dict[str, object]:
-    """The shape in the present code."""
+    """The shape in the current code."""
     return {"number": NUMBER, "events": _without_words(EVENT.json_schema(mode="serialization"))}
 
 
 def kept() -> dict[str, object]:
-    """The shape when the number was given."""
+    """The shape from when the number was assigned."""
     found: dict[str, object] = json.loads(_KEPT.read_text())
     return found
 

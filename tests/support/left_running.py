@@ -1,14 +1,14 @@
-"""Processes of stacks that a test has left behind."""
+"""Processes of stacks that a test has left running."""
 
 from contextlib import suppress
 
 import psutil
 
-MARK = "KANARIA_KEPT_IN"  # `kanaria.stack.processes` has it, too; it is not imported where there is no stack
+MARK = "KANARIA_KEPT_IN"  # also in `kanaria.stack.processes`, which is not imported in tests without a stack
 
 
 def processes_under(folder: str) -> list[str]:
-    """The command lines of processes that a keeper keeps for a state folder under `folder`."""
+    """The command lines of processes that a keeper supervises for a state folder under `folder`."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

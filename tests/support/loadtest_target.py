@@ -1,6 +1,6 @@
 """Stands in for the service in tests of load tests: the same HTTP contract, with faults that a test can switch on.
 
-Run as a program, it listens on a free port, prints the port on its first line, and answers until it is ended.
+Run as a program, it listens on a free port, prints the port on its first line, and answers until it is stopped.
 """
 
 import asyncio

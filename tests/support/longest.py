@@ -1,4 +1,4 @@
-"""Which files of tests take longest: they are begun first, so that no worker is alone with one in the end."""
+"""Which test files take longest: they start first, so that no worker is left alone with one at the end."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ LONGEST = tuple(line for line in _LINES if not line.startswith("#"))
 
 
 def longest_first(items: list[pytest.Item]) -> None:
-    """Put the tests of these files before all others; otherwise the order stays as it is."""
+    """Put the tests of these files before all others and keep the order otherwise."""
     places = {ROOT / file: place for place, file in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 

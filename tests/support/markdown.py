@@ -1,4 +1,4 @@
-"""The project's Markdown pages: their blocks of code with the notes above them, their headings and links."""
+"""The project's Markdown pages: their code blocks with the notes above them, their headings and links."""
 
 import re
 import unicodedata
@@ -32,8 +32,7 @@ class Block:
     """One block of code.
 
     Notes, which only the source shows, may stand above it: `<!-- not run: why -->`; `<!-- first: command -->` with what
-    the page takes for granted; `<!-- may end with 1: why -->`. `<!-- none below is run: why -->` is about the rest of a
-    page.
+    the page assumes; `<!-- may end with 1: why -->`. `<!-- none below is run: why -->` applies to the rest of a page.
     """
 
     page: Path
@@ -73,7 +72,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def links(page: Path) -> Iterator[str]:
-    """Where a page's links and pictures lead."""
+    """The targets of a page's links and pictures."""
     for token in _tokens(page):
         for child in token.children or ():
             target = child.attrGet("href") or child.attrGet("src")
@@ -82,7 +81,7 @@ def links(page: Path) -> Iterator[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link into a page may name after `#`: its headings, as GitHub writes them, and what it names itself."""
+    """What a link into a page may name after `#`: its headings, as GitHub writes them, and its explicit anchors."""
     found: set[str] = set(_ANCHOR.findall((ROOT / page).read_text()))
     for opening, inline in pairwise(_tokens(page)):
         if opening.type == "heading_open":

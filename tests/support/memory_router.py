@@ -1,7 +1,7 @@
 """A data plane in memory, for tests of the controller. It moves no traffic.
 
-It passes the same contract tests as Envoy, and can misbehave in the ways a real data plane does: refuse, converge
-slowly, be out of reach.
+It passes the same contract tests as Envoy, and can misbehave as a real data plane can: refuse, converge slowly, be
+unreachable.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from rollout.routers.validation import check_split
 
 @dataclass(slots=True)
 class MemoryRouter:
-    """Keeps the split it was given. The fields may be set by a test at any time."""
+    """Keeps the split that it was given. A test may set the fields at any time."""
 
     refusals: list[str] = field(default_factory=list)  # reasons with which the next calls of `apply` are refused
     reads_until_converged: int = 0  # calls of `observed` that still return None after each change
@@ -21,7 +21,7 @@ class MemoryRouter:
     asks_for_keys: bool = True
     in_flight: dict[str, int] = field(default_factory=dict)  # unanswered requests by tag
     turned_away: Refused = field(default_factory=Refused)  # since it was started
-    history: list[Split] = field(default_factory=list)  # every change, oldest first; repeats are not changes
+    history: list[Split] = field(default_factory=list)  # every change, oldest first; repetitions are not changes
     _reads_left: int = 0
 
     def apply(self, split: Split) -> None:

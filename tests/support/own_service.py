@@ -1,4 +1,4 @@
-"""A service that knows nothing of Kanaria: BentoML's first example in its shape, with more kinds of routes."""
+"""A service without any dependency on Kanaria: BentoML's first example in shape, with more kinds of routes."""
 
 import os
 import subprocess
@@ -184,7 +184,7 @@ class Summary:
 
 
 def build(folder: Path, home: Path, version: str, *, behaves: str = "well", service: str = SERVICE) -> str:
-    """Build the service with `bentoml build` from `folder`, which is hers alone, and give the Bento's tag."""
+    """Build the service with `bentoml build` from `folder`, which nothing else uses, and return the Bento's tag."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "service.py").write_text(service.replace('BEHAVES = "well"', f'BEHAVES = "{behaves}"'))
     (folder / "bentofile.yaml").write_text(BENTOFILE)
@@ -203,7 +203,7 @@ def store_with(shared: Path, name: str, versions: Mapping[str, Mapping[str, str]
     """A Bento store in `shared`, made once for all of pytest's workers.
 
     Args:
-        versions: version -> what `build` is told of it.
+        versions: version -> the arguments for `build`.
     """
     store = shared / name
     with FileLock(shared / f"{name}.lock"):

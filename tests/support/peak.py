@@ -1,4 +1,4 @@
-"""How much memory Python takes for some work."""
+"""How much memory Python uses for some work."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def at_most(megabytes: float) -> Iterator[None]:
-    """Fail where the block takes more at any time."""
+    """Fail if the block uses more memory at any time."""
     tracemalloc.start()
     try:
         yield

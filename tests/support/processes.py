@@ -1,4 +1,4 @@
-"""Small processes, a keeper for them, and waiting for what should become of them."""
+"""Small processes, a keeper for them, and waiting for conditions."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ STUBBORN = (
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
 )
-# A worker in a session of its own, which its parent does not know by its group any more.
+# A worker in its own session, which its parent can no longer find by its process group.
 _START_WORKER = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
 WITH_WORKER = (sys.executable, "-c", f"import subprocess, sys, time; {_START_WORKER}; time.sleep(600)")
 
 
 def until(seen: Callable[[], T], *, limit_s: float = 60.0) -> T:
-    """Wait for something true, and give it."""
+    """Wait for a true value and return it."""
     deadline = time.monotonic() + limit_s
     while not (value := seen()):
         assert time.monotonic() < deadline, f"not within {limit_s:.0f} s"
@@ -38,7 +38,7 @@ def until(seen: Callable[[], T], *, limit_s: float = 60.0) -> T:
 
 
 class Kept:
-    """A state folder with a keeper; the test process itself plays the commands and the controller."""
+    """A state folder with a keeper; the test process itself acts as the commands and the controller."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -46,12 +46,12 @@ class Kept:
         self.supervisor = Supervisor(home, home / "logs")
 
     def run(self, name: str, command: tuple[str, ...] = SLEEPER, **options: object) -> int:
-        """Add a program and give its process, once there is one."""
+        """Add a program and return the pid of its process once there is one."""
         self.supervisor.add(Program(name, command, **options))  # type: ignore[arg-type]
         return self.pid(name)
 
     def pid(self, name: str, *, other_than: int = 0) -> int:
-        """The process of a program, once it has one."""
+        """The pid of a program, once it has one."""
         return until(lambda: (info := self.info(name)) and info.pid != other_than and info.pid)
 
     def info(self, name: str) -> ProcessInfo | None:
@@ -59,7 +59,7 @@ class Kept:
 
     @property
     def keeper(self) -> int:
-        """The keeper's process."""
+        """The pid of the keeper."""
         found = locks.holder(self.home / "keeper.lock")
         assert found is not None
         return found.pid
@@ -70,7 +70,7 @@ class Kept:
         until(lambda: not self.supervisor.is_running)
 
     def clear(self) -> None:
-        """End whatever runs, and forget it."""
+        """End all running processes and remove their files."""
         if not self.supervisor.is_running:
             self.supervisor.shutdown()
             return
@@ -79,7 +79,7 @@ class Kept:
         until(lambda: not self.supervisor.alive() and not list((self.home / "processes").glob("*.json")))
 
     def everything(self, name: str | None = None) -> list[psutil.Process]:
-        """All processes that were started for this state folder, or as one program, whoever takes care of them."""
+        """All processes that were started for this state folder, or as one program, whoever supervises them."""
         mark = {KEPT_IN: str(self.home.resolve())} | ({KEPT_AS: name} if name else {})
         found = []
         for process in psutil.process_iter():

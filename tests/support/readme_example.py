@@ -1,6 +1,6 @@
 """What the README shows of a release in the simulated world: the text of `kanaria why`, a picture of the status page.
 
-`python -m tests.support.readme_example` writes both anew; the picture takes the system's Chromium.
+`python -m tests.support.readme_example` writes both again; the picture needs the system's Chromium.
 """
 
 import re
@@ -24,15 +24,15 @@ README = ROOT / "README.md"
 PICTURE = ROOT / "docs/pictures/status.png"
 CHROMIUM_ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 
-_WIDTH = 100  # of the terminal, in letters
+_WIDTH = 100  # of the terminal, in characters
 _LEFT_OUT = "The other signals"  # and what follows it
 _BLOCK = re.compile(r"(```text\n\$ kanaria why\n).*?(```)", re.DOTALL)
-_LINK = '<link rel="stylesheet" href="/static/style.css">'  # nobody serves it to this file
-_SECONDS = 27.0  # into the release, when the evidence is strong and not yet enough
+_LINK = '<link rel="stylesheet" href="/static/style.css">'  # the page is a file here, and nothing serves this link
+_SECONDS = 27.0  # into the release, when the evidence is strong but not yet sufficient
 
 
 def why_text() -> str:
-    """What `kanaria why` prints of a version that misses most sevens, up to the signals that said nothing."""
+    """What `kanaria why` prints about a version that misses most sevens, up to the signals that found nothing."""
     with tempfile.TemporaryDirectory() as folder:
         release = finished(Path(folder) / "ledger.db", LIVE, classes=NO_SEVENS)
     output = StringIO()
@@ -62,7 +62,7 @@ def status_html() -> str:
 
 
 def take_picture(chromium: str) -> None:
-    """Write the picture of that page, by day."""
+    """Write the picture of that page in light colours."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         html = Path(folder) / "status.html"
         html.write_text(status_html().replace(_LINK, f"<style>{style()}</style>"))

@@ -20,7 +20,7 @@ from tests.support.running_server import running_server
 
 @dataclass
 class Webhook:
-    """What a webhook was sent; `status` is what it answers."""
+    """The messages that a webhook received; `status` is its answer."""
 
     url: str = ""
     status: int = 200
@@ -43,7 +43,7 @@ class Webhook:
 
 @contextmanager
 def webhook() -> Iterator[Webhook]:
-    """One that runs, with its address as Apprise writes it."""
+    """A running webhook, with its address as Apprise writes it."""
     hook = Webhook()
 
     class Handler(BaseHTTPRequestHandler):
@@ -58,7 +58,7 @@ def webhook() -> Iterator[Webhook]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         hook.url = f"json://127.0.0.1:{server.server_address[1]}/hook/s3cr3t-part"
@@ -67,20 +67,20 @@ def webhook() -> Iterator[Webhook]:
 
 @dataclass
 class Mailbox:
-    """What a mail server took."""
+    """The mails that a mail server accepted."""
 
     port: int
     mails: list[Message] = field(default_factory=list)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - its name
-        """Take one mail."""
+        """Accept one mail."""
         self.mails.append(message_from_bytes(bytes(envelope.content or b""), policy=default))
         return "250 taken"
 
 
 @contextmanager
 def mailbox() -> Iterator[Mailbox]:
-    """A mail server that runs."""
+    """A running mail server."""
     box = Mailbox(free_port())
     server = Controller(box, hostname="127.0.0.1", port=box.port)
     server.start()

@@ -1,4 +1,4 @@
-"""A gateway, two versions, and the real controller, which a test lets beat."""
+"""A gateway, two versions, and the real controller, which ticks when the test says so."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class ReleaseRig:
         self.restart()
 
     def restart(self) -> None:
-        """A new controller, which knows only what is on disk."""
+        """Start a new controller, which knows only what is on disk."""
         if hasattr(self, "controller"):
             self.controller.close()
         self.controller = Controller(
@@ -74,7 +74,7 @@ class ReleaseRig:
         self._source.close()
 
     def until(self, claim: Callable[[], object]) -> None:
-        """Beat until `claim()` is true, while others go on sending requests that succeed."""
+        """Tick until `claim()` is true, while other threads keep sending requests that succeed."""
 
         def beat() -> object:
             self.gateway.predict()

@@ -26,7 +26,8 @@ SPEC = RolloutSpec(
     signals=Signals({"class": Classes(on_fail="rollback")}),
 )
 LIVE = SPEC.model_copy(update={"steps": (5, 25, 50, 100)})  # no shadow step, so that harm reaches users
-# Enough is proven to leave the shadow, the rest while the step soaks: 70 s into the release proof is missing at 40 %.
+# The evidence suffices to leave the shadow step, and accumulates during the soak. 70 s into the release, evidence is
+# missing at 40 %.
 UNPROVEN = SPEC.model_copy(update={"steps": ("shadow", 40, 100), "soak": 60.0, "risk_budget": RiskBudget(share=0.003)})
 UNPROVEN_S = 70.0
 EVEN = (0.1,) * 10
@@ -35,7 +36,7 @@ NO_SEVENS = (0.11, 0.13, 0.1, 0.1, 0.11, 0.1, 0.1, 0.02, 0.13, 0.1)  # shares wh
 
 @dataclass
 class DigitsVersion(Version):
-    """Ten classes, answers that take a lognormal time, and labels for some of them."""
+    """Ten classes, answers with a lognormal latency, and labels for some of them."""
 
     classes: tuple[float, ...] = EVEN
     median_ms: float = 11.0
@@ -91,7 +92,7 @@ def turned_wrong(path: Path) -> Timeline:
 
 
 def harmed_after_promotion(path: Path) -> Timeline:
-    """v2's release: it is promoted, and 100 seconds later 6 % of its requests begin to fail."""
+    """v2's release: it is promoted, and 100 seconds later 6 % of its requests start to fail."""
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", LIVE.model_copy(update={"watch": 300.0}), "ann"))
     while controller.snapshot.deployment.stable != "digits:v2":

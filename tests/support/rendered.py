@@ -9,7 +9,7 @@ from kanaria.kubernetes.wanted import Engine, Gateway, Wanted
 
 
 def manifests(engine: Engine, profile: str, *steps: int) -> dict[str, dict[str, Any]]:
-    """By their kinds, and the templates by their names."""
+    """The manifests by their kinds, and the templates by their names."""
     wanted = Wanted(
         tag="digits:v2",
         name="digits",

@@ -1,4 +1,4 @@
-"""A server of the standard library that answers in a thread of its own."""
+"""A server of the standard library that answers in its own thread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ Server = TypeVar("Server", bound=BaseServer)
 @contextmanager
 def running_server(server: Server) -> Iterator[Server]:
     """Let it answer until the block ends, then close it."""
-    # By default it looks every half second whether it should end, and each test would wait for that.
+    # By default it checks every half second whether it should end, and each test would wait for that.
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     with server:
         thread.start()

@@ -26,7 +26,10 @@ def serving(
     named: tuple[NamedToken, ...] = (),
     more: tuple[Route, ...] = (),
 ) -> Iterator[str]:
-    """The address of the pages, from a controller of their own. The world stands still; commands are carried out."""
+    """The address of the pages, from a separate controller.
+
+    Time stands still in its world; commands are carried out.
+    """
     controller = world.unstarted_controller()
     app = make_app(
         controller,

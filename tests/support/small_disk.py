@@ -1,4 +1,4 @@
-"""File systems of a few MiB that a test can fill to the last byte, or cut off from power. Only root may mount them."""
+"""File systems of a few MiB that a test can fill to the last byte or cut off from power. Only root may mount them."""
 
 import shutil
 import subprocess
@@ -28,17 +28,17 @@ class SmallDisk:
                         pass
 
     def free(self) -> None:
-        """Give back what `fill` took."""
+        """Delete what `fill` wrote."""
         (self.folder / _FILLING).unlink(missing_ok=True)
 
     def remount(self, options: str) -> None:
-        """Change how it is mounted, as `ro`."""
+        """Change how it is mounted, for example `ro`."""
         subprocess.run(["mount", "-o", f"remount,{options}", str(self.folder)], check=True)
 
 
 @contextmanager
 def mounted(folder: Path, *, mib: int, options: str = "") -> Iterator[SmallDisk]:
-    """Mount a file system of `mib` MiB at `folder`, which is made; where this is not permitted, leave the test out."""
+    """Mount a file system of `mib` MiB at the new folder `folder`; skip the test where this is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = ",".join(filter(None, (f"size={mib}m", options)))
     done = subprocess.run(
@@ -54,7 +54,7 @@ def mounted(folder: Path, *, mib: int, options: str = "") -> Iterator[SmallDisk]
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Let nobody open, make or remove a file in `folder`, though it is in use; what is open can still be written to."""
+    """Let nobody open, create or remove a file in `folder`, although it is in use; open files can still be written."""
     done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
         leave_out(f"a folder cannot be mounted here: {done.stderr.strip()}")
@@ -67,24 +67,27 @@ def read_only(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class UnsafeDisk:
-    """A mounted file system in a file."""
+    """A mounted file system that lies in a file."""
 
     folder: Path
     image: Path
 
     def lose_power(self) -> None:
-        """Forget all that was written and is not on the disk yet; then mount it again. No file of it may be open."""
+        """Forget everything that was written and is not on the disk yet, then mount it again.
+
+        None of its files may be open.
+        """
         subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
         subprocess.run(["umount", str(self.folder)], check=True)
         left = self.image.rename(self.image.with_name("cut-off.img"))
-        shutil.copy(left, self.image)  # of the other the kernel may still know what was not on the disk
+        shutil.copy(left, self.image)  # the kernel may still cache what was not on the disk for the other device
         subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
         subprocess.run(["mount", "-o", "loop", str(self.image), str(self.folder)], check=True)
 
 
 @contextmanager
 def in_a_file(folder: Path) -> Iterator[UnsafeDisk]:
-    """Mount a file system that lies in a file at `folder`, which is made; not permitted here: leave the test out."""
+    """Mount a file system that lies in a file at the new folder `folder`; skip the test where this is not permitted."""
     folder.mkdir(parents=True)
     image = folder.with_name("disk.img")
     with image.open("wb") as file:

@@ -30,7 +30,7 @@ class Small(Model):
 
 
 class Brittle(Small):
-    """Decides by the last digits of large numbers, which fewer bits round away."""
+    """Decides by the last digits of large numbers, which fewer bits would round away."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""The command line with a state folder and ports of its own, as a person at a terminal has it."""
+"""The command line with its own state folder and ports, as a person at a terminal has it."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 
 _POLL_S = 0.1
 _NO_PROXY_THERE = "http://127.0.0.1:9"
-# A machine behind a proxy: what the stack's processes say to one another must not go there.
+# A machine behind a proxy: requests between the stack's processes must not go through the proxy.
 _BEHIND_A_PROXY = dict.fromkeys(
     ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), _NO_PROXY_THERE
 )
@@ -40,14 +40,14 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Comp
 
 @dataclass
 class Kanaria:
-    """The command line with a state folder and ports of its own."""
+    """The command line with its own state folder and ports."""
 
     home: Path
     environment: dict[str, str]
 
     @classmethod
     def at(cls, folder: Path, bento_home: Path, **environment: str) -> Self:
-        """One whose state lies in `folder`."""
+        """A command line whose state is in `folder`."""
         home = folder / ".kanaria"
         folder.mkdir(parents=True, exist_ok=True)
         own = {
@@ -55,8 +55,8 @@ class Kanaria:
             "BENTOML_HOME": str(bento_home),
             "BENTOML_DO_NOT_TRACK": "True",
             "KANARIA_HOME": str(home),
-            "KANARIA_WORKERS": "1",  # a test's traffic needs no more, and each takes seconds to start
-            "KANARIA_DRIFT_EVERY_S": "0",  # each release would be reported on twice, which takes as long as the release
+            "KANARIA_WORKERS": "1",  # a test's traffic needs no more, and each worker takes seconds to start
+            "KANARIA_DRIFT_EVERY_S": "0",  # otherwise two reports on each release would take as long as the release
             "KANARIA_GATEWAY_PORT": str(free_port()),
             "KANARIA_CONTROLLER_PORT": str(free_port()),
         }
@@ -66,7 +66,7 @@ class Kanaria:
         return run([sys.executable, "-m", "kanaria", *arguments], self.environment)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command, and do not wait for it."""
+        """Start a command without waiting for it."""
         return subprocess.Popen(
             [sys.executable, "-m", "kanaria", *arguments],
             env={**os.environ, **self.environment},
@@ -77,7 +77,7 @@ class Kanaria:
         )
 
     def settings(self, monkeypatch: pytest.MonkeyPatch) -> Settings:
-        """As a command reads them here."""
+        """The settings as a command reads them here."""
         for name, value in self.environment.items():
             monkeypatch.setenv(name, value)
         return Settings()
@@ -87,7 +87,7 @@ class Kanaria:
         return run([sys.executable, "-m", "benchmarks", *arguments], self.environment)
 
     def ok(self, *arguments: str) -> str:
-        """Run a command that must end with exit code 0, and give what it printed."""
+        """Run a command that must end with exit code 0, and return its output."""
         done = self(*arguments)
         assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
@@ -97,13 +97,13 @@ class Kanaria:
         return answer
 
     def until(self, holds: Callable[[dict[str, Any]], bool], *, limit_s: float = 150.0) -> dict[str, Any]:
-        """Wait until what `status --json` prints is as wanted; asked of the controller itself, which costs less."""
+        """Wait until what `status --json` prints is as wanted; asks the controller directly, which is cheaper."""
         deadline = time.monotonic() + limit_s
         status: dict[str, Any] = {}
         while not (status and holds(status)):
             assert time.monotonic() < deadline, f"not within {limit_s:.0f} s; last seen: {status}"
             time.sleep(_POLL_S)
-            with suppress(httpx.TransportError):  # a controller that was killed is back in a moment
+            with suppress(httpx.TransportError):  # a killed controller is back in a moment
                 answer = HTTP.get(f"{self.controller}/api/status")
                 status = answer.json() if answer.is_success else {}
         return status
@@ -112,16 +112,16 @@ class Kanaria:
         """End what a test has left of a release, and give all traffic to `tag`, which was stable here before."""
         status = self.until(bool)
         if status["release"] and status["release"]["outcome"] is None:
-            self("abort")  # refused where it was decided meanwhile
+            self("abort")  # refused if it was decided meanwhile
             status = self.until(lambda status: status["release"]["outcome"] is not None)
         if status["stable"]["tag"] != tag:
             self.ok("restore", tag, "--anyway", "--wait")
         if (release := self.until(bool)["release"]) and release["phase"] == "watching":
-            self("promote")  # ends the watch, which goes on only under traffic
+            self("promote")  # ends the watch, which continues only under traffic
         self.until(lambda status: status["release"] is None or status["release"]["phase"] == "ended")
 
     def plan(self, **keys: object) -> str:
-        """Write a quick plan and give its path; JSON is YAML."""
+        """Write a quick plan and return its path; JSON is YAML."""
         path = self.home.parent / f"plan-{len(list(self.home.parent.glob('plan-*')))}.yaml"
         quick = {
             "steps": [10, 50, 100],
@@ -138,16 +138,16 @@ class Kanaria:
         return str(path)
 
     def pid(self, program: str) -> int:
-        """The process of one of the stack's programs."""
+        """The pid of one of the stack's programs."""
         info = Supervisor(self.home, self.home / "logs").info(program)
         assert info is not None
         return info.pid
 
     def kill(self, program: str) -> None:
-        """kill -9 of one of the stack's programs and of all its children."""
+        """Send SIGKILL to one of the stack's programs and all its children."""
         process = psutil.Process(self.pid(program))
         for one in (*process.children(recursive=True), process):
-            with suppress(psutil.NoSuchProcess):  # what it ran for a moment has ended meanwhile
+            with suppress(psutil.NoSuchProcess):  # a short-lived child has ended meanwhile
                 one.kill()
 
     @property
@@ -163,7 +163,7 @@ class Kanaria:
         return (self.home / "api-key").read_text()
 
     def users(self, samples: Path, *, rate: float = 40.0, labelled_ratio: float = 0.2) -> RunningLoad:
-        """Users who go on until they are stopped; every failure of theirs is recorded."""
+        """Simulated users who continue until they are stopped; each of their failures is recorded."""
         shape = [{"for_s": 600, "rate": rate}]
         scenario = Scenario.model_validate(
             {"name": "users", "seed": 3, "shape": shape, "labelled_ratio": labelled_ratio}
@@ -180,7 +180,7 @@ class Kanaria:
 
 @contextmanager
 def running(folder: Path, bento_home: Path, tag: str, **environment: str) -> Iterator[Kanaria]:
-    """A stack whose stable version is `tag` and whose state lies in `folder`, until the block ends."""
+    """A stack whose stable version is `tag` and whose state is in `folder`, until the block ends."""
     made = Kanaria.at(folder, bento_home, **environment)
     try:
         made.ok("up", tag)

@@ -1,4 +1,4 @@
-"""A model server of a few lines, run as its own process: it answers with its tag, and fails or is slow on request.
+"""A small model server, run as its own process: it answers with its tag, and fails or is slow on request.
 
 Run as `python stand_in_model.py TAG --fd FD`, where FD is a listening socket that it inherits.
 """

@@ -1,4 +1,4 @@
-"""A command of `kanaria`, typed in this process: a program does and says the same, and takes a while to begin."""
+"""Types a `kanaria` command in this process. A separate process would behave the same but starts slowly."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 
 def typed(environment: Mapping[str, str], *arguments: str) -> CompletedProcess[str]:
-    """Run a command in the project's folder; its exit code and what it said."""
+    """Run a command in the project's folder; returns its exit code and output."""
     output, errors = StringIO(), StringIO()
     with (
         mock.patch.dict(os.environ, environment, clear=True),

@@ -1,4 +1,4 @@
-"""Ledgers that cannot be read, each made from a whole one in its own way."""
+"""Unreadable ledgers, each made from an intact one in a different way."""
 
 import os
 import sqlite3
@@ -40,7 +40,7 @@ def nonsense(path: Path) -> None:
 
 
 def no_text(path: Path) -> None:
-    """Bytes that are no UTF-8, where JSON should be."""
+    """Bytes that are not UTF-8, where JSON should be."""
     _insert(path, NUMBER, sqlite3.Binary(b"\xff\xfe{"), "ended", "CAST(? AS TEXT)")
 
 
@@ -53,7 +53,7 @@ def cut_within_a_page(path: Path) -> None:
 
 
 def garbage(path: Path) -> None:
-    """Other bytes from the second page on."""
+    """Wrong bytes from the second page on."""
     with path.open("r+b") as file:
         file.seek(PAGE)
         file.write(b"\xff" * 8 * PAGE)
@@ -72,9 +72,9 @@ def gone(path: Path) -> None:
 
 
 def only_its_log(path: Path) -> None:
-    """A write-ahead log without its file, and nothing else that says that there was a ledger."""
+    """A write-ahead log without its database, and without any other sign that there was a ledger."""
     db = sqlite3.connect(path, isolation_level=None)
-    db.execute("CREATE TABLE grown (x TEXT)")  # it is in the log, as the file is not closed yet
+    db.execute("CREATE TABLE grown (x TEXT)")  # still in the log, because the file is not closed yet
     log = Path(f"{path}-wal").read_bytes()
     db.close()
     path.unlink()
@@ -116,7 +116,7 @@ def _execute(path: Path, sql: str, *values: object) -> None:
 
 
 def _insert(path: Path, schema: int, data: object, kind: str, as_what: str = "?") -> None:
-    """Append an event as a version with this schema number does; what is no text has no hash."""
+    """Append an event as a version with this schema number does; data that is not text has no hash."""
     with closing(Ledger(path, read_only=True)) as ledger:
         head = ledger.head()
     chain = head.then((1.0, 5, kind, data, schema), None).hash if isinstance(data, str) else None

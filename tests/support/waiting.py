@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline that a machine which is busy with other tests keeps, too."""
+"""Wait for a condition, with a deadline that also holds on a machine busy with other tests."""
 
 import time
 from collections.abc import Callable

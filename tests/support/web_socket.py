@@ -1,4 +1,4 @@
-"""A client of WebSockets (RFC 6455) that sends short texts, in a few lines."""
+"""A small WebSocket client (RFC 6455) that sends short texts."""
 
 import base64
 import os
@@ -29,7 +29,7 @@ class WebSocket:
             self.headers[name.lower()] = value.strip()
 
     def ask(self, text: str) -> str:
-        """Send a text of at most 125 bytes and give the next one that comes."""
+        """Send a text of at most 125 bytes and return the next one that arrives."""
         mask, sent = os.urandom(4), text.encode()
         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(sent))
         self._connection.sendall(bytes([0x81, 0x80 | len(sent)]) + mask + masked)

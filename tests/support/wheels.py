@@ -1,9 +1,9 @@
-"""Small packages, made on the spot: a version of each is a file, so no test needs an index."""
+"""Small packages made by the tests: each version is a file, so no test needs a package index."""
 
 import zipfile
 from pathlib import Path
 
-# In place of BentoML: answers its probe and, at any other path, with the version of the package `tiny` that it imports.
+# Replaces BentoML: answers its probe and, at any other path, with the version of the package `tiny` that it imports.
 _SERVER = """
 import http.server, sys
 import tiny
@@ -42,7 +42,7 @@ def write_wheel(folder: Path, name: str, version: str, code: str, *, scripts: st
 
 
 def write_index(folder: Path) -> Path:
-    """A folder with `tiny` in two versions, and a small server in place of BentoML."""
+    """Make a folder with `tiny` in two versions, and a small server in place of BentoML."""
     for version in ("1.0", "2.0"):
         write_wheel(folder, "tiny", version, f"VERSION = {version!r}\n")
     write_wheel(folder, "bentoml", "0.1", _SERVER, scripts="bentoml = bentoml:main")
@@ -50,7 +50,10 @@ def write_index(folder: Path) -> Path:
 
 
 def write_bento(home: Path, tag: str, *requirements: str, python: str = "", lock: tuple[str, ...] = ()) -> Path:
-    """A Bento as far as its environment goes. `python`: the version that it was built with, if another."""
+    """Write the parts of a Bento that its environment needs.
+
+    `python`: the version that it was built with, if another.
+    """
     name, version = tag.split(":")
     folder = home / "bentos" / name / version
     described = folder / "env" / "python"

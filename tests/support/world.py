@@ -44,21 +44,21 @@ class Version:
     error_ratio: float = 0.0
     slow_ratio: float = 0.01  # answers slower than any bound
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
-    rejected_ratio: float | None = None  # share of its answers that say that the request is wrong; None: not counted
+    rejected_ratio: float | None = None  # share of its answers that call the request wrong; None: not counted
     read_ratio: float = 1.0  # share of its answers whose class and confidence are counted
     differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
-    lost_ratio: float | None = None  # share of these about which labels say that stable was right; None: no labels come
+    lost_ratio: float | None = None  # share of these for which labels say that stable was right; None: no labels
     start_s: float = 2.0
-    prepare_s: float = 0.0  # how long its environment takes to be made, before it starts
+    prepare_s: float = 0.0  # how long it takes to make its environment before the start
     prepared_s: float = 0.0
     health: Health = Health.ABSENT
     ready_s: float = 0.0
     has_crashed: bool = False
     restarts: int = 0
     starts_at_all: bool = True
-    hangs: bool = False  # it takes requests and does not answer
+    hangs: bool = False  # it accepts requests and does not answer
     service: Service = CONTRACT
-    hang_ratio: float = 0.0  # share of its requests that it never answers: they fail after the gateway's timeout
+    hang_ratio: float = 0.0  # share of its requests that it never answers; they fail at the gateway's timeout
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class World:
     observer: Observer | None = None
     failures: Failures = field(default_factory=Failures)
     segments: SegmentLog | None = None
-    reserve_bytes: int = 0  # room on the ledger's disk that the controller takes beforehand
+    reserve_bytes: int = 0  # disk space that the controller reserves for the ledger
     hanging: list[Hanging] = field(default_factory=list)
     hung: int = 0  # users' requests that were never answered
 
@@ -179,11 +179,11 @@ class World:
     # ---- life
 
     def set_clock(self, by_s: float) -> None:
-        """Set the wall clock ahead, or back where `by_s` is negative. No time passes."""
+        """Move the wall clock forward, or back if `by_s` is negative. No time passes."""
         self.now_s += by_s
 
     def pass_time(self, seconds: float) -> None:
-        """Let users send requests for a while, split as the router has it now."""
+        """Let users send requests for a while, split as the router is set now."""
         self.now_s += seconds
         self.steady_s += seconds
         split = self.router.observed()
@@ -204,7 +204,7 @@ class World:
     def _serve(self, tag: str, requests: int) -> None:
         version = self.versions[tag]
         if version.hangs:
-            self._count(tag, "errors", requests, requests)  # the other version answers, after a try of this one
+            self._count(tag, "errors", requests, requests)  # the other version answers after this one was tried
             self._count(tag, ANSWERED_ELSEWHERE, requests, requests)
             return
         if version.health is not Health.READY:
@@ -251,7 +251,7 @@ class World:
         return requests
 
     def _time_out(self, *, mirrored: str | None) -> None:
-        """Count what waited long enough; copies are read only while their shadow lasts."""
+        """Count the requests that waited long enough; copies are read only while their shadow step lasts."""
         over = [wait for wait in self.hanging if wait.until_s <= self.steady_s]
         self.hanging = [wait for wait in self.hanging if wait.until_s > self.steady_s]
         for wait in over:
@@ -268,7 +268,7 @@ class World:
     # ---- the controller
 
     def controller(self) -> Controller:
-        """A controller of this world, as a process that has just started; the caller lets it beat."""
+        """A controller of this world, as a process that has just started; the caller makes it tick."""
         made = self.unstarted_controller()
         made.recover()
         return made
@@ -290,16 +290,16 @@ class World:
         )
 
     def live(self, controller: Controller, seconds: float, *, beat_s: float = BEAT_S) -> None:
-        """Let the controller beat while time passes.
+        """Let the controller tick while time passes.
 
         Args:
-            beat_s: from one beat to the next. In a long wait the length of a window is enough: beats between two
-                readings see only what changes at once.
+            beat_s: time from one tick to the next. For a long wait the length of a window is enough: ticks between two
+                readings see only immediate changes.
         """
         end_s = self.steady_s + seconds
         while self.steady_s < end_s:
             self.pass_time(beat_s)
-            with contextlib.suppress(RouterRefused):  # `Controller.run` logs it and goes on
+            with contextlib.suppress(RouterRefused):  # `Controller.run` logs it and continues
                 controller.beat()
 
     def live_until_ended(

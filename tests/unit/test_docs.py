@@ -1,4 +1,4 @@
-"""The documentation names what there is."""
+"""The documentation matches what exists."""
 
 import re
 import shlex
@@ -41,52 +41,52 @@ def shown_commands(page: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_in_the_readme(command: str) -> None:
-    """A command that nobody can find does not exist."""
+    """Nobody uses a command that nobody can find."""
     assert f"`{command}" in README or f"kanaria {command}" in README
 
 
 def test_every_command_of_the_runbooks_exists() -> None:
-    """Nobody should type at night what was renamed long ago."""
+    """Nobody should type a renamed command in an emergency."""
     typed = re.findall(r"^kanaria ([a-z]+)", (ROOT / "docs/runbooks/alerts.md").read_text(), flags=re.MULTILINE)
     assert set(typed) <= set(COMMANDS)
 
 
 def test_every_setting_is_in_the_table_of_settings() -> None:
-    """docs/settings.md has each with its default and meaning; `python -m tests.support.settings_page` writes it."""
+    """docs/settings.md has each setting, default and meaning; `python -m tests.support.settings_page` writes it."""
     assert PAGE.read_text() == settings_page()
     assert set(re.findall(r"^\| `KANARIA_(\w+)`", PAGE.read_text(), re.MULTILINE)) == {
         name.upper() for name in Settings.model_fields
     }
 
 
-def test_the_readme_fits_a_short_visit() -> None:
-    """Under 200 lines, with the two commands that a stranger types first."""
+def test_the_readme_is_short_and_has_the_first_two_commands() -> None:
+    """It has fewer than 200 lines and the two commands that a stranger types first."""
     assert len(README.splitlines()) < 200
     assert {"make demo", "make test"} <= {line.partition("#")[0].strip() for line in README.splitlines()}
 
 
 def test_the_readme_shows_what_why_prints() -> None:
-    """Its text is that of a release in the simulated world; `python -m tests.support.readme_example` writes it."""
+    """Its text comes from a release in the simulated world; `python -m tests.support.readme_example` writes it."""
     assert readme() == README
 
 
-def test_the_picture_of_the_status_page_is_light_enough_for_a_readme() -> None:
-    """Under 200 kB."""
+def test_the_picture_of_the_status_page_is_small_enough_for_a_readme() -> None:
+    """It has fewer than 200 kB."""
     assert str(PICTURE.relative_to(ROOT)) in README
     assert PICTURE.stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
-    """tests/system/test_docs_blocks.py runs shell and Python as pasted, unless a note above says why it cannot."""
+    """tests/system/test_docs_blocks.py runs shell and Python blocks as pasted, unless a note above says why not."""
     for block in blocks(page):
-        assert block.language in (*RUNNABLE, *SHOWN), f"{block.place}: say what language this is"
+        assert block.language in (*RUNNABLE, *SHOWN), f"{block.place}: name the language of this block"
         if block.is_runnable and block.not_run is not None:
             assert len(block.not_run.split()) > 1, f"{block.place}: give a reason"
 
 
 def typed_commands() -> Iterator[ParameterSet]:
-    """Every command on a page; one whose extra is missing here cannot say which options it has."""
+    """Every command on a page; if its extra is missing here, its options are unknown."""
     for command in sorted({command for page in PAGES for command in shown_commands(page)}):
         source = Commands.sources.get(shlex.split(command)[1])
         yield pytest.param(command, marks=pytest.mark.needs(*(source.needs if source else ())))
@@ -94,17 +94,17 @@ def typed_commands() -> Iterator[ParameterSet]:
 
 @pytest.mark.parametrize("command", typed_commands())
 def test_every_command_on_a_page_can_be_typed(command: str) -> None:
-    """It exists, and so does each of its options, also where it cannot be run on a test machine."""
+    """The command and each of its options exist, even if a test machine cannot run it."""
     done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
     assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    """To a file or folder of the project, and to a heading that the page has."""
+    """It leads to a file or folder of the project, and to a heading that the page has."""
     for link in links(page):
         if re.match(r"[a-z]+:", link):
-            continue  # another site's affair
+            continue  # another site
         path, _, anchor = link.partition("#")
         target = (ROOT / page.parent / path).resolve() if path else ROOT / page
         assert target.exists(), f"{page}: {link}"
@@ -113,7 +113,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_decision_is_listed_once_under_its_title() -> None:
-    """docs/decisions/README.md has each page of the folder by its heading, whose number is that of the file."""
+    """docs/decisions/README.md has the heading of each page in the folder. The number is that of the file."""
     listed = re.findall(r"^- \[(.+)\]\((.+)\)$", (DECISIONS / "README.md").read_text(), re.MULTILINE)
     pages = sorted(set(DECISIONS.iterdir()) - {DECISIONS / "README.md"})
     titles = [(page.read_text().splitlines()[0].removeprefix("# "), page.name) for page in pages]
@@ -122,19 +122,22 @@ def test_every_decision_is_listed_once_under_its_title() -> None:
 
 
 def test_the_example_plan_is_the_defaults() -> None:
-    """rollout.yaml at the root says what happens without it, so that people see what they change."""
+    """The rollout.yaml at the root states the defaults, so that people see what they change."""
     assert parse_spec((ROOT / "rollout.yaml").read_text()) == RolloutSpec()
 
 
 def rows(page: Path, head: str) -> dict[str, str]:
-    """The rows of the table whose first column is `head`: the other cells by the first."""
+    """The rows of the table whose first header is `head`: the other cells by the first cell."""
     table = page.read_text().partition(f"| {head} |")[2].partition("\n\n")[0]
     cells = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:])
     return {first.strip("`"): "|".join(others) for first, *others in cells}
 
 
 def test_the_page_of_the_plan_has_every_key_with_its_default() -> None:
-    """docs/rollout-yaml.md: its defaults, read as a plan, are the default plan; no key is missing or too many."""
+    """Read as a plan, the defaults in docs/rollout-yaml.md are the default plan.
+
+    No key is missing, and none is extra.
+    """
     defaults = {key: cells.split("|")[0] for key, cells in rows(PLAN_PAGE, "key").items()}
     assert set(defaults) == {*(set(RolloutSpec.model_fields) - {"guards"}), *(f"guards.{key}" for key in GUARDS)}
     plain = RolloutSpec()
@@ -147,7 +150,7 @@ def test_the_page_of_the_plan_has_every_key_with_its_default() -> None:
 
 
 def test_the_page_of_the_plan_has_every_signal_with_the_defaults_of_its_options() -> None:
-    """Each option of each signal stands in its row; read as a plan they are the default plan."""
+    """Each signal's row has all of its options. Read as a plan, they are the default plan."""
     given = {signal: cells.split("|")[-1] for signal, cells in rows(PLAN_PAGE, "signal").items()}
     assert list(given) == list(catalogue().in_plans)
     for signal, text in given.items():
@@ -158,8 +161,8 @@ def test_the_page_of_the_plan_has_every_signal_with_the_defaults_of_its_options(
         assert parse_spec(f"{needed}signals: {{{signal}: {{{', '.join(options)}}}}}") == parse_spec(needed), signal
 
 
-def test_the_page_of_the_plan_has_every_bound_that_is_measured() -> None:
-    """No more and no fewer, and the least growth of an automatic step."""
+def test_the_page_of_the_plan_has_every_measured_latency_bound() -> None:
+    """It lists exactly those, and the smallest growth of an automatic step."""
     bounds = {option: re.findall(r"[\d.]+", cells) for option, cells in rows(PLAN_PAGE, "option").items()}
     assert bounds == {
         "slower_than_ms": [f"{bound:g}" for bound in LATENCY_BOUNDS_MS],
@@ -169,8 +172,8 @@ def test_the_page_of_the_plan_has_every_bound_that_is_measured() -> None:
     assert f"at least {100 * (AUTO_GROWTH - 1):g} % of\nitself" in PLAN_PAGE.read_text()
 
 
-def test_the_tables_of_the_plan_can_be_read_at_a_glance() -> None:
-    """What takes more than sixty words is a section below the table."""
+def test_the_table_cells_of_the_plan_page_are_short() -> None:
+    """A text of more than sixty words is a section below the table."""
     for line in PLAN_PAGE.read_text().splitlines():
         if line.startswith("|"):
             assert max(len(cell.split()) for cell in line.split("|")) <= 60, line

@@ -11,7 +11,7 @@ from torch import nn
 from service.contract import Feature, Model
 
 WEIGHTS_FILE = "weights.safetensors"
-# The columns of the table. Nobody knows every age, one fare and two ports.
+# The columns of the table. Some ages, one fare and two ports are unknown.
 FEATURES = (
     Feature(name="pclass", minimum=1, maximum=3),
     Feature(name="sex", categories=("female", "male")),
@@ -20,12 +20,12 @@ FEATURES = (
     Feature(name="embarked", categories=("C", "Q", "S"), may_be_missing=True),
 )
 MORE_FEATURES = (Feature(name="siblings", minimum=0, maximum=20), Feature(name="parents", minimum=0, maximum=20))
-DEFAULTS = {"siblings": 0.0, "parents": 0.0}  # for callers who do not know these two yet
-INPUTS = 8  # of a row of `FEATURES`; each more is one more
+DEFAULTS = {"siblings": 0.0, "parents": 0.0}  # for callers that do not know these two yet
+INPUTS = 8  # of a row of `FEATURES`; each further feature adds one
 
 
 def inputs(rows: NDArray[np.float32]) -> torch.Tensor:
-    """What the network sees of rows in the order of `FEATURES`, then `MORE_FEATURES`; shape (rows, inputs)."""
+    """The network's input for rows in the order of `FEATURES`, then `MORE_FEATURES`; shape (rows, inputs)."""
     pclass, sex, age, fare, port, *more = torch.from_numpy(rows).unbind(dim=1)
     is_missing = age.isnan()
     return torch.stack(

@@ -1,6 +1,6 @@
 """Train versions of the model into the BentoML model store: `python -m tests.support.passengers.train v1 v2`.
 
-The data are the 1,309 passengers of the Titanic (Harrell & Cason 2017, OpenML 40945), a table that scikit-learn brings
+The data are the 1,309 passengers of the Titanic (Harrell & Cason 2017, OpenML 40945), a table that scikit-learn ships
 for its own tests.
 """
 
@@ -25,13 +25,13 @@ from tests.support.passengers.model import DEFAULTS, FEATURES, INPUTS, MORE_FEAT
 LABELS = ("died", "survived")
 SCHEMA = Schema(features=FEATURES, answer=Labels(labels=LABELS))
 WIDER = Schema(features=(*FEATURES, *MORE_FEATURES), defaults=DEFAULTS, answer=SCHEMA.answer)
-# The inputs that a version looks at: v1 at the class alone, v3 at two more columns.
+# The inputs that a version uses: v1 only the class, v3 two additional columns.
 SEEN = {"v1": [0], "v2": list(range(INPUTS)), "v3": list(range(INPUTS + len(MORE_FEATURES)))}
 _COLUMNS = {"siblings": "sibsp", "parents": "parch"}  # in the table, where they have other names
 
 
 def table(schema: Schema = SCHEMA) -> tuple[list[list[Value]], list[str]]:
-    """The values of each passenger, None where one is missing, and what became of them."""
+    """The values of each passenger, None where one is missing, and whether the passenger survived."""
     packed = files("sklearn.datasets.tests.data.openml.id_40945") / "data-v1-dl-16826755.arff.gz"
     lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
     names = [line.split("'")[1] for line in lines if line.startswith("@attribute")]
@@ -50,7 +50,7 @@ def _value(text: str, *, is_word: bool) -> Value:
 
 
 def train_into(folder: Path, version: str) -> float:
-    """Fit the model and write all files of the model contract; how many of the held-out rows it gets right, 0-1."""
+    """Fit the model and write all files of the model contract; returns its share of right held-out rows, 0-1."""
     schema = WIDER if version == "v3" else SCHEMA
     rows, truth = table(schema)
     numbers = np.array([schema.numbers(row) for row in rows], np.float32)

@@ -1,4 +1,4 @@
-"""A small model of two labels: is a tumour benign or malignant, by thirty measurements of its cells."""
+"""A small model with two labels: is a tumour benign or malignant, from thirty measurements of its cells."""
 
 from pathlib import Path
 

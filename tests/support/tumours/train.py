@@ -1,6 +1,6 @@
 """Train versions of the model into the BentoML model store: `python -m tests.support.tumours.train v1 v2`.
 
-The data are the breast cancer table of Wisconsin that scikit-learn brings (Wolberg, Street & Mangasarian 1993).
+The data are the breast cancer table of Wisconsin that scikit-learn ships (Wolberg, Street & Mangasarian 1993).
 """
 
 import sys
@@ -19,7 +19,7 @@ from torch import nn
 from service.contract import Feature, Labels, Schema, save_model
 from tests.support.tumours.model import WEIGHTS_FILE, Tumours
 
-# The columns that a version looks at. v1 has learned next to nothing, v2 everything, and v3 lost two columns.
+# The columns that a version uses. v1 has learned almost nothing, v2 everything, and v3 lacks two columns.
 COLUMNS = {"v1": [19], "v2": list(range(30)), "v3": list(range(30))}
 LOST = [20, 22]  # the largest radius and perimeter
 
@@ -27,7 +27,7 @@ Rows = NDArray[np.float32]
 
 
 def train_into(folder: Path, version: str) -> float:
-    """Fit the model and write all files of the model contract; how many of the held-out rows it gets right, 0-1."""
+    """Fit the model and write all files of the model contract; returns its share of right held-out rows, 0-1."""
     table = load_breast_cancer()
     rows, held_out, truth, held_out_truth = train_test_split(
         table.data.astype(np.float32), table.target, test_size=0.5, random_state=0, stratify=table.target
@@ -44,7 +44,7 @@ def train_into(folder: Path, version: str) -> float:
 
 def _fitted(version: str, rows: Rows, truth: NDArray[np.int64]) -> nn.Linear:
     columns, spread = COLUMNS[version], rows.std(axis=0)
-    # Balanced classes: what little v1 knows does not make it say "benign" to all.
+    # Balanced classes keep v1, which knows little, from always saying "benign".
     fit = LogisticRegression(max_iter=1000, class_weight="balanced").fit((rows / spread)[:, columns], truth)
     network = nn.Linear(rows.shape[1], 2)
     with torch.no_grad():

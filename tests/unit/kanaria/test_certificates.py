@@ -234,6 +234,7 @@ def found_in(given: Settings) -> Certificate:
 
 def test_a_renewed_certificate_comes_into_force_once_both_files_match(tmp_path: Path, made: Pair) -> None:
     """Some tools write the key before the certificate; until both match, the previous pair stays in force.
+
     Commands trust the certificate that the controller has in force, not the newer file. A pair that no server can use
     changes nothing: neither what is in force nor what the next start reads.
     """

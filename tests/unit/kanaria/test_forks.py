@@ -71,12 +71,12 @@ def test_a_worker_never_continues_as_its_server(work: str, code: int, tmp_path: 
     with workers(work, log, count=1) as server:
         until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
         text = log.read_text()
-        assert (text.count("works"), text.count(f"ended: exit code {code}")) == (2, 2)  # it is tried again
+        assert (text.count("works"), text.count(f"ended: exit code {code}")) == (2, 2)  # it is restarted
         assert "server ends" not in text
 
 
-def test_a_server_none_of_whose_workers_starts_ends(tmp_path: Path) -> None:
-    """It went on for ever, and whoever had started it waited until a deadline."""
+def test_a_server_ends_if_none_of_its_workers_starts(tmp_path: Path) -> None:
+    """It ran forever, and the process that had started it waited until a deadline."""
     log = tmp_path / "log"
     with workers("sys.exit(3)", log) as server:
         assert server.wait(60) == 3
@@ -87,12 +87,12 @@ def test_a_server_none_of_whose_workers_starts_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "work",
     [
-        pytest.param(f"sys.exit(3) if number == 1 else {WAITING}", id="another one starts"),
-        pytest.param("sys.exit(1)", id="it started and ended later"),
+        pytest.param(f"sys.exit(3) if number == 1 else {WAITING}", id="another worker starts"),
+        pytest.param("sys.exit(1)", id="it ended after its start"),
     ],
 )
-def test_a_server_with_a_worker_that_has_started_keeps_trying(work: str, tmp_path: Path) -> None:
-    """What keeps the others from starting may go away."""
+def test_a_server_keeps_trying_once_a_worker_has_started(work: str, tmp_path: Path) -> None:
+    """The obstacle to the other workers may disappear."""
     log = tmp_path / "log"
     with workers(work, log, first="import kanaria.stack.forks as forks; forks.STABLE_AFTER_S = 0.0") as server:
         until(lambda: log.read_text().count("worker 1 works") >= 3)

@@ -236,6 +236,7 @@ def test_a_service_does_not_start_when_its_commands_port_is_taken(
     tmp_path: Path, listener: str, kind: str, *, serves: bool
 ) -> None:
     """BentoML passes requests to any server on that port, so another version would have answered.
+
     A server of the same version may have outlived the worker that started it; that one is accepted.
     """
     environment = {**guarding(1, "a secret"), "BENTOML_HOME": str(tmp_path / "own"), "BENTOML_DO_NOT_TRACK": "True"}
