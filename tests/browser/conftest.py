@@ -1,4 +1,4 @@
-"""A Chromium for the tests of pages: without a window, and without a word to the network."""
+"""A Chromium for tests of pages: headless and without network access of its own."""
 
 from collections.abc import Callable, Iterator
 

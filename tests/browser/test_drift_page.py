@@ -1,4 +1,4 @@
-"""The drift page in a real browser: our thresholds, and Evidently's pictures in a frame that sees nothing of ours."""
+"""The drift page in a real browser: our thresholds, and Evidently's pictures in an isolated frame."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +49,8 @@ def page(browser: Browser) -> Iterator[Page]:
         yield page
 
 
-def test_evidently_draws_and_our_thresholds_are_the_only_ones(url: str, page: Page) -> None:
-    """Nothing on either page says that drift was found by another limit; the frame cannot read what this tab keeps."""
+def test_evidently_is_drawn_with_only_our_thresholds(url: str, page: Page) -> None:
+    """No page states another limit for drift, and the frame cannot read this tab's storage."""
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.goto(url)

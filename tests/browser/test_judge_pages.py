@@ -17,7 +17,7 @@ _HASH = "rollouts_pod_template_hash"
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Judge]:
-    """It was asked about a canary that fails, one that is scraped too young, and one that nobody knows."""
+    """A judge that was asked about a failing canary, one with too little data, and an unknown one."""
     folder, end_s = tmp_path_factory.mktemp("judge"), time.time() + 300
     pods = [
         Pod({"pod": "s", _HASH: "6c9f8"}, end_s - 2400, end_s, per_scrape=20),
@@ -25,7 +25,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[s
         Pod({"pod": "y", _HASH: "a-young-one"}, end_s - 400, end_s, per_scrape=1),
     ]
     lines = openmetrics(SHAPES["bentoml"], pods)
-    for canary, verdict in (("7fd54", "fail"), ("b81c2", "inconclusive")):  # that another replica was asked about
+    for canary, verdict in (("7fd54", "fail"), ("b81c2", "inconclusive")):  # verdicts that another replica gave
         series = f'kanaria_judge_verdict{{release="shop/digits",canary="{canary}",verdict="{verdict}",pod="judge-1"}}'
         lines += [f"{series} 1 {end_s - 300 + 15 * number:.3f}" for number in range(20)]
     programs = {name: require_program(name) for name in ("prometheus", "promtool")}
@@ -41,8 +41,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[s
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_fits_and_leads_to_the_others(judge: Judge, browser: Browser, width: int) -> None:
-    """Nothing is scrolled sideways, and nothing is refused by the policy of the page."""
+def test_every_page_fits_and_links_to_the_others(judge: Judge, browser: Browser, width: int) -> None:
+    """No page scrolls sideways, and the content security policy blocks nothing."""
     page, said = browser.new_page(viewport={"width": width, "height": 900}), []
     page.on("console", lambda message: said.append(message.text))
 
@@ -67,8 +67,8 @@ def test_every_page_fits_and_leads_to_the_others(judge: Judge, browser: Browser,
     page.close()
 
 
-def test_one_failure_is_listed_once(judge: Judge, browser: Browser, tmp_path: Path) -> None:
-    """Among the releases that were asked about; alone where the judge has only just started."""
+def test_a_failed_canary_is_listed_once(judge: Judge, browser: Browser, tmp_path: Path) -> None:
+    """It is among the releases that were asked about, or in quarantine if the judge has just started."""
     page = browser.new_page()
     page.goto(judge.url)
     assert page.get_by_role("link", name="shop/digits: 7fd54").count() == 1
@@ -80,8 +80,8 @@ def test_one_failure_is_listed_once(judge: Judge, browser: Browser, tmp_path: Pa
     page.close()
 
 
-def test_what_another_replica_was_asked_is_listed(judge: Judge, browser: Browser) -> None:
-    """The Service leads to either of them; the one that has the evidence is named."""
+def test_releases_that_another_replica_judged_are_listed(judge: Judge, browser: Browser) -> None:
+    """The Service leads to either replica; the page names the one that has the evidence."""
     page = browser.new_page()
     page.goto(judge.url)
     (other,) = page.get_by_text("by judge-1").locator("..").all()

@@ -1,4 +1,4 @@
-"""The page in a real browser: it acts, it says what it will do, and nothing is cut on a desk, a phone or at night."""
+"""The status page in a real browser: it acts, says what it will do, and fits a desktop, a phone and dark mode."""
 
 import re
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ SIZES = {"desk": (1280, 800, "light"), "phone": (360, 740, "light"), "night": (1
 
 
 def world_with(path: Path, spec: RolloutSpec, seconds: float, **canary: object) -> DigitsWorld:
-    """A world in which v2's release was requested `seconds` ago."""
+    """A world in which the release of v2 was requested `seconds` ago."""
     world, controller = digits_world(path / "ledger.db", **canary)
     controller.execute(c.StartRelease("digits:v2", spec, "ann"))
     world.live(controller, seconds)
@@ -47,7 +47,7 @@ def asked(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """An empty page; no error may be on its console in the end."""
+    """An empty page; the test fails if an error is on its console at the end."""
     opened = browser.new_page()
     said: list[str] = []
     opened.on("console", lambda message: said.append(message.text))
@@ -57,7 +57,7 @@ def page(browser: Browser) -> Iterator[Page]:
     assert [line for line in said if not re.search("status of 4(01|03|09|22)", line)] == []
 
 
-def release_now(path: Path) -> list[str]:
+def decision_kinds(path: Path) -> list[str]:
     """The kinds of all decisions in the ledger, oldest first."""
     ledger = Ledger(path / "ledger.db", read_only=True)
     try:
@@ -67,8 +67,8 @@ def release_now(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_nothing_is_cut(asked: str, page: Page, size: str) -> None:
-    """Neither the page nor a part of it has to be scrolled sideways, and no text is as dark as its paper."""
+def test_nothing_is_cut_off(asked: str, page: Page, size: str) -> None:
+    """Nothing scrolls sideways, and the text contrasts with its background."""
     width, height, scheme = SIZES[size]
     page.set_viewport_size({"width": width, "height": height})
     page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
@@ -88,8 +88,8 @@ def test_nothing_is_cut(asked: str, page: Page, size: str) -> None:
         assert (light > 500, dark < 200) == (True, True)
 
 
-def test_the_call_comes_first_with_its_countdown(asked: str, page: Page) -> None:
-    """In the title, too; an alert leads to its runbook."""
+def test_the_call_for_a_person_comes_first_with_its_countdown(asked: str, page: Page) -> None:
+    """It is also in the title, and an alert links to its runbook."""
     page.goto(asked)
     assert page.title() == "digits: waits for a person"
     call = page.get_by_role("region", name="A person is needed")
@@ -102,8 +102,8 @@ def test_the_call_comes_first_with_its_countdown(asked: str, page: Page) -> None
     expect(page.locator("#kanariacanarydown")).to_be_in_viewport()
 
 
-def test_a_command_says_what_it_will_do_and_needs_the_token_once(asked: str, page: Page, tmp_path: Path) -> None:
-    """A wrong token is asked for again; the next command of this tab asks for none."""
+def test_a_command_says_what_it_will_do_and_asks_for_the_token_once(asked: str, page: Page, tmp_path: Path) -> None:
+    """After a wrong token it asks again; the next command in this tab asks for none."""
     page.goto(asked)
     page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
@@ -113,7 +113,7 @@ def test_a_command_says_what_it_will_do_and_needs_the_token_once(asked: str, pag
     dialog.get_by_label("Token").fill("wrong")
     dialog.get_by_role("button", name="Pause").click()
     expect(dialog).to_contain_text("not a token")
-    assert "paused" not in release_now(tmp_path)
+    assert "paused" not in decision_kinds(tmp_path)
     dialog.get_by_label("Token").fill(TOKEN)
     dialog.get_by_role("button", name="Pause").click()
     expect(dialog).to_be_hidden()
@@ -124,7 +124,7 @@ def test_a_command_says_what_it_will_do_and_needs_the_token_once(asked: str, pag
     expect(dialog).to_contain_text("digits:v2 goes into quarantine")
     dialog.get_by_role("button", name="Rollback").click()
     expect(page.locator("main")).to_contain_text("was rolled back")
-    assert {"paused", "rolled_back"} <= set(release_now(tmp_path))
+    assert {"paused", "rolled_back"} <= set(decision_kinds(tmp_path))
     assert page.evaluate("localStorage.length") == 0
 
 
@@ -144,8 +144,8 @@ def test_a_token_that_cannot_be_sent_is_asked_for_again(asked: str, page: Page, 
     expect(page.locator(".story")).to_contain_text("paused by page")
 
 
-def test_a_name_that_is_refused_can_be_corrected(asked: str, page: Page) -> None:
-    """The tab keeps token and name only once a command with them was accepted."""
+def test_a_refused_name_can_be_corrected(asked: str, page: Page) -> None:
+    """The tab keeps the token and the name only after a command with them was accepted."""
     page.goto(asked)
     page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
@@ -161,8 +161,8 @@ def test_a_name_that_is_refused_can_be_corrected(asked: str, page: Page) -> None
     expect(page.locator(".story")).to_contain_text("paused by ann")
 
 
-def test_a_role_that_is_too_low_can_be_changed_for_another(page: Page, tmp_path: Path) -> None:
-    """The page says so and asks for another token; a token of one's own brings its name."""
+def test_a_token_with_too_low_a_role_can_be_replaced(page: Page, tmp_path: Path) -> None:
+    """The page says so and asks for another token; a named token brings its own name."""
     tokens = {"of-bob": ("bob", "reader"), "of-ann": ("ann", "approver")}
     named = tuple(
         NamedToken(name=name, role=role, sha256=digest(token), made_s=0) for token, (name, role) in tokens.items()
@@ -183,19 +183,19 @@ def test_a_role_that_is_too_low_can_be_changed_for_another(page: Page, tmp_path:
 
 
 def test_cancel_does_nothing(asked: str, page: Page, tmp_path: Path) -> None:
-    """Nor does the key Escape."""
+    """The Escape key does nothing either."""
     page.goto(asked)
-    before = release_now(tmp_path)
+    before = decision_kinds(tmp_path)
     page.get_by_role("button", name="Promote").click()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Abort").click()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    assert release_now(tmp_path) == before
+    assert decision_kinds(tmp_path) == before
 
 
-def test_what_was_confirmed_is_not_done_to_another_state(asked: str, page: Page, tmp_path: Path) -> None:
-    """While one person reads "promote", another one promotes: it must not end the watch."""
+def test_a_confirmed_command_is_not_applied_to_a_changed_release(asked: str, page: Page, tmp_path: Path) -> None:
+    """While one person reads the dialog, another promotes: the first must not end the watch."""
     page.goto(asked)
     page.evaluate("token => sessionStorage.setItem('kanaria-token', token)", TOKEN)
     page.get_by_role("button", name="Promote").click()
@@ -206,11 +206,11 @@ def test_what_was_confirmed_is_not_done_to_another_state(asked: str, page: Page,
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Promote").click()
     expect(dialog).to_contain_text("the release went on since you looked, so nothing was done")
-    assert "ended" not in release_now(tmp_path)
+    assert "ended" not in decision_kinds(tmp_path)
 
 
 def test_a_version_is_restored_from_the_page(page: Page, tmp_path: Path) -> None:
-    """With the quarantine of what it replaces; the history then has both releases with links to their reports."""
+    """The replaced version goes into quarantine; the history then has both releases with links to their reports."""
     world = world_with(tmp_path, LIVE, 90)
     with serving(world, surroundings=LINKS, more=tuple(pages(tmp_path))) as url:
         page.goto(url)
@@ -230,8 +230,8 @@ def test_a_version_is_restored_from_the_page(page: Page, tmp_path: Path) -> None
             page.get_by_role("link", name="History").click()
 
 
-def test_no_link_is_dead(asked: str, page: Page) -> None:
-    """From the status page, every page of ours that can be reached is there."""
+def test_every_link_leads_to_a_page(asked: str, page: Page) -> None:
+    """From the status page, every page of ours that can be reached exists."""
     seen, waiting = set(), ["/"]
     while waiting:
         path = waiting.pop()
@@ -246,8 +246,8 @@ def test_no_link_is_dead(asked: str, page: Page) -> None:
     assert {"/", "/releases", "/releases/1", "/runbooks", "/static/style.css", "/static/page.js", "/api/status"} <= seen
 
 
-def test_without_scripts_the_page_reloads_and_says_what_to_type(browser: Browser, asked: str) -> None:
-    """The commands stand beside their buttons."""
+def test_without_scripts_the_page_reloads_and_shows_the_commands(browser: Browser, asked: str) -> None:
+    """The commands are beside their buttons."""
     context = browser.new_context(java_script_enabled=False)
     bare = context.new_page()
     bare.goto(asked)
@@ -256,8 +256,8 @@ def test_without_scripts_the_page_reloads_and_says_what_to_type(browser: Browser
     context.close()
 
 
-def test_another_site_can_neither_frame_nor_read_it(browser: Browser, asked: str, tmp_path: Path) -> None:
-    """A page elsewhere gets an empty frame, and no answer to its requests."""
+def test_another_site_can_neither_frame_nor_read_the_page(browser: Browser, asked: str, tmp_path: Path) -> None:
+    """A page of another site gets an empty frame and no answer to its requests."""
     outside = tmp_path / "outside.html"
     outside.write_text(f"<iframe src='{asked}/'></iframe>")
     opened = browser.new_page()

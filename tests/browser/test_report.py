@@ -1,4 +1,4 @@
-"""The report and the status page in a real browser: pictures are drawn, nothing is fetched, nothing overflows."""
+"""The report in a real browser: pictures are drawn, nothing is fetched, and nothing overflows."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +15,7 @@ PICTURES = ("weight", "evidence", "errors", "latency", "class", "wrong_label", "
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A promoted and a rolled back release, and what a load test saw."""
+    """A promoted and a rolled back release, and the results of a load test."""
     folder = tmp_path_factory.mktemp("report")
     good = finished(folder / "good.db")
     bad = replace(finished(folder / "bad.db", classes=NO_SEVENS), number=2)
@@ -49,7 +49,7 @@ def visit(browser: Browser, report: Path) -> Iterator[Visit]:
 
 
 def test_every_picture_of_every_release_is_drawn(visit: Visit) -> None:
-    """With marks in it, not only axes."""
+    """They contain marks, not only axes."""
     marks = {
         f"release-{number}-{key}": visit.page.locator(f"#release-{number}-{key}")
         .locator("path.js-line, .point path")
@@ -60,15 +60,15 @@ def test_every_picture_of_every_release_is_drawn(visit: Visit) -> None:
     assert all(marks.values()), marks
 
 
-def test_the_report_needs_nothing_but_itself(visit: Visit) -> None:
-    """No request but its own, and no error in the console."""
+def test_the_report_loads_nothing_else(visit: Visit) -> None:
+    """It makes no request except its own, and the console has no error."""
     assert visit.requested == [visit.page.url]
     assert visit.errors == []
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_report_fits_a_phone_and_a_desk(visit: Visit, width: int) -> None:
-    """Neither the page nor a table in it has to be scrolled sideways."""
+def test_the_report_fits_a_phone_and_a_desktop(visit: Visit, width: int) -> None:
+    """Neither the page nor a table in it scrolls sideways."""
     visit.page.set_viewport_size({"width": width, "height": 800})
     visit.page.wait_for_function("document.querySelector('#release-2-weight .main-svg').clientWidth < innerWidth")
     assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -76,15 +76,15 @@ def test_the_report_fits_a_phone_and_a_desk(visit: Visit, width: int) -> None:
     assert max(rights) <= width
 
 
-def test_every_picture_has_words_for_those_who_do_not_see_it(visit: Visit) -> None:
-    """A label with what the picture shows, in numbers."""
+def test_every_picture_has_a_text_alternative(visit: Visit) -> None:
+    """The label says in numbers what the picture shows."""
     labels = [figure.get_attribute("aria-label") or "" for figure in visit.page.locator("figure [role=img]").all()]
     assert len(labels) == 2 * len(PICTURES)
     assert all(len(label) > 40 for label in labels)
 
 
-def test_the_text_is_readable_by_day_and_by_night(visit: Visit) -> None:
-    """Axis labels take the page's colour of text, dark on light and light on dark."""
+def test_the_text_is_readable_in_light_and_dark_mode(visit: Visit) -> None:
+    """Axis labels take the page's text colour."""
     lightness = {}
     for scheme in ("light", "dark"):
         visit.page.emulate_media(color_scheme=scheme)
@@ -95,8 +95,8 @@ def test_the_text_is_readable_by_day_and_by_night(visit: Visit) -> None:
     assert lightness["dark"] > 500
 
 
-def test_the_reason_stands_above_the_pictures(visit: Visit) -> None:
-    """Verdict first, also on the page."""
+def test_the_reason_is_above_the_pictures(visit: Visit) -> None:
+    """The verdict comes first on this page too."""
     verdict = visit.page.locator("#release-2 .verdict")
     picture = visit.page.locator("#release-2-weight")
     assert "was rolled back" in verdict.inner_text()
@@ -106,6 +106,6 @@ def test_the_reason_stands_above_the_pictures(visit: Visit) -> None:
     assert verdict_box["y"] < picture_box["y"]
 
 
-def test_what_others_know_is_part_of_the_report(visit: Visit) -> None:
-    """The load test's numbers stand in a table of their own."""
+def test_results_of_the_load_test_are_part_of_the_report(visit: Visit) -> None:
+    """They are in a separate table."""
     assert "21 ms" in visit.page.get_by_role("heading", name="What users saw").locator("..").inner_text()

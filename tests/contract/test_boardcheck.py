@@ -1,4 +1,4 @@
-"""`kanaria dashboards check` against a real Prometheus: which panels it accepts, and which are faults."""
+"""`kanaria dashboards check` against a real Prometheus: which panels it accepts, and which it reports as faults."""
 
 import subprocess
 import time
@@ -17,7 +17,7 @@ from monitoring.grafana.dashboards.style import GOOD, About, Query
 from monitoring.prometheus.api import PrometheusApi, Span
 from tests.support.children import started
 
-END_S = 1_700_000_000.0  # time of the last sample; the real time does not matter
+END_S = 1_700_000_000.0  # the time of the last sample; the real time does not matter
 SPAN = Span(END_S - 300, END_S)
 STEP_S = 5
 
@@ -26,7 +26,7 @@ STEP_S = 5
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
 ) -> Iterator[PrometheusApi]:
-    """A Prometheus with five minutes of a gateway's requests, long ago."""
+    """A Prometheus with five minutes of a gateway's requests from long ago."""
     folder = tmp_path_factory.mktemp("prometheus")
     lines = ["# TYPE envoy_kanaria_predict counter"]
     for place in range(61):
@@ -60,7 +60,7 @@ def prometheus(
 
 
 def found(prometheus: PrometheusApi, expr: str, needs: Needs = Needs.TRAFFIC) -> Finding:
-    """What the check finds on a board with this one query."""
+    """The finding of the check for a board with only this query."""
     about = About("panel", "words", "none", ((None, GOOD),), "alerts", needs)
     variables = (
         Variable("release", "", "", "label_values(kanaria_release_info, release)", is_number=True),
@@ -78,7 +78,7 @@ def test_a_panel_with_numbers_is_drawn(prometheus: PrometheusApi) -> None:
     assert [round(value) for value in finding.series["{}"][-3:]] == [10, 10, 10]
 
 
-def test_variables_follow_each_other(prometheus: PrometheusApi) -> None:
+def test_a_variable_may_depend_on_another(prometheus: PrometheusApi) -> None:
     """The newest release is chosen by number, not alphabetically, and then its canary."""
     finding = found(prometheus, 'kanaria_release_info{release="$release",canary="${canary:raw}"}')
     assert finding.query == 'kanaria_release_info{release="10",canary="m:v10"}'
@@ -95,27 +95,27 @@ def test_variables_follow_each_other(prometheus: PrometheusApi) -> None:
         ("sum(rate(envoy_kanaria_predict_total))", State.REFUSED, "type"),
         ("sum(", State.REFUSED, "parenthesis"),
     ],
-    ids=["unknown", "unknown behind a default", "empty", "not a number", "wrong type", "not PromQL"],
+    ids=["unknown", "unknown metric with a default", "empty", "NaN", "wrong type", "not PromQL"],
 )
 def test_a_panel_that_shows_nothing_is_a_fault(prometheus: PrometheusApi, expr: str, state: State, detail: str) -> None:
-    """The finding has the reason, and the query as it was sent."""
+    """The finding contains the reason and the query as it was sent."""
     finding = found(prometheus, expr)
     assert (finding.state, finding.state.is_fault, detail in finding.detail) == (state, True, True)
 
 
-def test_a_panel_may_be_empty_while_what_it_needs_has_not_happened(prometheus: PrometheusApi) -> None:
-    """No drift report was made in that time, so its panel may be empty, even if its metrics do not exist yet."""
+def test_a_panel_may_be_empty_before_the_event_that_fills_it(prometheus: PrometheusApi) -> None:
+    """No drift report was made in that time, so the panel may be empty even if its metrics do not exist yet."""
     finding = found(prometheus, 'kanaria_drift_rows{kind="data"}', Needs.DRIFT)
     assert (finding.state, finding.state.is_fault) == (State.NOT_YET, False)
 
 
 def test_without_traffic_nothing_is_checked(prometheus: PrometheusApi) -> None:
-    """Then an empty panel would say nothing."""
+    """An empty panel would then prove nothing."""
     with pytest.raises(NothingToCheck, match="no traffic in the last 300 s"):
         list(check([], prometheus, Span(END_S + 3600, END_S + 3900)))
 
 
-def test_a_prometheus_that_is_not_there_is_named() -> None:
+def test_an_unreachable_prometheus_is_named() -> None:
     """The error has the address."""
     url = f"http://127.0.0.1:{free_port()}"
     with PrometheusApi(url) as api, pytest.raises(PrometheusUnreachable, match=url):

@@ -22,8 +22,8 @@ def dashboards(home: Path, *arguments: str, **environment: str) -> subprocess.Co
     return run([sys.executable, "-m", "kanaria", "dashboards", *arguments], {"KANARIA_HOME": str(home)} | environment)
 
 
-def test_push_says_what_changed_and_the_second_time_that_nothing_did(tmp_path: Path) -> None:
-    """It pushes boards for the given addresses, and an annotation for every decision in the ledger."""
+def test_a_second_push_reports_that_nothing_changed(tmp_path: Path) -> None:
+    """A push writes boards for the given addresses, and an annotation for every decision in the ledger."""
     decisions = len(finished(tmp_path / "ledger.db").decisions)
     with running(FakeGrafana()) as grafana:
         access = {"KANARIA_GRAFANA_URL": grafana.url, "KANARIA_GRAFANA_TOKEN": ADMIN}
@@ -38,8 +38,8 @@ def test_push_says_what_changed_and_the_second_time_that_nothing_did(tmp_path: P
     assert '"https://canary.example"' in json.dumps(grafana.boards["kanaria-overview"])
 
 
-def test_the_stacks_login_goes_to_the_stacks_prometheus_alone(tmp_path: Path) -> None:
-    """Another URL gets what its own file says, or nothing."""
+def test_the_stacks_login_is_sent_only_to_the_stacks_prometheus(tmp_path: Path) -> None:
+    """Another URL gets the login from its own file, or none."""
     (tmp_path / "prometheus").mkdir()
     (tmp_path / "prometheus" / "url").write_text(f"{PROMETHEUS}\n")
     (tmp_path / "prometheus-login").write_text("kanaria:own")
@@ -59,8 +59,8 @@ def test_the_stacks_login_goes_to_the_stacks_prometheus_alone(tmp_path: Path) ->
         assert secrets.get("httpHeaderValue1") == header, options
 
 
-def test_grafana_is_told_whom_prometheus_trusts_and_what_it_asks_for(tmp_path: Path) -> None:
-    """In its own settings of TLS and of headers, beside a login; what is no longer wanted is taken away."""
+def test_grafana_gets_prometheus_authority_login_and_headers(tmp_path: Path) -> None:
+    """They are in Grafana's own settings for TLS and headers; settings that are no longer given are removed."""
     authority = pair(tmp_path / "certificates").authority
     (tmp_path / "theirs").write_text("a-token")
     login = ("--prometheus-login", str(tmp_path / "theirs"))
@@ -90,7 +90,7 @@ def test_grafana_is_told_whom_prometheus_trusts_and_what_it_asks_for(tmp_path: P
 
 
 class _OfTenants(BaseHTTPRequestHandler):
-    """A store with tenants, and nothing in it. It is fed by others, so it has no configuration of scrapes to show."""
+    """An empty store with tenants. It does not scrape, so it has no scrape configuration to show."""
 
     def do_GET(self) -> None:
         is_named = self.headers["X-Scope-OrgID"] == "shop"
@@ -105,11 +105,11 @@ class _OfTenants(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Write nothing."""
 
 
-def test_a_check_reads_a_store_of_tenants_behind_an_authority_of_its_own(tmp_path: Path) -> None:
-    """As Mimir is; without the option for one of them, the answer names it."""
+def test_a_check_reads_a_multi_tenant_store_with_its_own_certificate_authority(tmp_path: Path) -> None:
+    """Mimir is such a store. If one of the two options is missing, the error names it."""
     own = pair(tmp_path / "certificates")
     with ThreadingHTTPServer(("127.0.0.1", 0), _OfTenants) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -140,17 +140,17 @@ def test_a_check_reads_a_store_of_tenants_behind_an_authority_of_its_own(tmp_pat
     ],
     ids=[
         "no Grafana",
-        "no URL",
-        "no Prometheus to name",
-        "Grafana away",
+        "invalid URL",
+        "no Prometheus given",
+        "Grafana unreachable",
         "no stack",
-        "Prometheus away",
-        "no duration",
-        "no authority",
+        "Prometheus unreachable",
+        "invalid duration",
+        "invalid authority",
         "a login in a header",
     ],
 )
-def test_what_cannot_be_done_is_explained(
+def test_each_error_says_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], exit_code: int, words: str
 ) -> None:
     """The error says what to do, and there is no traceback."""

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs("monitoring")
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    """Ages that rose by ten, and answers 0.1 off."""
+    """Ages that rose by ten, and answers that are off by 0.1."""
     age = np.random.default_rng(11).normal(40, 10, 400)
     sides = []
     for moved in (0.0, 10.0):
@@ -38,7 +38,7 @@ def comparison() -> Comparison:
 
 @pytest.fixture(scope="module")
 def drawn_once(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a first report on that: `data.html`, `data-quality.html` and `workspace`."""
+    """A folder with a first report: `data.html`, `data-quality.html` and `workspace`."""
     folder = tmp_path_factory.mktemp("drawn")
     pages = write_report(comparison, folder / "data.html", folder / "workspace")
     assert (len(pages.pages), pages.set_aside) == (2, None)
@@ -47,12 +47,12 @@ def drawn_once(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def drawn(drawn_once: Path, tmp_path: Path) -> Path:
-    """Its copy, for one test."""
+    """A copy of that folder for one test."""
     return Path(shutil.copytree(drawn_once, tmp_path / "drift"))
 
 
 def side(label: list[object], truth: list[object], **columns: list[float]) -> Side:
-    """Rows of which the first have a known truth."""
+    """Rows of which the first have a known label."""
     rows = np.arange(len(label))
     of_label = Answered.of(label, label, rows).label
     every = {"label": Column(of_label, rows)} | {
@@ -78,24 +78,24 @@ NUMBERS = side(some(1.0, 2.0, 4.0), some(1.5, 2.0, 4.0))
         pytest.param(side(some("0", "1"), some("1", "0")), side(some("0", "1"), some("0", "1")), 2, id="0 and 1"),
         pytest.param(THREE, THREE, 2, id="three classes"),
         pytest.param(side(some("a"), some("a")), side(some("a"), some("a")), 2, id="one class"),
-        pytest.param(side(some("a"), some("a", "b")), side(some("a"), some("a", "b")), 2, id="one class is answered"),
+        pytest.param(side(some("a"), some("a", "b")), side(some("a"), some("a", "b")), 2, id="one answered class"),
         pytest.param(THREE, side(some("a", "b"), some(*"ab")), 2, id="a missing class"),
         pytest.param(side(some("a", "b"), some(*"ab")), THREE, 2, id="a new class"),
-        pytest.param(TWO, side(some("no", "yes"), some("no", "maybe")), 2, id="an unknown truth beside two classes"),
-        pytest.param(THREE, side(some(*"abc"), some(*"abz")), 2, id="an unknown truth beside three classes"),
-        pytest.param(TWO, side(some("no", "yes"), some(1.0, "no")), 2, id="truths of two kinds"),
-        pytest.param(TWO, side(some("", "nan"), some("", "None")), 2, id="labels that look empty"),
-        pytest.param(TWO, side(some("no", "yes"), []), 1, id="no truth"),
-        pytest.param(TWO, side(some("no", "yes"), some("no", rows=5)), 1, id="few truths"),
-        pytest.param(side(some("no", "yes"), []), TWO, 1, id="no truth before"),
-        pytest.param(side(some("no", "yes"), ["no"]), TWO, 2, id="one truth before"),
+        pytest.param(TWO, side(some("no", "yes"), some("no", "maybe")), 2, id="an unknown true label with two classes"),
+        pytest.param(THREE, side(some(*"abc"), some(*"abz")), 2, id="an unknown true label with three classes"),
+        pytest.param(TWO, side(some("no", "yes"), some(1.0, "no")), 2, id="true labels of two types"),
+        pytest.param(TWO, side(some("", "nan"), some("", "None")), 2, id="labels that look missing"),
+        pytest.param(TWO, side(some("no", "yes"), []), 1, id="no true labels"),
+        pytest.param(TWO, side(some("no", "yes"), some("no", rows=5)), 1, id="few true labels"),
+        pytest.param(side(some("no", "yes"), []), TWO, 1, id="no true labels in the reference"),
+        pytest.param(side(some("no", "yes"), ["no"]), TWO, 2, id="one true label in the reference"),
         pytest.param(side(some("a", rows=20), ["a"]), side(some("a", rows=20), ["a"]), 0, id="few rows"),
         pytest.param(NUMBERS, NUMBERS, 2, id="numbers"),
         pytest.param(side(some(1.0), some(1.0)), side(some(1.0), some(1.0)), 2, id="one number"),
-        pytest.param(side(some(1.0, 2.0), [1.0]), NUMBERS, 2, id="one true number before"),
+        pytest.param(side(some(1.0, 2.0), [1.0]), NUMBERS, 2, id="one true number in the reference"),
         pytest.param(NUMBERS, side(some(1.0, NAN), some(2.0)), 2, id="numbers and NaN"),
-        pytest.param(side(some(NAN), some(1.0)), side(some(NAN), some(1.0)), 0, id="NaN alone"),
-        pytest.param(NUMBERS, side(some(1.0, 2.0), some("1", "x")), 2, id="words as the truth of numbers"),
+        pytest.param(side(some(NAN), some(1.0)), side(some(NAN), some(1.0)), 0, id="only NaN"),
+        pytest.param(NUMBERS, side(some(1.0, 2.0), some("1", "x")), 2, id="words as true values of numbers"),
         pytest.param(
             side(some("a", "b"), [], age=[1.0] * 300, height=[NAN] * 300, weight=[1.0, NAN] * 150),
             side(some("a", "b"), [], age=[1.0] * 300, height=[2.0] * 300, weight=[1.0, np.inf] * 150),
@@ -105,7 +105,7 @@ NUMBERS = side(some(1.0, 2.0, 4.0), some(1.5, 2.0, 4.0))
     ],
 )
 def test_every_page_is_drawn(tmp_path: Path, reference: Side, current: Side, pages: int) -> None:
-    """Evidently's own presets end in KeyError for two labels, for a missing one and for a truth that is none."""
+    """Evidently's presets raise KeyError for two labels, a missing label or an unknown true label."""
     period = Period(0.0, 4e9)
     found = compared("data", "m:1", "m:1", period, Rule(), reference=reference, current=current, logged=(300, 300))
     written = write_report(found, tmp_path / "data.html", tmp_path / "workspace")
@@ -114,8 +114,8 @@ def test_every_page_is_drawn(tmp_path: Path, reference: Side, current: Side, pag
     assert read_result(tmp_path / "data.json") == found.result
 
 
-def test_a_truth_that_is_no_label_has_a_bin_of_its_own(tmp_path: Path) -> None:
-    """All of them together, and one as long as a book takes no more room than a label."""
+def test_unknown_true_labels_share_one_bin(tmp_path: Path) -> None:
+    """All of them are counted together, and a label as long as a book takes no more space than a normal one."""
     truths = some("no", "unheardof", "zq" * 10**6)
     current = side(some("no", "yes"), truths)
     assert current.answers.truth.itemsize < 1000
@@ -125,16 +125,16 @@ def test_a_truth_that_is_no_label_has_a_bin_of_its_own(tmp_path: Path) -> None:
     assert ("another truth" in page, "unheardof" in page, "zqzqzq" in page) == (True, False, False)
 
 
-def test_evidently_names_the_rule_and_not_a_share_of_columns(drawn: Path) -> None:
-    """Its page once said that the threshold of drift was 0.0001."""
+def test_evidentlys_page_names_our_rule_and_no_share_of_columns(drawn: Path) -> None:
+    """Its page used to state a drift threshold of 0.0001."""
     page = (drawn / "data.html").read_text()
     assert "0.0001" not in page.partition("<script")[0]
     assert "Dataset drift detection threshold" not in page
     assert "Drifted: 1 of 3 columns. A score of at least 0.1 (`error`: 0.05) counts as drift" in page
 
 
-def test_a_report_that_was_overtaken_replaces_no_newer_page(tmp_path: Path, comparison: Comparison) -> None:
-    """A scheduled one that began before takes longer to draw than one that somebody asked for meanwhile."""
+def test_an_older_report_does_not_replace_a_newer_page(tmp_path: Path, comparison: Comparison) -> None:
+    """A scheduled report that started earlier may finish after one that was requested in the meantime."""
     html = tmp_path / "data.html"
     later = replace(comparison, result=comparison.result.model_copy(update={"at_s": comparison.result.at_s + 9}))
     write_result(later.result, html.with_suffix(".json"))
@@ -148,7 +148,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_evidently_says_what_the_rule_says(drawn: Path, comparison: Comparison) -> None:
+def test_evidently_shows_the_scores_of_our_rule(drawn: Path, comparison: Comparison) -> None:
     """Its page and its run show our distances; numbers with feedback get a page about their quality."""
     drift, quality = drawn / "data.html", drawn / "data-quality.html"
     assert "in 1 of 3 columns (1 rose): <code>age</code> mean" in drift.read_text()
@@ -161,7 +161,7 @@ def test_evidently_says_what_the_rule_says(drawn: Path, comparison: Comparison) 
 
 
 def test_evidently_draws_every_column_that_was_judged(drawn: Path, comparison: Comparison) -> None:
-    """The page once lacked the mistakes, which are known for some rows only: 66 columns under a headline of 67."""
+    """The page lacked the mistakes, which are known for only some rows: 66 columns under a headline of 67."""
     runs = [json.loads(path.read_bytes()) for path in drawn.glob("workspace/*/snapshots/*.json")]
     (drawn,) = [
         set(result["metric_value_location"]["metric"]["params"]["columns"])
@@ -172,8 +172,8 @@ def test_evidently_draws_every_column_that_was_judged(drawn: Path, comparison: C
     assert drawn == {column.column for column in comparison.result.columns}
 
 
-def test_the_history_has_the_score_of_every_column_and_its_pictures_once(drawn: Path, comparison: Comparison) -> None:
-    """Each run once held all pictures twice, of which Evidently shows one."""
+def test_the_history_holds_every_score_and_each_picture_once(drawn: Path, comparison: Comparison) -> None:
+    """Each run used to hold every picture twice, and Evidently shows only one."""
     runs = [json.loads(path.read_bytes()) for path in drawn.glob("workspace/*/snapshots/*.json")]
     results = [result for run in runs for result in run["metric_results"].values()]
     scores = {
@@ -185,7 +185,9 @@ def test_the_history_has_the_score_of_every_column_and_its_pictures_once(drawn: 
     (run,) = (run for run in runs if run["tags"][0] == "drift")
     (table,) = (widget for widget in run["widgets"] if widget["type"] == "big_table")
     shown = [len(row["details"]["parts"]) for row in table["params"]["data"]]
-    assert (len(shown), min(shown)) == (len(comparison.result.columns), 2), "where it drifts, and how it is distributed"
+    assert (len(shown), min(shown)) == (len(comparison.result.columns), 2), (
+        "a picture of the drift and one of the distribution"
+    )
 
 
 def halve(path: Path) -> None:
@@ -200,12 +202,12 @@ def halve(path: Path) -> None:
         ("*/dashboard.json", halve),
         ("*/metadata.json", Path.unlink),
     ],
-    ids=["a run", "a project", "its dashboard", "a project without its description"],
+    ids=["a run", "a project", "a dashboard", "a project without metadata"],
 )
-def test_a_workspace_that_a_killed_report_left_half_written_is_set_aside(
+def test_a_damaged_workspace_is_moved_aside_and_replaced(
     drawn: Path, comparison: Comparison, file: str, broken: Callable[[Path], None]
 ) -> None:
-    """Every later report once failed on it. Now a new history begins, and the old one is kept unchanged."""
+    """A killed report left it half written, and every later report failed. Now the old history is kept aside."""
     workspace = drawn / "workspace"
     broken(next(iter(workspace.glob(file))))
     left = files(workspace)
@@ -213,11 +215,11 @@ def test_a_workspace_that_a_killed_report_left_half_written_is_set_aside(
     assert set_aside is not None
     assert (set_aside.parent, files(set_aside)) == (drawn, left)
     assert write_report(comparison, drawn / "data.html", workspace).set_aside is None
-    assert len(list(workspace.glob("*/snapshots/*.json"))) == 4, "two reports of two pages each, in one project"
+    assert len(list(workspace.glob("*/snapshots/*.json"))) == 4, "two reports with two pages each, in one project"
 
 
-def test_a_report_killed_before_it_wrote_its_dashboard_is_repaired(drawn: Path, comparison: Comparison) -> None:
-    """Its project can be read but shows nothing."""
+def test_a_project_without_a_dashboard_is_repaired(drawn: Path, comparison: Comparison) -> None:
+    """A report was killed before it wrote the dashboard: its project can be read but shows nothing."""
     workspace = drawn / "workspace"
     (dashboard,) = workspace.glob("*/dashboard.json")
     dashboard.unlink()
@@ -227,7 +229,7 @@ def test_a_report_killed_before_it_wrote_its_dashboard_is_repaired(drawn: Path, 
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """Let no file grow beyond `size` bytes: writing then fails in the middle, as on a full disk."""
+    """Let no file grow beyond `size` bytes, so that writing fails in the middle as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -236,7 +238,7 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_report_before_and_says_so(drawn: Path, comparison: Comparison) -> None:
+def test_a_full_disk_leaves_the_previous_report_and_is_reported(drawn: Path, comparison: Comparison) -> None:
     """Neither the page nor the result is cut off, and no half-written file is left."""
     write_result(comparison.result, drawn / "data.json")
     before = files(drawn)

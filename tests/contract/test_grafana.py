@@ -45,8 +45,8 @@ def refusal(grafana: Grafana) -> GrafanaError:
     return raised.value
 
 
-def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
-    """The data source, the folder, the boards in it with their uids, and the contact point."""
+def test_a_push_creates_everything(fake: FakeGrafana, grafana: Grafana) -> None:
+    """It creates the data source, the folder, the boards with their uids and the contact point."""
     assert set(pushed(grafana).values()) == {"created"}
     assert fake.data_sources["kanaria-prometheus"]["url"] == SOURCE.url
     assert {uid: kept["folderUid"] for uid, kept in fake.boards.items()} == dict.fromkeys(
@@ -57,8 +57,8 @@ def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
     assert contact["settings"]["authorization_credentials"] == WEBHOOK.token
 
 
-def test_a_login_is_for_grafana_alone(fake: FakeGrafana, grafana: Grafana) -> None:
-    """It lies among what Grafana shows nobody, and is written each time, as it cannot be read back."""
+def test_the_login_is_kept_in_grafanas_secrets(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Grafana shows it to nobody; because it cannot be read back, it is written each time."""
     for password in ("Basic old", "Basic new"):
         source = DataSource(SOURCE.url, 5.0, password)
         done = grafana.push_data_source(source).done
@@ -76,7 +76,7 @@ def test_a_second_push_writes_nothing(fake: FakeGrafana, grafana: Grafana) -> No
     assert fake.writes == []
 
 
-def test_what_was_changed_by_hand_is_restored(fake: FakeGrafana, grafana: Grafana) -> None:
+def test_manual_changes_are_reverted(fake: FakeGrafana, grafana: Grafana) -> None:
     """Only what changed is written: an edited board, a board that was moved away, the data source."""
     pushed(grafana)
     fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
@@ -88,14 +88,14 @@ def test_what_was_changed_by_hand_is_restored(fake: FakeGrafana, grafana: Grafan
     assert fake.boards["kanaria-overview"]["dashboard"]["version"] == 2
 
 
-def test_a_contact_point_of_another_controller_is_changed(grafana: Grafana) -> None:
+def test_a_contact_point_for_another_controller_is_updated(grafana: Grafana) -> None:
     """Its token cannot be read back, but its address can."""
     pushed(grafana)
     change = grafana.push_contact_point(Webhook("http://127.0.0.1:9999", "another"))
     assert change.done == "updated"
 
 
-def test_two_who_save_at_once_do_not_overwrite_each_other(fake: FakeGrafana, grafana: Grafana) -> None:
+def test_simultaneous_saves_do_not_overwrite_each_other(fake: FakeGrafana, grafana: Grafana) -> None:
     """Grafana answers 412: the other change stays, and the message says what to do."""
     pushed(grafana)
     fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
@@ -109,7 +109,7 @@ def test_two_who_save_at_once_do_not_overwrite_each_other(fake: FakeGrafana, gra
     assert fake.boards["kanaria-overview"]["dashboard"]["title"] == "mine"
 
 
-def test_a_wrong_token_is_named(fake: FakeGrafana) -> None:
+def test_an_invalid_token_is_reported(fake: FakeGrafana) -> None:
     """Grafana answers 401: the message says how to get a valid token and does not repeat the wrong one."""
     with Grafana(fake.url, "glsa_wrong") as grafana:
         error = refusal(grafana)
@@ -117,7 +117,7 @@ def test_a_wrong_token_is_named(fake: FakeGrafana) -> None:
     assert "glsa_wrong" not in str(error)
 
 
-def test_a_token_without_permission_is_told_what_it_may_not_do(fake: FakeGrafana) -> None:
+def test_a_token_without_permission_gets_the_missing_permission(fake: FakeGrafana) -> None:
     """Grafana answers 403: an editor may not create data sources."""
     with Grafana(fake.url, EDITOR) as grafana:
         error = refusal(grafana)
@@ -139,8 +139,8 @@ def test_an_old_grafana_is_refused_before_anything_is_written(version: str, *, i
         assert fake.writes == []
 
 
-def test_a_grafana_that_does_not_answer_is_named() -> None:
-    """The message has the address, without the password that may be part of it."""
+def test_an_unreachable_grafana_is_reported() -> None:
+    """The message has the address, without a password that the address contains."""
     port = free_port()
     with Grafana(f"http://admin:hidden@127.0.0.1:{port}", None) as grafana:
         error = refusal(grafana)
@@ -152,7 +152,7 @@ def test_a_grafana_that_does_not_answer_is_named() -> None:
     assert "hidden" not in str(error)
 
 
-def test_a_server_that_accepts_connections_and_never_answers_is_given_up() -> None:
+def test_a_server_that_never_answers_times_out() -> None:
     """The time limit includes the answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -161,20 +161,20 @@ def test_a_server_that_accepts_connections_and_never_answers_is_given_up() -> No
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
-def test_a_server_that_sends_a_byte_now_and_then_is_given_up(part: str) -> None:
-    """The time limit is for all of the answer."""
+def test_a_server_that_sends_a_byte_now_and_then_times_out(part: str) -> None:
+    """The time limit is for the whole answer."""
     kind: Literal["head", "body"] = "head" if part == "head" else "body"
     with dribbling(kind) as server, Grafana(server.url, ADMIN, timeout_s=0.3) as grafana:
         assert "does not answer" in refusal(grafana).what
 
 
-def test_a_question_for_which_there_is_no_thread_is_an_error_like_others() -> None:
-    """What sends annotations goes on after those alone."""
+def test_a_request_without_a_free_thread_is_a_grafana_error() -> None:
+    """The caller that sends annotations continues only after such errors."""
     with Grafana("http://127.0.0.1:9", ADMIN, timeout_s=5) as grafana, no_more_threads():
         assert "can't start new thread" in refusal(grafana).saw
 
 
-def test_another_kind_of_server_is_no_grafana() -> None:
+def test_another_kind_of_server_is_not_taken_for_grafana() -> None:
     """A web page answers instead of the API."""
 
     class Page(BaseHTTPRequestHandler):
@@ -194,7 +194,7 @@ def test_another_kind_of_server_is_no_grafana() -> None:
     assert "is not Grafana" in error.what
 
 
-def test_a_grafana_that_reads_files_says_where_to_change_it(fake: FakeGrafana, grafana: Grafana) -> None:
+def test_a_read_only_data_source_gets_advice(fake: FakeGrafana, grafana: Grafana) -> None:
     """A data source from a file is read-only, whatever the token's role is."""
     pushed(grafana)
     fake.data_sources["kanaria-prometheus"] |= {"readOnly": True, "url": "http://elsewhere"}
@@ -210,14 +210,14 @@ def events(count: int) -> list[Annotation]:
 
 
 def test_annotations_are_added_once(fake: FakeGrafana, grafana: Grafana) -> None:
-    """However often they are pushed, and even beyond the hundred that Grafana lists by default."""
+    """They are pushed repeatedly and exceed the hundred that Grafana lists by default."""
     assert grafana.push_annotations(events(150)) == 150
     assert grafana.push_annotations(events(151)) == 1
     assert grafana.push_annotations(events(151)) == 0
     assert len(fake.annotations) == 151
 
 
-def test_an_annotation_carries_time_words_and_tags(fake: FakeGrafana, grafana: Grafana) -> None:
+def test_an_annotation_has_a_time_a_text_and_tags(fake: FakeGrafana, grafana: Grafana) -> None:
     """The time is in milliseconds, and the tags are those that the boards select."""
     grafana.push_annotations(events(1))
     (kept,) = fake.annotations

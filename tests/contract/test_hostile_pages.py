@@ -1,4 +1,4 @@
-"""A page of metrics is a version's own: neither the loop nor another version suffers by what it says, and how."""
+"""A version controls its metrics page: hostile content affects neither the control loop nor another version."""
 
 import re
 import subprocess
@@ -42,12 +42,12 @@ from tests.support.running_server import running_server
 STABLE, CANARY = "digits:v1", "digits:v2"
 GATEWAY = b'envoy_kanaria_predict_total{version="digits:v2",routed="digits:v2",code="503"} 7\n'
 OWN = {"own": CustomSignal(bad="bad_total", of="all_total")}
-TIMEOUT_S = 1.0  # in which the other pages are read, on a busy machine, too
+TIMEOUT_S = 1.0  # enough to read the other pages on a busy machine
 
 
 @contextmanager
 def server(say: "type[BaseHTTPRequestHandler]") -> Iterator[int]:
-    """A server on some port, until the block ends."""
+    """A server on a free port, until the block ends."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), say)
     made.daemon_threads = True
     with running_server(made):
@@ -55,7 +55,7 @@ def server(say: "type[BaseHTTPRequestHandler]") -> Iterator[int]:
 
 
 def handler(*parts: bytes, head: bytes = b"", again: bytes = b"", pause_s: float = 0.0) -> type[BaseHTTPRequestHandler]:
-    """One that answers so: `again` is repeated until its client leaves, or half a minute has passed."""
+    """A handler with this answer; `again` is repeated until the client leaves or half a minute has passed."""
 
     class Says(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -72,22 +72,22 @@ def handler(*parts: bytes, head: bytes = b"", again: bytes = b"", pause_s: float
         do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Write nothing."""
 
     return Says
 
 
 PACKED = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 HOSTILE = {
-    "without end": handler(again=b"bad_total 1\n" * 5000),
-    "by drops": handler(again=b"#", pause_s=TIMEOUT_S / 5),
-    "packed": handler(PACKED, head=b"content-encoding: gzip\r\n"),
+    "endless": handler(again=b"bad_total 1\n" * 5000),
+    "slow": handler(again=b"#", pause_s=TIMEOUT_S / 5),
+    "compressed": handler(PACKED, head=b"content-encoding: gzip\r\n"),
 }
 
 
 @pytest.mark.parametrize("how", HOSTILE)
-def test_a_page_that_does_not_end_keeps_nobody_waiting(how: str) -> None:
-    """The counts of the gateway and of the other version are read all the same, at each reading."""
+def test_an_endless_page_does_not_block_the_other_pages(how: str) -> None:
+    """The counts of the gateway and of the other version are read each time."""
     page = generate_page(STABLE, "correct", 3)
     with server(handler(GATEWAY)) as gateway, server(handler(page)) as stable, server(HOSTILE[how]) as canary:
         backends = Backend(STABLE, "127.0.0.1", stable), Backend(CANARY, "127.0.0.1", canary)
@@ -104,8 +104,8 @@ def test_a_page_that_does_not_end_keeps_nobody_waiting(how: str) -> None:
             look(backends[1], OWN, timeout_s=TIMEOUT_S)
 
 
-def test_a_line_of_very_many_labels_is_none() -> None:
-    """To read one of 13 MB takes an hour, in which the control loop would stand still."""
+def test_a_line_with_very_many_labels_is_ignored() -> None:
+    """Reading such a line of 13 MB takes an hour, in which the control loop would stand still."""
     labels = ",".join(f'l{number}="v"' for number in range(1_000_000))
     text = f'kanaria_feedback_total{{{labels}}} 1\n{FEEDBACK.name}{{version="{CANARY}",outcome="correct"}} 3\n'
     text += f"bad_total{{{labels}}} 1\nall_total 2\n"
@@ -114,17 +114,17 @@ def test_a_line_of_very_many_labels_is_none() -> None:
     assert ["bad_total" in finding.saw for finding in findings(text, OWN)] == [True]
 
 
-def test_an_answer_that_does_not_end_fails_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not kept in memory until there is none."""
+def test_an_endless_answer_fails_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not fill the memory."""
     monkeypatch.setattr("kanaria.stack.preflight._LARGEST_ANSWER", 10_000)
     golden = [GoldenRequest(features=[[1.0]], predictions=[{"label": "1"}])]
-    with server(HOSTILE["without end"]) as canary:
+    with server(HOSTILE["endless"]) as canary:
         (said,) = replay(Backend(CANARY, "127.0.0.1", canary), golden).differences
     assert "longer than 10,000 bytes" in said
 
 
-def test_an_answer_of_millions_of_mistakes_fails_the_preflight_by_the_first() -> None:
-    """To list them all took the controller 400 times as much memory as the answer is long."""
+def test_an_answer_with_millions_of_mistakes_fails_by_the_first() -> None:
+    """Listing them all took 400 times as much of the controller's memory as the length of the answer."""
     answer = b'{"version":"m:v2","predictions":[' + b"1," * 100_000 + b"1]}"
     golden = [GoldenRequest(features=[[1.0]], predictions=[{"label": "1"}])]
     with server(handler(answer)) as canary, at_most(megabytes=20):
@@ -137,8 +137,8 @@ def generate_page(version: str, outcome: str, value: object) -> bytes:
 
 
 @pytest.mark.parametrize("value", ["+Inf", "-Inf", "NaN", "-5", "1e300", str(2**70)])
-def test_what_is_no_count_is_none(value: str) -> None:
-    """Else each beat of the control loop fails, or what is read does not fit into the ledger."""
+def test_an_impossible_count_is_ignored(value: str) -> None:
+    """Otherwise each tick of the control loop would fail, or the value would not fit into the ledger."""
     own = f"bad_total {value}\nall_total {value}\n".encode()
     with server(handler(GATEWAY)) as gateway, server(handler(generate_page(CANARY, "wrong", value), own)) as canary:
         backends = (Backend(CANARY, "127.0.0.1", canary),)
@@ -147,8 +147,8 @@ def test_what_is_no_count_is_none(value: str) -> None:
     assert {key[2] for key in found.counters if key[0] == backends[0].address} == set()
 
 
-def test_no_version_counts_for_another() -> None:
-    """A canary could make stable look bad, and itself better by that."""
+def test_a_version_cannot_count_for_another() -> None:
+    """A canary could make stable look bad, and thereby itself better."""
     pages = generate_page(CANARY, "correct", 5), generate_page(STABLE, "wrong", 1000)
     with server(handler(GATEWAY)) as gateway, server(handler(*pages)) as canary:
         backends = (Backend(CANARY, "127.0.0.1", canary),)
@@ -170,10 +170,10 @@ NOT_ITS_OWN = [
 ]
 
 
-def test_no_version_speaks_for_the_gateway_or_the_controller(
+def test_a_version_cannot_imitate_metrics_of_the_gateway_or_the_controller(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Alerts and people go by what these say. A page has what a version counts, and what is its service's own."""
+    """Alerts and people rely on those. A page may hold only what a version and its own service count."""
     lines = [f'{name}{{version="{CANARY}",code="200"}} 1e6\n' for name in (*NOT_ITS_OWN, *ITS_OWN)]
     config, listen = tmp_path / "prometheus.yml", f"127.0.0.1:{free_port()}"
     settings = PrometheusSettings(targets_dir=tmp_path, scrape_interval_s=0.25, rule_files=())
@@ -194,13 +194,13 @@ def test_no_version_speaks_for_the_gateway_or_the_controller(
             (tmp_path / f"{job}.json").write_text(file_sd(targets))
         with subprocess.Popen(command, stdout=log, stderr=log) as process:
             try:
-                # Prometheus shows the series of a page one by one; those that must not be there come first.
+                # Prometheus shows the series of a page one by one; the forbidden ones come first.
                 assert until(lambda: (found := names()) >= set(ITS_OWN) and found, limit_s=120.0) == set(ITS_OWN)
             finally:
                 process.terminate()
 
 
-def test_all_that_a_server_of_the_contract_counts_is_its_own() -> None:
-    """Else Prometheus would leave it out: each metric that it makes is named."""
+def test_every_metric_of_a_version_is_on_the_list_that_prometheus_keeps() -> None:
+    """Prometheus would drop any other."""
     made = re.findall(r"_made\(prometheus\.\w+, m\.([A-Z_]+)", Path(metrics.__file__).read_text())
     assert {getattr(declared, name) for name in made} == {*OF_VERSIONS}

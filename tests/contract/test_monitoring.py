@@ -1,4 +1,4 @@
-"""The monitoring configuration works in the real programs."""
+"""The real programs accept and use the monitoring configuration."""
 
 import queue
 import subprocess
@@ -48,7 +48,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, require_program: Find) -> None:
-    """With targets, rules and Alertmanager, as for a running stack."""
+    """It has targets, rules and Alertmanager, as for a running stack."""
     for job in JOBS:
         (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000")]))
     (tmp_path / "s").write_text("a secret")
@@ -73,13 +73,13 @@ def kanaria(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.exhaustive
 def test_each_alert_fires_when_it_should_and_is_silent_otherwise(require_program: Find) -> None:
-    """`kanaria rules check` runs monitoring/rules/tests, and compares the rules with their sources."""
+    """`kanaria rules check` runs monitoring/rules/tests and compares the rules with their sources."""
     require_program("promtool")
     checked = kanaria("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, require_program: Find) -> None:
+def test_a_users_own_slos_become_valid_rules(tmp_path: Path, require_program: Find) -> None:
     """A user's own slo.yaml becomes a folder that Prometheus reads; an invalid one is refused with the reason."""
     require_program("promtool")
     slos = tmp_path / "slo.yaml"
@@ -94,8 +94,8 @@ def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, requi
     assert (refused.returncode, "cannot be reached" in refused.stderr) == (2, True)
 
 
-def test_the_rules_of_a_cluster_are_written_alone(tmp_path: Path, require_program: Find) -> None:
-    """A PrometheusRule, whose groups promtool accepts and whose links lead to the judge, or where `--runbooks` says."""
+def test_rules_for_kubernetes_are_written_without_the_others(tmp_path: Path, require_program: Find) -> None:
+    """It is a PrometheusRule: promtool accepts its groups, and its links lead to the judge or to `--runbooks`."""
     file, groups = tmp_path / "kubernetes" / "rules.yaml", tmp_path / "groups.yaml"
     for given, link in (
         ((), "http://kanaria-judge.kanaria.svc:8091/runbooks#"),
@@ -112,7 +112,7 @@ def test_the_rules_of_a_cluster_are_written_alone(tmp_path: Path, require_progra
 
 
 def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path, require_program: Find) -> None:
-    """The error is in promtool's words."""
+    """The error has promtool's text."""
     require_program("promtool")
     (tmp_path / "wrong.yaml").write_text("groups: [{name: a, rules: [{record: b, expr: 'sum(('}]}]")
     checked = kanaria("check", tmp_path / "wrong.yaml")
@@ -128,8 +128,8 @@ def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path,
         (("generate", "--runbooks", ""), "give a full address"),
     ],
 )
-def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    """Nothing is written then."""
+def test_an_unusable_argument_is_named_with_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    """Nothing is written."""
     out = ("--out", tmp_path) if arguments[0] == "generate" else ()
     refused = kanaria(*arguments, *out)
     assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
@@ -137,14 +137,16 @@ def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...
 
 
 @pytest.mark.parametrize(("scrape_s", "evaluate"), [(1.0, "5000ms"), (15.0, "15000ms")])
-def test_rules_are_evaluated_more_rarely_than_series_are_read(scrape_s: float, evaluate: str, tmp_path: Path) -> None:
-    """Every second they would take more of an idle machine than all scrapes; never without new samples."""
+def test_rules_are_evaluated_less_often_than_metrics_are_scraped(
+    scrape_s: float, evaluate: str, tmp_path: Path
+) -> None:
+    """Every second they would use more of an idle machine than all scrapes; and never without new samples."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path, scrape_interval_s=scrape_s)))
     assert config["global"]["evaluation_interval"] == evaluate
 
 
 def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) -> None:
-    """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
+    """Monitoring and judging do not import each other, so only this test keeps the two filters equal."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))
     filters = {job["job_name"]: job.get("params") for job in config["scrape_configs"]}
     assert filters.pop("gateway") == {"filter": [PAGE_FILTER]}
@@ -152,7 +154,7 @@ def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) ->
 
 
 def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:
-    """Both the configuration of a running stack and the committed one with its example receivers."""
+    """This holds for the configuration of a running stack and the committed one with its example receivers."""
     amtool = require_program("amtool")
     own = tmp_path / "alertmanager.yml"
     settings = AlertmanagerSettings(webhook_url="http://127.0.0.1:1/api/alerts", token_file=tmp_path / "token")
@@ -181,7 +183,7 @@ def test_alerts_go_to_the_right_receivers(labels: tuple[str, ...], receivers: st
 
 
 def test_no_alert_that_triggers_a_rollback_is_inhibited() -> None:
-    """It may be the only way back; only a second notification of people may be left out."""
+    """It may be the only way back; only a second notification to people may be suppressed."""
     config = yaml.safe_load(RULES[0].with_name("alertmanager.yml").read_text())
     assert config["inhibit_rules"]
     assert all('action!="rollback"' in rule["target_matchers"] for rule in config["inhibit_rules"])
@@ -190,15 +192,15 @@ def test_no_alert_that_triggers_a_rollback_is_inhibited() -> None:
 @pytest.mark.parametrize(
     "text", ["{", "- {name: page}", "page: {}", "- {name: page}\n- {name: ticket}\n- {name: other}"]
 )
-def test_receivers_of_other_names_are_refused(text: str) -> None:
-    """A route to a receiver that does not exist would keep Alertmanager from starting."""
+def test_unknown_receivers_are_refused(text: str) -> None:
+    """Alertmanager does not start with a route to a receiver that does not exist."""
     with pytest.raises(RulesError):
         parse_receivers(text)
 
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, "queue.Queue[tuple[str | None, bytes]]"]]:
-    """The URL of a server in place of the controller, and what it receives: the Authorization header and the body."""
+    """The URL of a server in place of the controller, and what it receives: Authorization headers and bodies."""
     received: queue.Queue[tuple[str | None, bytes]] = queue.Queue()
 
     class Handler(BaseHTTPRequestHandler):
@@ -234,7 +236,7 @@ def alertmanager(
 def test_an_alert_reaches_the_controller_with_its_token(
     alertmanager: str, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"]
 ) -> None:
-    """The labels say which version it is about and what the controller should do; posting takes the password."""
+    """The labels name the version and the action for the controller. Posting an alert needs the password."""
     alert = {"labels": {"alertname": "KanariaCanaryDown", "version": "digits:v2", "action": "rollback"}}
     deadline_s = time.monotonic() + DEADLINE_S
     while True:
@@ -252,8 +254,8 @@ def test_an_alert_reaches_the_controller_with_its_token(
     assert [sent["labels"] for sent in httpx.Response(200, content=body).json()["alerts"]] == [alert["labels"]]
 
 
-def test_prometheus_says_which_alerts_fire(tmp_path: Path, require_program: Find) -> None:
-    """With all their labels and the time since when; one that only waits for its `for` does not fire."""
+def test_firing_alerts_are_read_from_prometheus(tmp_path: Path, require_program: Find) -> None:
+    """They have all labels and their start time; an alert that is still in its `for` period does not fire."""
     rule = {"alert": "Fires", "expr": "vector(1)", "labels": {"action": "rollback", "version": "digits:v2"}}
     waits = {"alert": "Waits", "expr": "vector(1)", "for": "1h"}
     rules = tmp_path / "rules.yaml"
@@ -278,7 +280,7 @@ def test_prometheus_says_which_alerts_fire(tmp_path: Path, require_program: Find
 
 
 def _now(alerts: FiringAlerts) -> Sequence[Firing]:
-    """None while Prometheus is starting."""
+    """Empty while Prometheus starts."""
     with suppress(SourceUnreachable):
         return alerts.now()
     return ()

@@ -1,4 +1,4 @@
-"""Release drift can be told from what an observer keeps of any service, whatever the plan names of its requests."""
+"""Release drift is found in the observer's records of any service, whatever request fields the plan names."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ COLUMNS = OwnAnswers.model_validate(
 
 
 def drift(folder: Path, plan: OwnAnswers, rows: dict[str, list[Row]], *, missing: float = 0.0) -> DriftResult:
-    """The report on two versions of which each answered a request with each of its rows."""
+    """The report on two versions, each of which answered one request for each of its rows."""
     records = KeptRecords(
         RecordSettings(folder / "answers", folder / "predictions", 10_000_000, b""), CollectorRegistry()
     )
@@ -38,8 +38,8 @@ def drift(folder: Path, plan: OwnAnswers, rows: dict[str, list[Row]], *, missing
     return release_drift(logs, "m:v2", "m:v1", Period(0.0, 4e9), Rule()).result
 
 
-def test_labels_alone_are_compared_where_nothing_of_requests_is_kept(tmp_path: Path) -> None:
-    """A canary that forgets the label in a third of its answers has drifted."""
+def test_only_labels_are_compared_if_no_request_fields_are_kept(tmp_path: Path) -> None:
+    """A canary that omits the label in a third of its answers has drifted."""
     rows: dict[str, list[Row]] = {version: [()] * 500 for version in ("m:v1", "m:v2")}
     found = drift(tmp_path, NOTHING, rows, missing=0.3)
     assert {column.column for column in found.columns} == {"label", "confidence"}
@@ -47,7 +47,7 @@ def test_labels_alone_are_compared_where_nothing_of_requests_is_kept(tmp_path: P
 
 
 def test_numbers_and_words_of_requests_are_compared(tmp_path: Path) -> None:
-    """Some are missing on both sides."""
+    """Some values are missing on both sides."""
     rng = np.random.default_rng(5)
 
     def row(*, older: float) -> Row:
@@ -60,9 +60,7 @@ def test_numbers_and_words_of_requests_are_compared(tmp_path: Path) -> None:
     assert [column.column for column in found.drifted] == ["age"]
 
 
-def test_a_report_that_needs_a_reference_says_that_there_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_report_without_a_reference_suggests_release_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
     drift(tmp_path, NOTHING, {version: [()] * 3 for version in ("m:v1", "m:v2")})
     done = CliRunner().invoke(app, ["drift", "report", "--version", "m:v1"])

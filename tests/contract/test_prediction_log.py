@@ -46,7 +46,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> None:
-    """With its answer and its features by name, but without the private one."""
+    """It has its answer and its features by name, without the private one."""
     write("m:1", "other", (1, 1, 1, 1))
     write("m:1", "wanted", (30, 5, 10_117, 0), (31.5, 6, 10_117, 1))
     table = read_predictions(tmp_path, 0)
@@ -73,8 +73,8 @@ def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> N
     assert wanted.postcode.nunique() == 1
 
 
-def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> None:
-    """Even when one has a feature that the other does not have."""
+def test_versions_are_read_together_or_separately(tmp_path: Path, write: Write) -> None:
+    """One version may have a feature that the other lacks."""
     narrow = Schema(features=SCHEMA.features[:1], answer=SCHEMA.answer)
     write("m:1", "a", (30, 5, 10_117, 0))
     write("m:2", "b", (31,), schema=narrow)
@@ -84,14 +84,14 @@ def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> No
 
 
 def test_only_requests_answered_since_a_time_are_read(tmp_path: Path, write: Write) -> None:
-    """The time counts to the millisecond."""
+    """The time is exact to the millisecond."""
     write("m:1", "a", (30, 5, 10_117, 0))
     at_s = read_predictions(tmp_path, 0).at_s[0]
     assert (len(read_predictions(tmp_path, at_s)), len(read_predictions(tmp_path, at_s + 0.001))) == (1, 0)
 
 
-def test_a_line_that_was_not_finished_is_skipped(tmp_path: Path, write: Write) -> None:
-    """Its writer was killed, or the disk was full."""
+def test_an_unfinished_line_is_skipped(tmp_path: Path, write: Write) -> None:
+    """The process that wrote it was killed, or the disk was full."""
     write("m:1", "a", (30, 5, 10_117, 0))
     (segment,) = tmp_path.glob("*/*.jsonl")
     segment.write_bytes(segment.read_bytes() + b'{"at_s":1.0,"request":{"fea')
@@ -104,8 +104,8 @@ def test_golden_requests_are_left_out(tmp_path: Path, write: Write) -> None:
     assert read_predictions(tmp_path, 0).empty
 
 
-def test_an_empty_log_is_an_empty_table(tmp_path: Path) -> None:
-    """Even when its folder does not exist yet."""
+def test_an_empty_log_gives_an_empty_table(tmp_path: Path) -> None:
+    """The folder may not exist yet."""
     assert read_predictions(tmp_path / "none", 0).empty
 
 

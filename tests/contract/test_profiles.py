@@ -1,4 +1,4 @@
-"""Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
+"""Every metric profile against a real Prometheus: it counts the requests that happened, whatever the pods do."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ versions: {app: '{version}'}
 """
 INTERVAL_S = 5.0
 COMMON = {"namespace": "shop"}
-NO_REQUESTS_OF_LINKERD = (  # its proxies count them like any other
+NO_REQUESTS_OF_LINKERD = (  # Linkerd's proxies count these like other requests
     {"target_addr": "10.42.0.7:3000", "target_port": "3000", "route_name": "probe"},
     {"target_addr": "0.0.0.0:4191", "target_port": "4191", "route_name": "probe"},
     {"target_addr": "0.0.0.0:4191", "target_port": "4191", "route_name": "default"},  # Prometheus
@@ -40,7 +40,7 @@ OWN_SHAPE = replace(SHAPES["bentoml"], says_start=True)
 
 
 def pods(profile: Profile) -> list[Pod]:
-    """Pods of both versions that stay, come, go, restart and are renamed by a new ReplicaSet."""
+    """Pods of both versions that stay, start, stop, restart and are renamed by a new ReplicaSet."""
     made = 0
 
     def pod(version: str, begin: float, end: float, **more: object) -> Pod:
@@ -51,18 +51,18 @@ def pods(profile: Profile) -> list[Pod]:
         return Pod({**labels, **versions}, BEGIN_S + begin, BEGIN_S + end, **more)  # type: ignore[arg-type]
 
     return [
-        pod(NAMES.stable, 0, 600, before=100_000),  # there long before
-        pod(NAMES.stable, 2, 302, before=5_000),  # goes: its ReplicaSet is replaced by one more pod
+        pod(NAMES.stable, 0, 600, before=100_000),  # started long before
+        pod(NAMES.stable, 2, 302, before=5_000),  # stops: its ReplicaSet is replaced by one more pod
         pod(NAMES.stable, 303, 600),
         pod(NAMES.canary, 61, 600, error_ratio=0.1, restarts=(BEGIN_S + 400,)),
-        pod(NAMES.canary, 200, 350, error_ratio=0.1),  # the autoscaler adds it, and takes it away
+        pod(NAMES.canary, 200, 350, error_ratio=0.1),  # the autoscaler adds and removes it
         pod(NAMES.canary, 302, 600, error_ratio=0.1, before=50_000),  # is first scraped long after its start
-        pod("other-9d", 0, 600, error_ratio=0.5),  # of neither version
+        pod("other-9d", 0, 600, error_ratio=0.5),  # belongs to neither version
     ]
 
 
 def happened(profile: Profile) -> dict[str, int]:
-    """How many requests are known to have happened, by version: what a pod counted before it was first read is not."""
+    """Known requests by version. What a pod counted before its first scrape is unknown."""
     says_start = SHAPES.get(profile.name, OWN_SHAPE).says_start
     counted = {NAMES.stable: 0, NAMES.canary: 0}
     for pod in pods(profile):
@@ -86,7 +86,7 @@ def _raw(name: str) -> Mapping[str, object]:
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[RawSamples]:
-    """A Prometheus with ten minutes of the pods of every profile, and some that were scraped twice."""
+    """A Prometheus with ten minutes of the pods of every profile, and some pods that were scraped twice."""
     lines = []
     for name, profile in every_profile().items():
         lines += openmetrics(SHAPES.get(name, OWN_SHAPE), pods(profile))
@@ -132,8 +132,8 @@ def read(samples: RawSamples, profile: Profile, begin_s: float, end_s: float, na
     return samples.between(wanted, begin_s, end_s)
 
 
-def test_a_version_whose_route_is_called_an_endpoint_is_read_beside_a_newer_one(samples: RawSamples) -> None:
-    """As all were called that were built before that name was given up: both sides count all their requests."""
+def test_a_version_with_the_old_endpoint_label_is_read_beside_a_newer_one(samples: RawSamples) -> None:
+    """Older versions call the route label `endpoint`. All requests of both sides are counted."""
     profile, names = built_in()["service"], Names("shop", "digits", "newer", "older")
     windows = fold_of(profile, names).extend(read(samples, profile, BEGIN_S, END_S, names), END_S)
     for signal in ("errors", "latency:100"):
@@ -146,7 +146,7 @@ def summed(windows: Iterable[Window], signal: str, side: str) -> Pair:
 
 @pytest.mark.parametrize("name", every_profile())
 def test_a_profile_counts_what_happened(samples: RawSamples, name: str) -> None:
-    """Pods come, go, restart and are renamed: every request of the two versions counts once, and no other."""
+    """Pods start, stop, restart and are renamed: every request of the two versions is counted once, and no other."""
     profile = every_profile()[name]
     windows = fold_of(profile).extend(read(samples, profile, BEGIN_S, END_S), END_S)
     expected = happened(profile)
@@ -160,8 +160,8 @@ def test_a_profile_counts_what_happened(samples: RawSamples, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every_profile())
-def test_samples_fold_alike_at_once_and_in_parts(samples: RawSamples, name: str) -> None:
-    """A judge that was restarted reads everything again, and has the same windows as one that never was."""
+def test_samples_give_the_same_windows_at_once_and_in_parts(samples: RawSamples, name: str) -> None:
+    """A restarted judge reads everything again and gets the same windows as one that kept running."""
     profile = every_profile()[name]
     at_once = fold_of(profile).extend(read(samples, profile, BEGIN_S, END_S), END_S)
     fold, in_parts = fold_of(profile), []
@@ -170,8 +170,8 @@ def test_samples_fold_alike_at_once_and_in_parts(samples: RawSamples, name: str)
     assert in_parts == [*at_once]
 
 
-def test_what_linkerd_counts_of_kubernetes_and_prometheus_is_no_request(samples: RawSamples) -> None:
-    """A canary without users once passed on the answers to its probes and scrapes."""
+def test_probes_and_scrapes_counted_by_linkerd_are_not_requests(samples: RawSamples) -> None:
+    """A canary without users used to pass on the answers to its probes and scrapes."""
     profile, names = built_in()["linkerd"], Names("shop", "digits", "unasked", NAMES.stable)
     windows = fold_of(profile, names).extend(read(samples, profile, BEGIN_S, END_S, names), END_S)
     assert summed(windows, "errors", "stable").total == happened(profile)[NAMES.stable]
@@ -179,8 +179,8 @@ def test_what_linkerd_counts_of_kubernetes_and_prometheus_is_no_request(samples:
         assert summed(windows, signal, "canary").total == 0
 
 
-def test_failures_of_grpc_are_told_by_its_own_status(samples: RawSamples) -> None:
-    """Its answers all have the HTTP status 200: each failure once counted as an answer that was good."""
+def test_grpc_failures_are_found_by_the_grpc_status(samples: RawSamples) -> None:
+    """All its answers have HTTP status 200, so failures were counted as good answers."""
     names = Names("shop", "digits", "of-grpc", NAMES.stable)
     istio = built_in()["istio"]
     assert summed(
@@ -193,8 +193,8 @@ def test_failures_of_grpc_are_told_by_its_own_status(samples: RawSamples) -> Non
     assert summed(windows, "latency:100", "canary").total == found.total
 
 
-def test_a_bound_is_read_however_a_pod_writes_it(samples: RawSamples) -> None:
-    """Which libraries differ in; one Prometheus writes all alike, and another does so after an upgrade."""
+def test_a_bucket_bound_is_read_in_either_spelling(samples: RawSamples) -> None:
+    """Libraries write bounds differently, and Prometheus may unify them after an upgrade."""
     profile, names = built_in()["linkerd"], NAMES
     wanted = Wanted.of(profile, profile.counters({})[1:], names, names.stable)
     read_of = {
@@ -205,7 +205,7 @@ def test_a_bound_is_read_however_a_pod_writes_it(samples: RawSamples) -> None:
 
 
 def test_the_scrape_interval_is_found(samples: RawSamples) -> None:
-    """From the samples, whatever a configuration says."""
+    """It is computed from the samples, not from a configuration."""
     profile = built_in()["bentoml"]
     slow = Names("shop", "digits", "slow", "none")
     assert scrape_interval(read(samples, profile, BEGIN_S, END_S), profile.process) == 5.0
@@ -213,8 +213,8 @@ def test_the_scrape_interval_is_found(samples: RawSamples) -> None:
     assert scrape_interval([], profile.process) is None
 
 
-def test_two_replicas_that_count_the_same_pods_are_refused(samples: RawSamples) -> None:
-    """Every event would count twice, and the promised share of false alarms would not hold."""
+def test_two_scrapers_of_the_same_pods_are_refused(samples: RawSamples) -> None:
+    """Every event would count twice, and the promised rate of false alarms would not hold."""
     profile = built_in()["bentoml"]
     names = Names("shop", "digits", "twice", "stable-6c")
     with pytest.raises(CountedTwice, match="two scrapers have the same pod") as refused:
@@ -222,8 +222,8 @@ def test_two_replicas_that_count_the_same_pods_are_refused(samples: RawSamples) 
     assert "prometheus_replica=a and b" in refused.value.saw
 
 
-def test_since_when_a_version_is_there_is_found(samples: RawSamples) -> None:
-    """To the minute, and never too late."""
+def test_the_start_of_a_version_is_found(samples: RawSamples) -> None:
+    """It is exact to the minute and never too late."""
     profile = built_in()["bentoml"]
     requests = Wanted.of(profile, profile.counters({})[:1], NAMES, NAMES.canary)
     began_s = samples.began_s(requests, until_s=END_S, longest_s=86_400)
@@ -233,8 +233,8 @@ def test_since_when_a_version_is_there_is_found(samples: RawSamples) -> None:
     assert samples.began_s(unknown, until_s=END_S, longest_s=86_400) is None
 
 
-def test_a_profile_of_the_users_own_is_a_file(tmp_path: Path) -> None:
-    """Only what differs is written."""
+def test_a_users_own_profile_is_a_file(tmp_path: Path) -> None:
+    """It contains only what differs from the profile that it extends."""
     (tmp_path / "mesh.yaml").write_text(OWN)
     known = profiles(tmp_path)
     assert known["mesh"].versions == {"app": "{version}"}
@@ -246,10 +246,10 @@ def test_a_profile_of_the_users_own_is_a_file(tmp_path: Path) -> None:
     [(NAMES, Verdict.FAIL), (replace(NAMES, canary=NAMES.stable, stable=NAMES.canary), Verdict.PASS)],
     ids=["harmful", "harmless"],
 )
-def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
+def test_a_new_judge_agrees_with_one_that_was_asked_all_the_time(
     samples: RawSamples, names: Names, verdict: Verdict
 ) -> None:
-    """To the last bit, through restarts and pods that come and go: same samples, same verdict."""
+    """Their answers are identical, through restarts and changing pods: same samples, same verdict."""
     profile = built_in()["bentoml"]
     plan = Plan.of("{}", profile)
     now = _At(samples.url)
@@ -261,7 +261,7 @@ def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
         assert one == other
         spans_read = now.spans_read
         assert asked_often.answer(25.0, own_clock_s=now.at_s) == one
-        assert now.spans_read == spans_read, "no window has ended since, and nothing new is read"
+        assert now.spans_read == spans_read, "no window has ended since, so nothing new is read"
         verdicts.append(one.verdict)
     now.close()
     assert verdicts[-1] is verdict
@@ -276,8 +276,8 @@ def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
     ],
     ids=["canary", "stable", "both"],
 )
-def test_a_histogram_without_buckets_is_named(samples: RawSamples, names: Names) -> None:
-    """It was said that there were no requests, while the errors of thousands were counted."""
+def test_a_native_histogram_without_buckets_is_explained(samples: RawSamples, names: Names) -> None:
+    """The judge reported no requests, while it counted thousands of errors."""
     profile = built_in()["bentoml"]
     latency = [counter for counter in profile.counters({}) if counter.signal == "latency"]
     with closing(_At(samples.url)) as now:
@@ -292,7 +292,7 @@ def test_a_histogram_without_buckets_is_named(samples: RawSamples, names: Names)
 
 
 class _At(RawSamples):
-    """What was in Prometheus at a moment: as if that were now."""
+    """Reads Prometheus as it was at `at_s`, as if that were now."""
 
     at_s = 0.0
     spans_read = 0
@@ -308,10 +308,10 @@ class _At(RawSamples):
         return super().asked(wanted, begin_s, end_s)
 
 
-def test_what_is_too_much_for_one_answer_is_read_in_parts(
+def test_samples_beyond_the_query_limit_are_read_in_parts(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """A store has a limit of samples in a query: a release of many pods goes on to be judged, and counts the same."""
+    """A store limits the samples per query: a release with many pods is still judged, with the same counts."""
     fill(tmp_path, openmetrics(SHAPES["bentoml"], pods(built_in()["bentoml"])), require_program("promtool"))
     profile, found = built_in()["bentoml"], []
     for most in (50_000_000, 1_000):

@@ -49,8 +49,8 @@ def plane(request: pytest.FixtureRequest, tmp_path: Path, require_program: Calla
             )
 
 
-def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
-    """Before the first split a data plane serves none."""
+def test_no_split_is_observed_before_the_first_one(plane: DataPlane) -> None:
+    """A data plane serves no version until then."""
     assert plane.router.observed() is None
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
     ],
 )
 def test_an_applied_split_is_observed(plane: DataPlane, split: Split, observed: ObservedSplit) -> None:
-    """Every shape of split in a release can be read back after it was applied."""
+    """Every kind of split in a release can be read back after it was applied."""
     plane.router.apply(split)
     assert plane.router.observed() == observed
 
@@ -99,7 +99,7 @@ def test_applying_twice_is_harmless(plane: DataPlane) -> None:
     assert plane.router.observed() == ObservedSplit("digits:v1", "digits:v2", 10, mirror=False)
 
 
-def test_a_refused_split_leaves_the_one_before_in_force(plane: DataPlane) -> None:
+def test_a_refused_split_leaves_the_previous_one_in_force(plane: DataPlane) -> None:
     """A refusal is an error and changes nothing."""
     plane.router.apply(Split(V1))
     with pytest.raises(RouterRefused):
@@ -139,39 +139,39 @@ def test_a_valid_split_is_applied_after_a_refused_one(plane: DataPlane) -> None:
         "under 0 %",
         "fallback is stable",
         "canary and fallback",
-        "compared in the shadow",
-        "compared at 100 %",
-        "compared with nothing",
-        "more than all compared",
+        "comparison in the shadow step",
+        "comparison at 100 %",
+        "comparison without canary",
+        "comparison over 100 %",
         "backends of two versions",
     ],
 )
-def test_a_split_that_contradicts_itself_is_refused(plane: DataPlane, split: Split) -> None:
+def test_a_contradictory_split_is_refused(plane: DataPlane, split: Split) -> None:
     """No data plane guesses the intention."""
     with pytest.raises(RouterRefused):
         plane.router.apply(split)
 
 
-def test_requests_in_flight_are_known_of_served_versions_only(plane: DataPlane) -> None:
+def test_requests_in_flight_are_known_only_for_served_versions(plane: DataPlane) -> None:
     """Zero and unknown are different answers: only zero means that a version may be stopped."""
     plane.router.apply(Split(V1, V2, 10))
     assert [plane.router.requests_in_flight(tag) for tag in ("digits:v1", "digits:v2", "digits:v3")] == [0, 0, None]
 
 
-def test_nothing_is_refused_before_the_first_request(plane: DataPlane) -> None:
-    """That is known, also before the first split."""
+def test_no_request_is_counted_as_refused_before_the_first_one(plane: DataPlane) -> None:
+    """The count is zero and not unknown, even before the first split."""
     assert plane.router.refused() == Refused()
 
 
-def test_a_version_that_was_just_replaced_can_still_be_drained(plane: DataPlane) -> None:
-    """After the promotion the old version's requests in flight are still counted."""
+def test_requests_in_flight_of_a_replaced_version_are_still_counted(plane: DataPlane) -> None:
+    """After the promotion the old version can be drained."""
     plane.router.apply(Split(V1, V2, 100))
     plane.router.apply(Split(V2))
     assert plane.router.requests_in_flight("digits:v1") == 0
 
 
 def test_a_fallback_and_a_version_of_several_processes_can_be_drained(plane: DataPlane) -> None:
-    """Their requests in flight are known, also after the change that leaves the fallback out."""
+    """Their requests in flight are known, also after the change that removes the fallback."""
     plane.router.apply(Split(TWINS, fallback=V2))
     assert [plane.router.requests_in_flight(tag) for tag in ("digits:v1", "digits:v2")] == [0, 0]
     plane.router.apply(Split(V1))
@@ -179,14 +179,14 @@ def test_a_fallback_and_a_version_of_several_processes_can_be_drained(plane: Dat
 
 
 def test_a_version_may_gain_and_lose_processes(plane: DataPlane) -> None:
-    """The same split with other addresses is another split, and is in force when `apply` returns."""
+    """The same split with other addresses is a new split, and is in force when `apply` returns."""
     for version in (V1, TWINS, V1):
         plane.router.apply(Split(version, V2, 50))
         assert plane.router.observed() == ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)
 
 
-def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
-    """No split is observed, the requests in flight and those refused are unknown, and no split can be applied."""
+def test_an_unreachable_data_plane_reports_unknown(plane: DataPlane) -> None:
+    """No split is observed, requests in flight and refused requests are unknown, and no split can be applied."""
     plane.router.apply(Split(V1))
     plane.disconnect()
     assert plane.router.observed() is None
@@ -196,8 +196,8 @@ def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
         plane.router.apply(Split(V2))
 
 
-def test_a_table_that_a_person_wrote_is_observed(tmp_path: Path, require_program: Callable[[str], str]) -> None:
-    """Also under the version of the one before, and twice: Envoy is asked whenever it took another table."""
+def test_a_manually_edited_route_table_is_observed(tmp_path: Path, require_program: Callable[[str], str]) -> None:
+    """This holds twice and under the version name of the previous table: Envoy is asked whenever it loads a table."""
     require_program("envoy")
     settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port())
     with Gateway(settings) as envoy:
@@ -213,4 +213,4 @@ def test_a_table_that_a_person_wrote_is_observed(tmp_path: Path, require_program
                     stable["weight"] = whole - canary["weight"]
             write_whole(settings.routes_path, json.dumps(written))
             wanted = ObservedSplit("digits:v1", "digits:v2", percent, mirror=False)
-            until(lambda: envoy.router.observed() == wanted)  # noqa: B023 - it is asked at once
+            until(lambda: envoy.router.observed() == wanted)  # noqa: B023 - it is called at once

@@ -55,7 +55,7 @@ DEADLINE_S = 120.0  # Prometheus takes up to 5 s to find its targets
 
 
 class Exporter:
-    """A real metrics page, whose port stays the same when it plays a new process."""
+    """A real metrics page that keeps its port when it simulates a new process."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -64,7 +64,7 @@ class Exporter:
         self.replace()
 
     def replace(self) -> None:
-        """Play a new process: every counter starts from 0."""
+        """Simulate a new process: every counter starts from 0."""
         self.registry = CollectorRegistry()
 
     def start(self) -> None:
@@ -131,7 +131,7 @@ class Version(Exporter):
         self._labels.labels(version, age_s, outcome, caller).inc()
 
     def chat(self, outcome: str, *, user: str = "ann", seconds: float = 0.1) -> None:
-        """What somebody's own service counts, which knows of no versions."""
+        """Count as a user's own service does, which does not know about versions."""
         self._chat.labels(outcome, user).inc()
         self._chat_seconds.observe(seconds)
 
@@ -161,7 +161,7 @@ def ports() -> list[int]:
 
 @pytest.fixture(scope="module")
 def login(tmp_path_factory: pytest.TempPathFactory) -> Login:
-    """What that Prometheus asks for."""
+    """The login that this Prometheus requires."""
     path = tmp_path_factory.mktemp("login") / "login"
     path.write_text(f"{USER}:secret")
     return Login(path)
@@ -171,7 +171,7 @@ def login(tmp_path_factory: pytest.TempPathFactory) -> Login:
 def prometheus(
     ports: list[int], login: Login, tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
 ) -> Iterator[str]:
-    """The address of a Prometheus that scrapes those ports, and asks for a login as the stack's does."""
+    """The address of a Prometheus that scrapes those ports and requires a login, as the stack's does."""
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "web.yml").write_text(web_config("secret"))
     gateway, *versions, observer = (Target(f"127.0.0.1:{port}") for port in ports)
@@ -208,7 +208,7 @@ AnySource = ScrapeSource | PrometheusSource | FailoverSource
 
 @pytest.fixture(params=["scrape", "prometheus", "failover", "failover without its store"])
 def new_source(request: pytest.FixtureRequest, stack: Stack, login: Login) -> Callable[[], AnySource]:
-    """A function that makes a source which has read nothing yet."""
+    """A function that creates a source which has read nothing yet."""
     gateway, observer = EnvoyMetrics(stack.gateway.address), stack.observer.address
     if request.param == "scrape":
         return lambda: ScrapeSource(gateway, observer=observer)
@@ -266,8 +266,8 @@ def events(previous: Reading | None, current: Reading, *, has_pairs: bool = Fals
     return {window.signal: (window.stable, window.canary) for window in found}
 
 
-def test_counters_of_the_users_own_belong_to_the_version_that_shows_them(source: MetricSource, stack: Stack) -> None:
-    """Their series name no version; labels are matched, and a thousand users are added up."""
+def test_a_users_own_counters_belong_to_the_version_that_exports_them(source: MetricSource, stack: Stack) -> None:
+    """Their series name no version; labels are matched, and the series of a thousand users are summed."""
     own = {
         "of a label": CustomSignal(bad='chat:answers_total{outcome=~"refus.*"}', of="chat:answers_total"),
         "above": CustomSignal(histogram="chat_seconds", above=1),
@@ -297,7 +297,7 @@ def test_counters_of_the_users_own_belong_to_the_version_that_shows_them(source:
 
 
 def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
-    """Errors and latency come from the gateway, all else from the version that it is about."""
+    """Errors and latency come from the gateway, and everything else from the version itself."""
     for code, ms in ((200, 20), (200, 300), (503, 5), (422, 5), (401, 5)):
         stack.gateway.answer(CANARY, code, ms=ms)
     stack.gateway.answer(STABLE, routed=CANARY)
@@ -305,7 +305,7 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
     stack.canary.predict(CANARY, "7", confidence=0.3)
     stack.canary.predict(CANARY, "1")
     stack.canary.feedback(CANARY, "wrong")
-    stack.stable.feedback(CANARY, "wrong")  # which no page of another version can say
+    stack.stable.feedback(CANARY, "wrong")  # ignored: a page may count only for its own version
     expected = {
         "errors": (Pair(0, 1), Pair(1, 5)),
         "rejected": (Pair(0, 1), Pair(1, 5)),
@@ -318,8 +318,8 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
     read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
 
 
-def test_versions_without_a_page_of_metrics_hinder_no_reading(source: MetricSource, stack: Stack) -> None:
-    """What the gateway counts of them is all that there is; nothing listens where one would be looked for."""
+def test_versions_without_a_metrics_page_do_not_prevent_a_reading(source: MetricSource, stack: Stack) -> None:
+    """Only the gateway counts their requests; nothing listens on their ports."""
     backends = tuple(Backend(tag, "127.0.0.1", free_port(), has_metrics=False) for tag in (STABLE, CANARY))
     stack.gateway.answer(CANARY, 503)
     stack.gateway.answer(STABLE)
@@ -331,7 +331,7 @@ def test_versions_without_a_page_of_metrics_hinder_no_reading(source: MetricSour
 
 
 def test_labels_are_read_by_the_age_of_their_answers(source: MetricSource, stack: Stack) -> None:
-    """Of three labels in time one says wrong and one right at ten minutes, the third waits; a fourth came too late."""
+    """Of three labels in time, one is wrong and one right at ten minutes, and one waits; a fourth came too late."""
     for outcome in ("came", "came", "came", "late"):
         stack.canary.label(CANARY, "600", outcome)
     stack.canary.label(CANARY, "600", "wrong", "clinic")
@@ -350,8 +350,8 @@ def test_labels_are_read_by_the_age_of_their_answers(source: MetricSource, stack
     read_until(lambda: source.read(stack.backends), lambda reading: dict(reading.counters) == expected)
 
 
-def test_labels_of_any_text_are_read_alike(source: MetricSource, stack: Stack) -> None:
-    """Prometheus drops an empty label, and U+2028 ends a line for some: no class may get lost, nor the reading."""
+def test_labels_with_any_text_are_read_by_every_source(source: MetricSource, stack: Stack) -> None:
+    """Prometheus drops an empty label and some parsers split at U+2028: neither a class nor the reading is lost."""
     labels = ["", "a\u2028b", "a\nb", "a\x0bb", "a\x85b", "\\", '"', "can't tell", "{x=1} # 5", "50%s", " ", "猫"]
     for label in labels:
         stack.canary.predict(CANARY, label)
@@ -361,7 +361,7 @@ def test_labels_of_any_text_are_read_alike(source: MetricSource, stack: Stack) -
 
 
 def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, stack: Stack) -> None:
-    """Three copies, one of them failed and slow, one rejected; of three compared rows one differs."""
+    """One of three copies failed and was slow, and one was rejected; one of three compared rows differs."""
     stack.gateway.copy(CANARY)
     stack.gateway.copy(CANARY, 504, ms=2000)
     stack.gateway.copy(CANARY, 400)
@@ -380,8 +380,8 @@ def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, s
     )
 
 
-def test_what_the_observer_counts_is_read_and_nothing_waits_for_it(source: MetricSource, stack: Stack) -> None:
-    """It counts for versions that do not; while it is away the rest is read, and that it is away is said."""
+def test_the_observers_counts_are_read_but_not_required(source: MetricSource, stack: Stack) -> None:
+    """It counts for versions that do not. While it is unreachable everything else is read, and this is reported."""
     away = "the observer gives no counts: answers are not compared"
     stack.observer.compare(CANARY, "different")
     stack.gateway.copy(CANARY)
@@ -390,15 +390,13 @@ def test_what_the_observer_counts_is_read_and_nothing_waits_for_it(source: Metri
     assert source.trouble is None or away not in source.trouble
     stack.observer.stop()
     reading = read_until(lambda: source.read(stack.backends), lambda reading: counted not in reading.counters)
-    assert (stack.gateway.address, CANARY, "errors") not in reading.counters  # nobody's request
+    assert (stack.gateway.address, CANARY, "errors") not in reading.counters  # a copy is not a user's request
     assert source.trouble == away
     mirrored = source.read(stack.backends, mirrored=CANARY)
     assert mirrored.counters[stack.gateway.address + "/shadow", CANARY, "errors"] == Pair(0, 1)
 
 
-def test_a_source_without_an_observer_at_its_first_reading_reads(
-    new_source: Callable[[], AnySource], stack: Stack
-) -> None:
+def test_a_first_reading_without_the_observer_succeeds(new_source: Callable[[], AnySource], stack: Stack) -> None:
     stack.observer.stop()
     stack.gateway.answer(STABLE)
     with new_source() as source:
@@ -416,8 +414,8 @@ def later_than(at_s: float, reading: Reading) -> bool:
     return reading.at_s > at_s
 
 
-def test_a_reading_holds_all_that_was_counted_before_its_time(source: MetricSource, stack: Stack) -> None:
-    """This decides the weight at which a request counts; pages that are read one by one are as old as the oldest."""
+def test_a_reading_includes_everything_counted_before_its_time(source: MetricSource, stack: Stack) -> None:
+    """The time decides at which weight a request counts; pages read one by one are as old as the oldest."""
     for answers in range(1, 9):
         stack.gateway.answer(STABLE)
         stack.canary.predict(CANARY, "7")
@@ -426,10 +424,8 @@ def test_a_reading_holds_all_that_was_counted_before_its_time(source: MetricSour
         assert (seen["errors"][0].total, seen["class:7"][1].total) == (answers, answers)
 
 
-def test_a_version_whose_page_was_missing_is_counted_on_from_its_last_counters(
-    source: MetricSource, stack: Stack
-) -> None:
-    """Its page is missing for a while and its counters go on: nothing is counted twice or lost."""
+def test_counting_continues_after_a_version_page_was_missing(source: MetricSource, stack: Stack) -> None:
+    """The page is missing for a while and the counters go on: nothing is counted twice or lost."""
     key = (stack.canary.address, CANARY, "class:7")
     for _ in range(10):
         stack.canary.predict(CANARY, "7")
@@ -444,8 +440,8 @@ def test_a_version_whose_page_was_missing_is_counted_on_from_its_last_counters(
     assert events(away, back) == {"class:7": (NOTHING, Pair(1, 1)), "low_confidence": (NOTHING, Pair(0, 1))}
 
 
-def test_a_version_that_started_again_is_counted_from_zero(source: MetricSource, stack: Stack) -> None:
-    """Ten predictions before the crash, two after it: two new ones."""
+def test_a_restarted_version_is_counted_from_zero(source: MetricSource, stack: Stack) -> None:
+    """Ten predictions before the crash and two after it give two new ones."""
     key = (stack.canary.address, CANARY, "class:7")
     for _ in range(10):
         stack.canary.predict(CANARY, "7")
@@ -467,7 +463,7 @@ def test_without_the_gateway_there_is_no_reading(source: MetricSource, stack: St
 
 
 def test_without_any_version_there_is_no_reading(source: MetricSource, stack: Stack) -> None:
-    """If one version is missing, the version is down; if all are, the metrics are."""
+    """If one version is missing, that version is down; if all are missing, their metrics are."""
     read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
     stack.stable.stop()
     stack.canary.stop()
@@ -475,7 +471,7 @@ def test_without_any_version_there_is_no_reading(source: MetricSource, stack: St
 
 
 def test_the_first_reading_must_be_complete(new_source: Callable[[], AnySource], stack: Stack) -> None:
-    """If a version were missing in it, all its history would later look new."""
+    """If a version were missing in it, its whole history would later look new."""
 
     def first() -> Reading:
         with new_source() as source:
@@ -486,7 +482,7 @@ def test_the_first_reading_must_be_complete(new_source: Callable[[], AnySource],
 
 
 class Switched(PrometheusSource):
-    """A Prometheus that can be taken away."""
+    """A Prometheus that a test can make unreachable."""
 
     is_there = True
 
@@ -498,11 +494,11 @@ class Switched(PrometheusSource):
         return super().read(backends, mirrored=mirrored, own=own)
 
 
-def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack, login: Login) -> None:
-    """Prometheus goes and comes back, often with samples older than the last direct reading."""
+def test_a_request_is_counted_once_across_failovers(prometheus: str, stack: Stack, login: Login) -> None:
+    """Prometheus goes and returns, often with samples older than the last direct reading."""
     gateway = EnvoyMetrics(stack.gateway.address)
     store = Switched(prometheus, gateway, max_age_s=5, login=login)
-    steady = itertools.count(step=10)  # so that the store is asked again at each reading
+    steady = itertools.count(step=10)  # so the store is asked again at each reading
     seen, troubles, sent, switched = Pair(0, 0), [], 0, 0
     with FailoverSource(
         store, ScrapeSource(gateway), silent_s=math.inf, steady_clock=lambda: float(next(steady))
@@ -540,10 +536,10 @@ def test_samples_that_are_too_old_are_refused(prometheus: str, stack: Stack, log
 
 
 @pytest.mark.parametrize("given", [None, f"{USER}:wrong", "a-bearer-token"])
-def test_a_prometheus_lets_nobody_read_without_its_login(
+def test_prometheus_refuses_every_client_without_its_login(
     prometheus: str, stack: Stack, tmp_path: Path, login: Login, given: str | None
 ) -> None:
-    """Neither samples nor alerts; the error says where a login is given. With it, all clients are let in."""
+    """Neither samples nor alerts are readable, and the error names the option. With the login all clients can read."""
     other = None
     if given is not None:
         (tmp_path / "login").write_text(given)
@@ -563,13 +559,13 @@ def test_a_prometheus_lets_nobody_read_without_its_login(
         assert api.scrape_interval() == "250ms"
 
 
-def test_a_query_that_would_take_the_machines_memory_is_refused(prometheus: str, login: Login) -> None:
-    """22 million samples at once: Prometheus's own limit is 50 million."""
+def test_a_query_for_too_many_samples_is_refused(prometheus: str, login: Login) -> None:
+    """It asks for 22 million samples at once; Prometheus's own limit is 50 million."""
     with PrometheusApi(prometheus, login=login) as api, pytest.raises(QueryRefused, match="too many samples"):
         api.query("sum_over_time(vector(1)[260d:1s])", time.time())
 
 
-def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
+def test_an_unreachable_prometheus_gives_no_reading(stack: Stack) -> None:
     """The error names the address that did not answer."""
     url = f"http://127.0.0.1:{free_port()}"
     with (
@@ -581,7 +577,7 @@ def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
 
 @contextmanager
 def http_server(status: int, body: str, asked: list[Message] | None = None) -> Iterator[str]:
-    """The URL of a server that gives the same answer to every POST, and keeps the heads of those."""
+    """The URL of a server that gives the same answer to every POST and stores the request heads in `asked`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -606,8 +602,8 @@ def http_server(status: int, body: str, asked: list[Message] | None = None) -> I
         (502, "<html>Bad Gateway</html>", "<html>Bad Gateway"),
     ],
 )
-def test_prometheus_own_complaint_is_in_the_message(stack: Stack, status: int, body: str, words: str) -> None:
-    """For an error, a warning (data may be missing) and an answer that is not Prometheus's."""
+def test_the_message_contains_prometheus_own_error(stack: Stack, status: int, body: str, words: str) -> None:
+    """This holds for an error, a warning (data may be missing) and an answer that is not from Prometheus."""
     with (
         http_server(status, body) as url,
         PrometheusSource(url, EnvoyMetrics(stack.gateway.address), max_age_s=5) as source,
@@ -616,8 +612,8 @@ def test_prometheus_own_complaint_is_in_the_message(stack: Stack, status: int, b
         source.read(stack.backends)
 
 
-def test_prometheus_is_not_asked_to_pack_its_answers(stack: Stack) -> None:
-    """It takes a megabyte of memory for each that it packs, every two seconds, and nobody saves anything by it."""
+def test_prometheus_is_asked_not_to_compress_its_answers(stack: Stack) -> None:
+    """Each compression takes a megabyte of memory, every two seconds, and saves nothing."""
     asked: list[Message] = []
     with (
         http_server(200, json.dumps({"status": "success", "data": {"result": []}}), asked) as url,

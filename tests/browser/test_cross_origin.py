@@ -1,4 +1,4 @@
-"""A page of another site that calls the gateway, in a real browser."""
+"""Calls from another site's page to the gateway, in a real browser."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -40,10 +40,10 @@ def site(tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
 
 
-def test_pages_of_named_sites_may_call_and_others_may_not(
+def test_only_pages_of_allowed_origins_may_call(
     tmp_path: Path, site: str, browser: Browser, require_program: Callable[[str], str]
 ) -> None:
-    """Answers, refusals and request ids can be read; by default no other site's page reads anything."""
+    """They can read answers, refusals and request ids; by default no other site's page can read anything."""
     require_program("envoy")
     tries = {
         "named": ((site,), KEY),
