@@ -1,4 +1,4 @@
-"""Real Bentos and a real stack for the system tests, made once for all of pytest's workers."""
+"""Real Bentos and a real stack for the system tests, created once for all pytest workers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "slow": 
 
 @pytest.fixture(scope="session")
 def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), a failing, a slow and a broken one."""
+    """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), a failing, a slow and a broken version."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     made = Bentos(shared / "bentoml")
@@ -32,7 +32,7 @@ def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
 
 @pytest.fixture(scope="session")
 def base_image(tmp_path_factory: pytest.TempPathFactory, worker_id: str, require_program: Callable[[str], str]) -> Path:
-    """An archive of the image that all others are built on: it takes minutes, so it is made once for all workers."""
+    """An archive of the base image of all others: it takes minutes to build, so it is built once for all workers."""
     for program in ("podman", "mmdebstrap"):
         require_program(program)
     base = tmp_path_factory.getbasetemp()
@@ -60,7 +60,7 @@ def samples(bento_home: Path) -> Path:
 
 @pytest.fixture
 def kanaria(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
-    """A state folder with nothing in it; whatever is started there is stopped after the test."""
+    """An empty state folder; processes started in it are stopped after the test."""
     require_program("envoy")
     made = Kanaria.at(tmp_path, bento_home)
     yield made

@@ -1,4 +1,4 @@
-"""An alert of the real Prometheus takes a promoted version back, through Alertmanager, the controller and Envoy."""
+"""An alert of the real Prometheus rolls a promoted version back, through Alertmanager, the controller and Envoy."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import yaml
 from tests.support.processes import until
 from tests.support.stack import Kanaria
 
-# The first objective of monitoring/slo.yaml, in seconds instead of minutes: no test waits for a five-minute window.
+# The first objective of monitoring/slo.yaml in seconds instead of minutes, so no test waits five minutes.
 OBJECTIVES = {
     "availability": {
         "objective": "99.9%",
@@ -22,14 +22,14 @@ OBJECTIVES = {
         "release": {"long": "15s", "short": "5s", "compared_over": "1m", "burn_rate": 14.4},
     }
 }
-# So that nothing but the alert can act: the judge only asks, and the guard never stops anything.
+# Only the alert can act: the judge only holds, and the guard never stops a release.
 LENIENT = {"signals": {"errors": {"on_fail": "hold"}}, "guards": {"error_ratio": "99%"}, "on_deadline": "hold"}
 
 
 def test_a_forged_alert_rolls_nothing_back(
     kanaria: Kanaria, samples: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Alertmanager and Prometheus ask for a password; and whoever has that still has to make Prometheus itself fire."""
+    """Alertmanager and Prometheus need a password. Even with it, only alerts that Prometheus itself fires count."""
     for program in ("prometheus", "prometheus-alertmanager"):
         require_program(program)
     kanaria.environment |= {"KANARIA_METRICS": "prometheus"}
@@ -57,10 +57,10 @@ def test_a_forged_alert_rolls_nothing_back(
     assert (status["release"]["outcome"], status["canary"]["weight_percent"]) == (None, 10)
 
 
-def test_a_promoted_version_that_breaks_is_taken_back_by_its_alert(
+def test_a_promoted_version_that_breaks_is_rolled_back_by_its_alert(
     kanaria: Kanaria, samples: Path, tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """All traffic is on the version before; only requests that the broken one answered failed."""
+    """All traffic returns to the previous version; only requests to the broken version failed."""
     for program in ("prometheus", "prometheus-alertmanager"):
         require_program(program)
     slos, rules = tmp_path / "slo.yaml", tmp_path / "rules"
@@ -71,7 +71,7 @@ def test_a_promoted_version_that_breaks_is_taken_back_by_its_alert(
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:failing", "--spec", kanaria.plan(steps=[10, 100], watch="10m", **LENIENT))
         kanaria.until(lambda status: status["canary"] and status["canary"]["weight_percent"] == 10)
-        kanaria.ok("promote")  # by a person, before it breaks
+        kanaria.ok("promote")  # by a person, before the version breaks
         kanaria.until(lambda status: status["stable"]["tag"] == "digits:v1")
         status = kanaria.until(lambda status: status["release"]["phase"] == "ended")
         summary = users.stop()

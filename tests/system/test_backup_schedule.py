@@ -1,4 +1,4 @@
-"""The controller has the ledger copied: by a process of its own, at intervals, and a failure ends nothing."""
+"""A separate process copies the ledger at intervals, and a failed copy stops nothing."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def metrics(ledger: Path) -> Iterator[ControllerMetrics]:
-    """Those of a controller whose schedule copies this ledger all the time."""
+    """The metrics of a controller whose schedule copies this ledger continuously."""
     made = ControllerMetrics()
     schedule = BackupSchedule(made, every_s=0.05)
     schedule.start()
@@ -46,7 +46,7 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 
 def test_the_ledger_is_copied_on_a_schedule(ledger: Path, metrics: ControllerMetrics) -> None:
-    """The metric says when; without news there is one copy."""
+    """A metric gives the time of the copy; without new events there is only one copy."""
     began_s = time.time()
     until(lambda: value(metrics, m.LEDGER_COPIED) >= began_s - 1, "a copy was made")
     (copy,) = places.copies(ledger)
@@ -54,19 +54,19 @@ def test_the_ledger_is_copied_on_a_schedule(ledger: Path, metrics: ControllerMet
     assert value(metrics, m.LEDGER_COPY_FAILURES) == 0
 
 
-def test_a_copy_that_fails_is_counted_and_tried_again(ledger: Path, metrics: ControllerMetrics) -> None:
-    """Nothing ends; the next copy succeeds once its cause is gone."""
+def test_a_failed_copy_is_counted_and_retried(ledger: Path, metrics: ControllerMetrics) -> None:
+    """Nothing stops, and the next copy succeeds once the cause is gone."""
     good = ledger.read_bytes()
     garbage(ledger)
     until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) >= 2, "two copies failed")
     ledger.write_bytes(good)
     began_s = time.time()
     until(lambda: value(metrics, m.LEDGER_COPIED) >= began_s, "a copy was made")
-    until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) == 0, "they are counted anew")
+    until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) == 0, "the count of failures starts again")
 
 
-def test_a_schedule_that_is_switched_off_copies_nothing(ledger: Path) -> None:
-    """KANARIA_LEDGER_BACKUP_EVERY_S=0."""
+def test_a_disabled_schedule_copies_nothing(ledger: Path) -> None:
+    """`KANARIA_LEDGER_BACKUP_EVERY_S=0` disables it."""
     schedule = BackupSchedule(ControllerMetrics(), every_s=0)
     schedule.start()
     schedule.join(timeout=LIMIT_S)

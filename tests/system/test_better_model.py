@@ -1,6 +1,7 @@
-"""A model that answers differently because it is better is promoted, and one that labels prove worse never gets a user.
+"""A model whose different answers are better is promoted; one that labels prove worse never gets users.
 
-Two labels, thirty measurements: the breast cancer table of Wisconsin. v1 is right in 59 %, v2 in 97 %, v3 in 87 %.
+The models classify the breast cancer table of Wisconsin: two labels, thirty measurements. v1 is right in 59 %, v2 in
+97 %, v3 in 87 %.
 """
 
 import json
@@ -19,7 +20,7 @@ STEPS = ["shadow", 50, 100]
 
 @pytest.fixture(scope="module")
 def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
-    """Tumours v1 (hardly right), v2 (better) and v3 (worse than v2)."""
+    """Tumours v1 (barely better than chance), v2 (better) and v3 (worse than v2)."""
     made = Bentos(tmp_path_factory.mktemp("bentoml"))
     made.train(*VERSIONS, example="tests.support.tumours")
     for version in VERSIONS:
@@ -31,7 +32,7 @@ def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, bentos: Bentos, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
-    """One for all tests that begin with v1."""
+    """One stack for all tests that start with v1."""
     require_program("envoy")
     with running(tmp_path_factory.mktemp("stack"), bentos.home, STABLE, KANARIA_METRICS="scrape") as made:
         yield made
@@ -49,7 +50,7 @@ def samples(bentos: Bentos) -> Path:
 
 
 def test_a_better_model_that_differs_in_two_of_five_answers_is_promoted(kanaria: Kanaria, samples: Path) -> None:
-    """No plan names a limit for that: half of the labels are enough."""
+    """The plan sets no limit for this difference: labels for half of the requests are enough."""
     with kanaria.users(samples, labelled_ratio=0.5) as users:
         done = kanaria("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, soak="8s"), "--wait")
         summary = users.stop()
@@ -57,10 +58,10 @@ def test_a_better_model_that_differs_in_two_of_five_answers_is_promoted(kanaria:
     assert "proven better by labels: it differs in" in " ".join(kanaria.ok("why").split())
 
 
-def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(
+def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow_step(
     tmp_path: Path, bentos: Bentos, samples: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Before any user got one of its answers."""
+    """No user got any of its answers."""
     require_program("envoy")
     with running(tmp_path, bentos.home, "tumours:v2", KANARIA_METRICS="scrape") as kanaria:
         with kanaria.users(samples, labelled_ratio=0.5) as users:
@@ -85,8 +86,8 @@ PAIRS_ALONE = {
 }
 
 
-def test_requests_that_both_versions_answer_in_the_steps_prove_a_model_better(kanaria: Kanaria, samples: Path) -> None:
-    """Without a shadow step: the plan waits for that proof, and nothing else tells of labels."""
+def test_pairs_in_rollout_steps_prove_a_model_better(kanaria: Kanaria, samples: Path) -> None:
+    """There is no shadow step: the plan waits for this proof, and no other signal uses labels."""
     with kanaria.users(samples, labelled_ratio=0.5) as users:
         plan = kanaria.plan(**STEPS_ALONE, **PAIRS_ALONE, require="better")
         done = kanaria("release", "tumours:v2", "--spec", plan, "--wait")
@@ -97,7 +98,7 @@ def test_requests_that_both_versions_answer_in_the_steps_prove_a_model_better(ka
 
 
 def test_without_labels_a_person_decides_about_a_model_that_differs(kanaria: Kanaria, samples: Path) -> None:
-    """Nobody knows which of the two is right, and it is held in the shadow: a person can promote it."""
+    """It is unknown which version is right, so the release holds in the shadow step until a person promotes."""
     with kanaria.users(samples, labelled_ratio=0.0) as users:
         signals = {"class": {"gross": None}, "latency": {"slower_than_ms": [250], "tolerance": 2}}
         kanaria.ok("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, signals=signals))

@@ -1,4 +1,4 @@
-"""A controller whose machine's clock is set, with a real process and libfaketime."""
+"""A controller in a real process whose system clock is changed with libfaketime."""
 
 import os
 import subprocess
@@ -19,15 +19,15 @@ from tests.support.waiting import eventually
 
 @pytest.fixture
 def library(require_program: Callable[[str], str]) -> str:
-    """libfaketime, which the package of the program `faketime` brings."""
+    """libfaketime, from the package of the program `faketime`."""
     require_program("faketime")
     found = next(Path("/usr/lib").rglob("libfaketimeMT.so.1"), None)
     return str(found) if found else leave_out("libfaketimeMT.so.1 is not there (Debian: apt-get install libfaketime)")
 
 
 @pytest.mark.parametrize("by", ["-3600", "+3600"])
-def test_a_bad_canary_leaves_although_the_clock_was_set(tmp_path: Path, library: str, by: str) -> None:
-    """At 25 %, in a step that soaks for ten minutes: rolled back in seconds, and the jump is in the ledger."""
+def test_a_bad_canary_is_rolled_back_although_the_clock_was_changed(tmp_path: Path, library: str, by: str) -> None:
+    """At 25 %, in a step that soaks for ten minutes: the rollback takes seconds, and the jump is in the ledger."""
     clock, begun, go = tmp_path / "clock", tmp_path / "begun", tmp_path / "go"
     clock.write_text("+0")
     environment = {
@@ -41,7 +41,7 @@ def test_a_bad_canary_leaves_although_the_clock_was_set(tmp_path: Path, library:
     command = [sys.executable, "-m", "tests.support.faked_clock", str(tmp_path / "ledger.db"), str(begun), str(go)]
     with started(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         eventually(begun.exists, within_s=300)
-        write_whole(clock, by)  # it is read all the time, and an empty one would be another time
+        write_whole(clock, by)  # the file is read all the time, and an empty one would be another time
         go.touch()
         output, _ = process.communicate(timeout=300)
     assert output.splitlines()[-1] == "rolled_back"

@@ -1,4 +1,4 @@
-"""A version's code sees nothing of the operator's secrets and gains no rights, by whatever way it is started."""
+"""A version's code gets none of the operator's secrets and no additional rights, however it is started."""
 
 import json
 import os
@@ -26,7 +26,7 @@ cores = resource.getrlimit(resource.RLIMIT_CORE)
 print(json.dumps({"env": dict(os.environ), "confined": status["NoNewPrivs"].strip(), "cores": cores}), flush=True)
 time.sleep(600)
 """
-# A service that cannot do without a variable of the operator's.
+# A service that needs a variable from the operator's environment.
 NEEDY = """
 import os
 import bentoml
@@ -44,7 +44,7 @@ class Summary:
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
-    """A keeper that somebody started with secrets in the environment."""
+    """A keeper that was started with secrets in its environment."""
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
     made = Kept(tmp_path / "state")
@@ -53,10 +53,10 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
     made.supervisor.shutdown()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says so in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this in /proc")
 @pytest.mark.parametrize("is_confined", [True, False])
-def test_a_kept_version_has_no_secret_and_gains_no_rights(kept: Kept, is_confined: bool) -> None:
-    """Nor does it leave a core dump with what it knew. What is a command of the owner's may be sudo."""
+def test_a_version_under_a_keeper_has_no_secrets_and_cannot_gain_rights(kept: Kept, is_confined: bool) -> None:
+    """It leaves no core dump either. The owner's own command may use sudo."""
     words = (sys.executable, "-c", REPORT)
     program = Program("m@v1", words, {"OWN": "given"}, listed=("LISTED_*",), is_confined=is_confined)
     kept.supervisor.add(program)
@@ -73,15 +73,15 @@ def test_a_kept_version_has_no_secret_and_gains_no_rights(kept: Kept, is_confine
 
 
 def variables_of_all(stack: Kanaria, name: str) -> list[dict[str, str]]:
-    """Of each process that a version has."""
+    """The variables of each process of a version."""
     main = json.loads((stack.home / "processes" / f"{name}.json").read_text())["pid"]
     return [process.environ() for process in (psutil.Process(main), *psutil.Process(main).children(recursive=True))]
 
 
-def test_no_process_of_a_bento_has_the_operators_secrets(
+def test_no_process_of_a_bento_gets_the_operators_secrets(
     tmp_path: Path, require_program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor a worker. What its `envs` name and KANARIA_PASS_ENV lists is passed; what it lacked is named by itself."""
+    """Workers do not either. Variables in `envs` and KANARIA_PASS_ENV are passed; a missing one is named."""
     require_program("envoy")
     monkeypatch.setenv("AWS_REGION", "eu-1")
     monkeypatch.setenv("ASKED_FOR", "asked")
@@ -103,9 +103,9 @@ def test_no_process_of_a_bento_has_the_operators_secrets(
         stack("down")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers of the contract are forked on Linux alone")
-def test_no_process_that_is_started_again_has_the_operators_secrets(kanaria: Kanaria) -> None:
-    """Neither a forked worker, nor one that was forked in the place of a dead one, nor any of a new main process.
+@pytest.mark.skipif(sys.platform != "linux", reason="workers of the contract are forked on Linux only")
+def test_no_restarted_process_gets_the_operators_secrets(kanaria: Kanaria) -> None:
+    """This holds for forked workers, their replacements, and all processes of a new main process.
 
     The new main process is started by a keeper that the controller started, which itself has the operator's variables.
     """
@@ -113,7 +113,7 @@ def test_no_process_that_is_started_again_has_the_operators_secrets(kanaria: Kan
     name, seen = "digits@v1", set[int]()
 
     def has_new_processes() -> bool:
-        """Three that were not there before: the main one and two workers. None of all has a secret."""
+        """Whether there are `wanted` new processes, such as the main one and two workers. No process has a secret."""
         with suppress(psutil.NoSuchProcess):
             main = psutil.Process(kanaria.pid(name))
             processes = [main, *main.children(recursive=True)]

@@ -1,4 +1,4 @@
-"""Whoever holds all connections of the gateway and asks nothing keeps others out for seconds: on a real Envoy."""
+"""A client that holds all connections of a real Envoy without using them blocks others only for seconds."""
 
 import resource
 import socket
@@ -18,15 +18,15 @@ from tests.support.waiting import eventually
 
 ATTACKER = "127.0.0.9"
 MORE_THAN_IT_TAKES = 4200
-BACK_WITHIN_S = 20.0  # with a margin for a busy machine; before, an idle connection was closed after 120 s
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with an empty SETTINGS
+BACK_WITHIN_S = 20.0  # includes a margin for a busy machine; an idle connection used to be closed after 120 s
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty SETTINGS
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
-# SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no byte of a body. A GET of /livez, without a key.
+# SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no byte of a body. The request is GET /livez, without a key.
 _NO_WINDOW = PREFACE[:-9] + _frame(4, 0, 0, (4).to_bytes(2) + bytes(4))
 _LIVEZ = b"\x82\x86\x00\x05:path\x06/livez\x00\x0a:authority\x07gateway"
 HELD: dict[str, bytes] = {
@@ -36,13 +36,13 @@ HELD: dict[str, bytes] = {
     "answered once": b"GET /livez HTTP/1.1\r\nhost: gateway\r\n\r\n",
     "refused once": b"POST /predict HTTP/1.1\r\nhost: gateway\r\ncontent-length: 0\r\n\r\n",
     "HTTP/2": PREFACE,
-    "HTTP/2 answers that are never taken": _NO_WINDOW + _frame(1, 5, 1, _LIVEZ) + _frame(1, 5, 3, _LIVEZ),
+    "HTTP/2 answers that are never read": _NO_WINDOW + _frame(1, 5, 1, _LIVEZ) + _frame(1, 5, 3, _LIVEZ),
 }
 
 
 @pytest.fixture(autouse=True)
 def many_files() -> Iterator[None]:
-    """As many as the sockets of both sides take."""
+    """Allow enough open files for the sockets of both sides."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
     yield
@@ -51,7 +51,7 @@ def many_files() -> Iterator[None]:
 
 @pytest.fixture
 def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Gateway]:
-    """A gateway as `kanaria up` makes it, and the controller's watch beside it."""
+    """A gateway as `kanaria up` sets it up, with the controller's watch beside it."""
     require_program("envoy")
     with Gateway(GatewaySettings(tmp_path, port=free_port(), stats_port=free_port())) as gateway:
         pressure = Pressure(gateway.settings)
@@ -63,14 +63,14 @@ def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[G
 
 @contextmanager
 def held(gateway: Gateway, count: int, sent: bytes) -> Iterator[None]:
-    """Connections of one other user of this machine, each with the same beginning."""
+    """Connections of one other user of this machine, each with the same first bytes."""
     with ExitStack() as stack:
         for _ in range(count):
             one = socket.create_connection(("127.0.0.1", gateway.settings.port), source_address=(ATTACKER, 0))
             stack.enter_context(one)
             try:
                 one.sendall(sent)
-            except ConnectionError:  # turned away
+            except ConnectionError:  # refused
                 continue
         yield
 
@@ -81,21 +81,21 @@ def serves(gateway: Gateway) -> bool:
 
 
 def pressure_percent(gateway: Gateway) -> float:
-    """How far Envoy has shortened its timers."""
+    """By how much Envoy has shortened its timers."""
     name = "envoy_overload_envoy_overload_actions_reduce_timeouts_scale_percent"
     return next(value for found, _, value in gateway.samples() if found == name)
 
 
 @pytest.mark.parametrize("sent", HELD.values(), ids=HELD)
-def test_all_connections_in_one_hand_keep_others_out_for_seconds(gateway: Gateway, sent: bytes) -> None:
-    """Whatever they have sent; a new client gets its answer although nobody restarts the gateway."""
+def test_one_client_with_all_connections_blocks_others_only_for_seconds(gateway: Gateway, sent: bytes) -> None:
+    """This holds whatever the client has sent; a new client is answered without a restart of the gateway."""
     with held(gateway, MORE_THAN_IT_TAKES, sent):
         eventually(lambda: serves(gateway), within_s=BACK_WITHIN_S)
 
 
-def test_answers_that_nobody_takes_keep_no_place(gateway: Gateway) -> None:
-    """Each connection with one kept its place for five minutes: a new client had the few that were left."""
-    with held(gateway, MORE_THAN_IT_TAKES, HELD["HTTP/2 answers that are never taken"]):
+def test_unread_answers_do_not_keep_their_connections_open(gateway: Gateway) -> None:
+    """Each connection with one kept its slot for five minutes, so new clients had only the few remaining slots."""
+    with held(gateway, MORE_THAN_IT_TAKES, HELD["HTTP/2 answers that are never read"]):
         eventually(lambda: _taken(gateway) > 4000)
         eventually(lambda: _taken(gateway) < 100)
 
@@ -105,8 +105,8 @@ def _taken(gateway: Gateway) -> float:
     return sum(value for found, labels, value in gateway.samples() if found == name and prefix in labels.values())
 
 
-def test_idle_connections_keep_their_time_while_there_is_room(gateway: Gateway) -> None:
-    """No timer is shortened at three in ten; all are at ten in ten, and not any more when the attack is over."""
+def test_timers_of_idle_connections_are_shortened_only_under_pressure(gateway: Gateway) -> None:
+    """No timer is shortened at 30 % of the connections, all are at 100 %, and none once the attack is over."""
     with held(gateway, 1200, HELD["answered once"]):
         eventually(lambda: gateway.settings.pressure_path.read_text() == "0.29")
         assert pressure_percent(gateway) == 0

@@ -1,4 +1,4 @@
-"""The Bento as a container, built and run as docs/container.md says, where no registry need be reached."""
+"""The Bento as a container, built and run as in docs/container.md, without reaching a registry."""
 
 import http.client
 import json
@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
-pytestmark = pytest.mark.timeout(900)  # the image is built with what time others leave
+pytestmark = pytest.mark.timeout(900)  # the image is built with the CPU time that other tests leave
 
 OWN_SERVICE = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-service.md").read_text(), re.DOTALL)
 TAG = "digits:v2"
@@ -47,7 +47,7 @@ def public_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(bento_home: Path, public_key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Bento store with one version, whose model is signed."""
+    """A Bento store with one version whose model is signed."""
     home = tmp_path_factory.mktemp("signed")
     for kind in ("bentos", "models"):
         shutil.copytree(bento_home / kind / "digits" / "v2", home / kind / "digits" / "v2")
@@ -58,7 +58,7 @@ def home(bento_home: Path, public_key: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def image(podman: Podman, base_image: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What `bentoml containerize` makes where no registry is reached, and no package index from inside the build."""
+    """The image of `bentoml containerize`, built without a registry and without a package index inside the build."""
     wheels = tmp_path_factory.mktemp("wheels")
     podman.import_base(base_image)
     download_bento(home, wheels)
@@ -73,7 +73,7 @@ def image(podman: Podman, base_image: Path, home: Path, tmp_path_factory: pytest
 
 
 def download_bento(home: Path, folder: Path) -> None:
-    """Every package of the Bento, and PyTorch from its CPU index wherever that is reached."""
+    """Download every package of the Bento, and PyTorch from its CPU index if that can be reached."""
     python = home / "bentos" / "digits" / "v2"
     (cpu_index,) = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["extra_index_url"]
     download_wheels(folder, "torch", options=("--no-deps", "--retries", "0", "--extra-index-url", cpu_index))
@@ -82,7 +82,7 @@ def download_bento(home: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def verifying(public_key: Path) -> tuple[str, ...]:
-    """Options of a container that serves nothing but signed models."""
+    """Options for a container that serves only signed models."""
     return (
         "--volume",
         f"{public_key}:/key.pub:ro",
@@ -105,18 +105,18 @@ def golden(home: Path) -> Golden:
 
 
 def test_the_image_is_at_most_one_gigabyte(podman: Podman, image: str) -> None:
-    """What is downloaded by every machine that serves."""
+    """Every machine that serves downloads the image."""
     assert int(podman("image", "inspect", "--format", "{{.Size}}", image)) <= 1_000_000_000
 
 
-def test_no_build_tool_and_no_cuda_is_left_inside(server: Container) -> None:
+def test_the_image_has_no_build_tools_and_no_cuda(server: Container) -> None:
     """An intruder finds no compiler, no version control and no installer."""
     assert server.sh(f"for tool in {' '.join(BUILD_TOOLS)}; do command -v $tool; done; true") == ""
     assert server.sh("find /app /usr -name 'libcud*'") == ""
 
 
-def test_it_runs_as_nobody_in_particular_on_a_root_that_cannot_be_written(server: Container) -> None:
-    """No capability, no way to gain one, and the volume alone takes a file."""
+def test_it_runs_as_an_unprivileged_user_with_a_read_only_root(server: Container) -> None:
+    """It has no capability and cannot gain one, and only the volume can be written."""
     assert server.sh("id -u") == "1034"
     status = dict(line.split(":\t", 1) for line in server.sh("cat /proc/self/status").splitlines())
     assert (int(status["CapEff"], 16), status["NoNewPrivs"]) == (0, "1")
@@ -124,7 +124,7 @@ def test_it_runs_as_nobody_in_particular_on_a_root_that_cannot_be_written(server
     assert server.sh(f"for folder in {folders}; do touch $folder/x 2>/dev/null && echo $folder; done; true") == "/data"
 
 
-def test_its_golden_requests_are_answered_right(server: Container, golden: Golden) -> None:
+def test_its_golden_requests_are_answered_correctly(server: Container, golden: Golden) -> None:
     """The model inside is the one that was trained."""
     answer = (
         httpx.post(f"{server.url}/predict", json={"features": golden.features}, timeout=60).raise_for_status().json()
@@ -134,7 +134,7 @@ def test_its_golden_requests_are_answered_right(server: Container, golden: Golde
 
 
 def test_answers_are_logged_to_the_volume(server: Container, golden: Golden) -> None:
-    """What outlives the container can be read by request id."""
+    """The log outlives the container and can be searched by request id."""
     headers = {"x-request-id": "in-a-container"}
     asked = {"features": golden.features}
     httpx.post(f"{server.url}/predict", json=asked, headers=headers, timeout=60).raise_for_status()
@@ -148,12 +148,12 @@ def test_its_health_check_passes(podman: Podman, server: Container) -> None:
 
 
 def test_its_model_is_verified(server: Container) -> None:
-    """With the public key mounted, the worker says that it checked every file."""
+    """With the public key mounted, the worker logs that it checked every file."""
     assert '"is_verified": true' in server.logs()
 
 
 def test_a_model_that_cannot_be_verified_is_not_served(podman: Podman, image: str) -> None:
-    """Signatures are required and no key is mounted: the container ends and says what to do."""
+    """Signatures are required and no key is mounted: the container stops and says what to do."""
     refused = podman(
         "run", "--rm", *HARDENED, "--network", "none", "--env", "KANARIA_SIGNATURES=required", image, fails=True
     )
@@ -163,14 +163,14 @@ def test_a_model_that_cannot_be_verified_is_not_served(podman: Podman, image: st
 def test_sigterm_lets_a_request_in_flight_finish(
     podman: Podman, image: str, verifying: tuple[str, ...], golden: Golden
 ) -> None:
-    """Half of a request was sent when the container is told to stop: its answer comes, and the exit code is 0."""
+    """Half of a request was sent when the container gets SIGTERM: the request is answered, and the exit code is 0."""
     body = json.dumps({"features": golden.features}).encode()
     with podman.run(image, *verifying) as container:
         client = http.client.HTTPConnection("127.0.0.1", container.port, timeout=120)
         client.putrequest("POST", "/predict")
         client.putheader("content-length", str(len(body)))
         client.endheaders(body[: len(body) // 2])
-        container.is_ready()  # when this is answered, the server has read what came before it
+        container.is_ready()  # an answer to this means that the server has read what came before it
         podman("kill", "--signal", "TERM", container.name)
         client.send(body[len(body) // 2 :])
         assert client.getresponse().status == 200
@@ -179,7 +179,7 @@ def test_sigterm_lets_a_request_in_flight_finish(
 
 
 def test_a_container_serves_behind_the_gateway(podman: Podman, image: str, golden: Golden, tmp_path: Path) -> None:
-    """With the entry of docs/own-service.md: started, found again after its `podman` was killed, stopped and gone."""
+    """It uses the entry of docs/own-service.md: started, found again after its `podman` was killed, and stopped."""
     (entry,) = [text for text in OWN_SERVICE if "podman run" in text]
     versions = yaml.safe_load(entry)
     stores = {name: podman.environment[name] for name in ("CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF")}

@@ -10,7 +10,7 @@ from tests.support.stack import Kanaria
 def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """The whole story in under five minutes, with no failed client request, a report and its numbers."""
+    """It takes under five minutes, fails no client request, and writes a report with its numbers."""
     require_program("envoy")
     kanaria = Kanaria.at(tmp_path, tmp_path / "unused", KANARIA_DRIFT_EVERY_S="")
     kanaria.ok("demo")

@@ -7,10 +7,10 @@ from pathlib import Path
 from tests.support.stack import Kanaria
 
 
-def test_drifting_traffic_is_named_and_alerted_and_rolls_nothing_back(
+def test_drifting_traffic_is_reported_and_alerted_without_a_rollback(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Users come with another camera: the report names what changed, the alert fires, and v2 is promoted anyway."""
+    """Users change to another camera: the report names what changed, the alert fires, and v2 is still promoted."""
     for program in ("envoy", "prometheus", "prometheus-alertmanager"):
         require_program(program)
     kanaria = Kanaria.at(tmp_path, tmp_path / "unused", KANARIA_DRIFT_EVERY_S="")

@@ -1,4 +1,4 @@
-"""`make demo SERVICE=text` keeps its promises: the same story with a service that knows nothing of Kanaria."""
+"""`make demo SERVICE=text` keeps its promises, with a service that does not know Kanaria."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
 
-# As `examples/languages/demo.yaml`, with less time for each step and without the shadow.
+# As `examples/languages/demo.yaml`, with shorter steps and without the shadow step.
 QUICK = {"steps: [shadow, 10, 50, 100]": "steps: [50, 100]", "soak: 5s": "soak: 1s", "window: 2s": "window: 1s"}
 QUICK |= {"watch: 8s": "watch: 1s"}
 
@@ -19,7 +19,7 @@ QUICK |= {"watch: 8s": "watch: 1s"}
 def test_the_demo_of_text_promotes_v2_and_rolls_the_silently_wrong_v3_back(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """No request fails, and the reason says what v3 answers too often or too rarely."""
+    """No request fails, and the reason names the answer that v3 gives too often or too rarely."""
     require_program("envoy")
     example = Path("examples", "languages")
     shutil.copytree(ROOT / example, tmp_path / example)

@@ -1,6 +1,6 @@
-"""The README and the pages under docs/ work as pasted: every block of shell and Python that can run here does.
+"""The README and the pages under docs/ work as pasted: all shell and Python blocks that can run here succeed.
 
-The README comes first, in a clean folder with a Bento store of its own; the other pages go on from there, as a reader
+The README comes first, in a clean folder with its own Bento store; the other pages continue from there, as a reader
 would.
 """
 
@@ -33,11 +33,11 @@ def run_of(page: Path) -> list[Block]:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A person's terminal in a clean copy of the project."""
+    """A user's terminal in a clean copy of the project."""
 
     folder: Path
     environment: dict[str, str]
-    ports: dict[str, str]  # the default port, as the pages write it, and the one that is free here
+    ports: dict[str, str]  # the default port on the pages, and the free port that replaces it here
 
     @classmethod
     def in_a_clean_copy(cls, folder: Path) -> "Terminal":
@@ -60,7 +60,7 @@ class Terminal:
         return cls(folder, others | own, ports)
 
     def paste(self, page: Path) -> str:
-        """Paste a page's blocks, one after the other, into one shell; gives what was printed."""
+        """Paste a page's blocks into one shell, one after the other; return what was printed."""
         log = self.folder.parent / f"{page.name}.log"
         with log.open("w") as output:
             shell = subprocess.Popen(
@@ -77,7 +77,7 @@ class Terminal:
             except subprocess.TimeoutExpired:
                 code = None
             finally:
-                with suppress(ProcessLookupError):  # what a page left in the background
+                with suppress(ProcessLookupError):  # processes that a page left in the background
                     os.killpg(shell.pid, signal.SIGKILL)
                 shell.wait()
                 self._down()
@@ -99,7 +99,7 @@ class Terminal:
         return script
 
     def _is_quiet(self) -> bool:
-        """Whether no process of a page goes on."""
+        """Whether no process of a page is still running."""
         for process in psutil.process_iter():
             with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
                 if str(self.folder) in process.cwd():
@@ -113,7 +113,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def terminal(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Terminal:
-    """Where the README was followed from its first block to its last."""
+    """The terminal in which the README was followed from its first block to its last."""
     for program in ("envoy", "git", "curl", "prometheus"):
         require_program(program)
     folder = tmp_path_factory.mktemp("docs") / "kanaria"
@@ -123,7 +123,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory, require_program: Callable
 
 
 def test_the_readme_releases_a_version_as_pasted(terminal: Terminal) -> None:
-    """Whoever pastes "Use it" sees an answer, a promotion, and why."""
+    """A user who pastes "Use it" sees an answer, a promotion, and the reason."""
     printed = (terminal.folder.parent / "readme").read_text()
     assert '"predictions"' in printed
     assert "digits:v2 was promoted" in printed
@@ -131,5 +131,5 @@ def test_the_readme_releases_a_version_as_pasted(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != README and run_of(page)], ids=str)
 def test_a_page_works_as_pasted(terminal: Terminal, page: Path) -> None:
-    """No command on it fails; what one prints is the page's own affair."""
+    """No command on the page fails. What a command prints is not checked."""
     assert terminal.paste(page)

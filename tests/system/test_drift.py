@@ -1,4 +1,4 @@
-"""Drift in the real log of served models: named, shown, told to the release; it rolls back only where asked to."""
+"""Drift in the real log of served models is reported and shown; it rolls back only if the plan says so."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 def send(kanaria: Kanaria, rows: list[list[float]], labels: list[str], *, per_request: int = 10) -> None:
-    """Ask for every row through the gateway, and tell the truth about it."""
+    """Send every row through the gateway, and its label as feedback."""
     headers = {"x-api-key": kanaria.api_key}
     with httpx.Client(base_url=kanaria.gateway, headers=headers, trust_env=False, timeout=60) as client:
         for first in range(0, len(rows), per_request):
@@ -27,7 +27,7 @@ def send(kanaria: Kanaria, rows: list[list[float]], labels: list[str], *, per_re
 
 
 def until_logged(kanaria: Kanaria, rows: int) -> None:
-    """The service writes its log a moment after it has answered."""
+    """Wait for the log: the service writes it a moment after it has answered."""
     eventually(lambda: len(read_predictions(kanaria.home / "predictions", 0)) >= rows)
 
 
@@ -44,15 +44,15 @@ def until_shown(kanaria: Kanaria, line: str) -> None:
 
 
 def until_page_says(kanaria: Kanaria, words: str) -> None:
-    """A report of the schedule that began before may be written after the one that was asked for."""
+    """Wait: a scheduled report that started before may be written after the one that was requested."""
     deadline = time.monotonic() + 180
     while words not in (page := HTTP.get(f"{kanaria.controller}/drift/data").text):
         assert time.monotonic() < deadline, page
         time.sleep(0.5)
 
 
-def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, samples: Path) -> None:
-    """No log: 2; the model's own kind of digits: 0; those of another camera: 1, with their columns; too few rows: 3."""
+def test_drifting_traffic_is_reported_shown_and_kept(kanaria: Kanaria, samples: Path) -> None:
+    """Exit code 2 without a log, 0 for the model's digits, 1 with columns for another camera, 3 for too few rows."""
     kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3", "KANARIA_DRIFT_LAST_S": "300"}
     kanaria.ok("up", "digits:v1")
     before = kanaria("drift", "report")
@@ -82,12 +82,10 @@ def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, sample
     assert (few.returncode, "Too few rows" in " ".join(few.stdout.split())) == (3, True)
 
 
-def test_a_canary_that_differs_from_stable_is_rolled_back_where_the_plan_says_so(
-    kanaria: Kanaria, samples: Path
-) -> None:
-    """The scheduled job looks during the release; v2 is surer of itself than v1, and this plan wants no such thing.
+def test_a_canary_that_differs_from_stable_is_rolled_back_if_the_plan_says_so(kanaria: Kanaria, samples: Path) -> None:
+    """The scheduled report runs during the release; v2 is more confident than v1, and this plan forbids such drift.
 
-    A step lasts long enough for a report on a busy machine, where reports give way to everything else.
+    A step lasts long enough for a report on a busy machine, where reports have the lowest priority.
     """
     kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3"}
     kanaria.ok("up", "digits:v1")

@@ -1,4 +1,4 @@
-"""Two versions of one service with two versions of a library, from the package index: each has its own."""
+"""Two versions of one service each get their own version of a library from the package index."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.support.absence import leave_out
 from tests.support.stack import Kanaria
 from tests.support.wheels import write_bento
 
-# Written with BentoML alone. What the first imports is not installed beside Kanaria.
+# Written only with BentoML. The library that the first service imports is not installed beside Kanaria.
 SIZES = """
 from importlib.metadata import version
 import bentoml
@@ -48,7 +48,7 @@ def build(folder: Path, home: Path, version: str, code: str, *packages: str) -> 
     (folder / "service.py").write_text(code)
     python = {"lock_packages": False, "packages": ["bentoml", *packages]}
     described = {"service": "service:Service", "name": "sizes", "include": ["service.py"], "python": python}
-    (folder / "bentofile.yaml").write_text(json.dumps(described))  # JSON is YAML
+    (folder / "bentofile.yaml").write_text(json.dumps(described))  # JSON is valid YAML
     done = subprocess.run(
         [sys.executable, "-m", "bentoml", "build", "--version", version],
         cwd=folder,
@@ -63,7 +63,7 @@ def build(folder: Path, home: Path, version: str, code: str, *packages: str) -> 
 
 @pytest.fixture
 def index(tmp_path: Path) -> None:
-    """The package index that is configured here; without one, nothing is shown."""
+    """Skip the test if the package index that is configured here cannot be reached."""
     uv = _uv()
     if uv is None:
         leave_out("uv is not installed")
@@ -79,13 +79,13 @@ def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kana
     require_program("envoy")
     made = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_METRICS="scrape")
     for name in [name for name in made.environment if "proxy" in name.lower()]:
-        del made.environment[name]  # packages come through the machine's own
+        del made.environment[name]  # packages come through the machine's own proxy
     yield made
     made("down")
 
 
 def size(url: str, headers: dict[str, str]) -> dict[str, str]:
-    """What a version answers to who has its secret, and to nobody else."""
+    """The answer of a version to a caller with its secret; without the secret it answers 403."""
     asked = {"json": {"number": 12345}, "timeout": 60}
     assert httpx.post(f"{url}/size", **asked, trust_env=False).status_code == 403
     answer: dict[str, str] = (
@@ -98,7 +98,7 @@ def size(url: str, headers: dict[str, str]) -> dict[str, str]:
 def test_two_versions_serve_with_two_versions_of_a_library(
     hers: Kanaria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the same time, each with its own."""
+    """Both run at the same time."""
     home = tmp_path / "bentoml"
     build(tmp_path / "hers", home, "v1", SIZES, "humanize==4.9.0")
     build(tmp_path / "hers", home, "v2", SIZES, "humanize==4.12.0")
@@ -112,8 +112,8 @@ def test_two_versions_serve_with_two_versions_of_a_library(
         assert size(f"http://127.0.0.1:{stable}", headers) == {"text": "12.3 kB", "humanize": "4.9.0"}
 
 
-def test_a_version_that_cannot_be_installed_ends_its_release_with_the_reason(hers: Kanaria, tmp_path: Path) -> None:
-    """Before it loads; stable, which asks for nothing that is not here, serves on."""
+def test_a_version_that_cannot_be_installed_is_rolled_back_with_the_reason(hers: Kanaria, tmp_path: Path) -> None:
+    """It is never loaded; stable, whose packages are installed here, keeps serving."""
     home = tmp_path / "bentoml"
     build(tmp_path / "hers", home, "v1", PLAIN)
     write_bento(home, "sizes:absent", "--no-index", "humanize==99.9", "bentoml")

@@ -1,4 +1,4 @@
-"""The services in `examples/` that know nothing of Kanaria: a better version is promoted, a wrong one rolled back."""
+"""The services in `examples/` that do not know Kanaria: a better version is promoted, a wrong one rolled back."""
 
 import io
 import os
@@ -27,7 +27,7 @@ def ask_for_a_language(client: httpx.Client, number: int) -> httpx.Response:
 
 
 def upload_a_picture(client: httpx.Client, number: int) -> httpx.Response:
-    """One in ten has no colours."""
+    """One picture in ten has no colours."""
     picture = Image.new("RGB", (60, 40), (200, 20, number % 60)).convert("L" if number % 10 == 0 else "RGB")
     picture.save(file := io.BytesIO(), "PNG")
     return client.post("/name", files={"picture": ("picture.png", file.getvalue(), "image/png")})
@@ -48,7 +48,7 @@ def ask_for_a_price(client: httpx.Client, number: int) -> httpx.Response:
 
 @dataclass(frozen=True)
 class Example:
-    """What is released of an example, and what its users do."""
+    """The versions of an example to release, and the requests of its users."""
 
     name: str
     ask: Callable[[httpx.Client, int], httpx.Response]
@@ -105,7 +105,7 @@ def release(kanaria: Kanaria, tag: str, *, has_shadow: bool) -> subprocess.Compl
 def test_the_better_version_is_promoted_and_the_wrong_one_rolled_back(
     example: Example, store: Path, tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Under users who send what they sent before; none is failed by the better one."""
+    """Users send the same kind of requests throughout, and the better version fails none."""
     require_program("envoy")
     kanaria = Kanaria.at(
         tmp_path,

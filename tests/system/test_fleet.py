@@ -1,4 +1,4 @@
-"""Versions as local processes under a real keeper; what serves is a small server instead of BentoML."""
+"""Versions as local processes under a real keeper; a small server replaces BentoML."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from tests.support.no_files import no_file_to_open
 from tests.support.processes import Kept, until
 
 TAG, NAME = "m:v1", "m@v1"
-# Ready once the file `ready` is there. SIGUSR1: it hangs from then on.
+# Ready once the file `ready` exists. After SIGUSR1 it hangs.
 SERVER = """
 import http.server, pathlib, signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
@@ -38,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[3])), Handler).serve_forever()
 """
 
-# Has two workers, and ends after them, when it is told to by a file.
+# Has two workers, and ends after them when a file tells it to.
 SLOW_TO_END = """
 import pathlib, signal, subprocess, sys, time
 ending = []
@@ -54,7 +54,7 @@ while not path.with_suffix(".end").exists():
     time.sleep(0.05)
 """
 
-# Listens, says so in a file, and has its worker only when it is asked for the first time.
+# Listens, says so in a file, and starts its worker only on the first request.
 LATE_WORKER = """
 import http.server, pathlib, subprocess, sys
 waits = [sys.executable, "-c", "import time; time.sleep(600)", "bentoml.worker.http"]
@@ -74,7 +74,7 @@ server.serve_forever()
 
 
 class World:
-    """A fleet, and the controllers that come and go."""
+    """A fleet and its successive controllers."""
 
     def __init__(self, kept: Kept) -> None:
         self.kept, self.changes = kept, list[tuple[Backend, ...]]()
@@ -83,7 +83,7 @@ class World:
         self.fleet = self.new_controller()
 
     def new_controller(self, *, replicas: int = 1, versions: Versions | None = None, secret: str = "") -> LocalFleet:
-        """The fleet as a controller that was started again has it."""
+        """The fleet as a restarted controller creates it."""
         self.fleet = LocalFleet(
             self.kept.supervisor,
             self.kept.home / "versions",
@@ -98,7 +98,7 @@ class World:
         return self.fleet
 
     def pid(self, number: int = 1) -> int:
-        """The process of this number."""
+        """The pid of the process with this number."""
         info = self.kept.supervisor.info(process_name(TAG, number))
         assert info is not None
         return info.pid
@@ -126,16 +126,16 @@ def world(folder: Kept) -> Iterator[World]:
     shutil.rmtree(folder.home / "versions")
 
 
-def test_a_version_that_hangs_is_unready_for_a_new_controller_too(world: World) -> None:
-    """That its process was ready once is kept: a new controller does not take it for one that loads."""
+def test_a_hanging_version_is_unready_for_a_new_controller_too(world: World) -> None:
+    """The fleet records that its process was ready before, so a new controller does not take it for one that loads."""
     os.kill(world.kept.pid(NAME), signal.SIGUSR1)
     assert world.is_(Health.UNREADY)
     world.new_controller()
     assert world.is_(Health.UNREADY)
 
 
-def test_a_version_whose_process_is_new_is_starting(world: World) -> None:
-    """It loads again, for as long as it loads; that it ended by itself is known."""
+def test_a_version_whose_process_was_replaced_is_starting(world: World) -> None:
+    """It loads again, and the end of its first process is recorded."""
     world.ready.unlink()
     pid = world.kept.pid(NAME)
     os.kill(pid, signal.SIGKILL)
@@ -148,8 +148,8 @@ def test_a_version_whose_process_is_new_is_starting(world: World) -> None:
     assert world.fleet.status(TAG).detail == "killed by signal 9"
 
 
-def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: World) -> None:
-    """A person restarts the process: the fleet was not asked, and must not charge the version with it."""
+def test_workers_that_end_with_their_version_are_not_counted_as_crashed(world: World) -> None:
+    """A person restarts the process: the fleet did not stop it, and must not count the workers against the version."""
     kept = world.kept
     fleet = LocalFleet(
         kept.supervisor,
@@ -164,7 +164,7 @@ def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: Wo
     seen_s = time.monotonic()
     until(
         lambda: fleet.status("m:v2").restarts == 0 and time.monotonic() - seen_s > 0.5
-    )  # a state is kept for a moment
+    )  # a state is cached for a moment
     kept.supervisor.stop("m@v2")
     pids = [int(pid) for pid in (kept.home / "workers").read_text().split()]
     until(lambda: all(start_of(pid) is None for pid in pids))
@@ -177,8 +177,8 @@ def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: Wo
     (kept.home / "workers.end").touch()
 
 
-def test_a_version_that_is_being_ended_is_not_ready_and_not_dead(world: World) -> None:
-    """It answered a moment ago, and was taken for the one that a restore had asked for: that was then refused."""
+def test_a_version_that_is_being_stopped_is_neither_ready_nor_dead(world: World) -> None:
+    """It had answered a moment ago and was taken for the version that a restore needed; the restore was refused."""
     world.kept.kill_keeper()
     world.fleet.stop(TAG)
     assert world.fleet.status(TAG).health is Health.UNREADY
@@ -191,8 +191,8 @@ def test_a_version_that_is_being_ended_is_not_ready_and_not_dead(world: World) -
     assert not world.fleet.status(TAG).has_crashed
 
 
-def test_a_worker_that_is_lost_soon_after_its_version_is_ready_is_counted(world: World) -> None:
-    """It was there when the first answer came, and not yet when that was asked for."""
+def test_a_worker_lost_soon_after_its_version_became_ready_is_counted(world: World) -> None:
+    """The worker started on the first request, after the check of the state."""
     kept, path = world.kept, world.kept.home / "late"
     fleet = LocalFleet(
         kept.supervisor,
@@ -210,8 +210,8 @@ def test_a_worker_that_is_lost_soon_after_its_version_is_ready_is_counted(world:
     assert until(lambda: (fleet.stop("m:v2"), fleet.status("m:v2").health)[1] is Health.ABSENT)
 
 
-def test_states_are_known_and_versions_stop_without_a_keeper(world: World) -> None:
-    """The loop lives on: it sees who is ready, and what it asks for is done by the next keeper."""
+def test_states_are_read_and_versions_stopped_without_a_keeper(world: World) -> None:
+    """The control loop goes on: it sees which versions are ready, and the next keeper does what was requested."""
     world.kept.kill_keeper()
     world.new_controller()
     assert world.is_(Health.READY)
@@ -224,8 +224,8 @@ def test_states_are_known_and_versions_stop_without_a_keeper(world: World) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b'{"tag": "m:v1", "po', b'{"port": 1}', b"\xff\x00", None])
-def test_a_record_that_cannot_be_read_is_written_anew_from_the_process(world: World, content: bytes | None) -> None:
-    """Empty, cut, incomplete, not text, gone: the version keeps its process and its address."""
+def test_an_unreadable_record_is_rewritten_from_the_process(world: World, content: bytes | None) -> None:
+    """It may be empty, cut, incomplete, not text or missing: the version keeps its process and its address."""
     before = world.fleet.status(TAG).backends
     pid = world.kept.pid(NAME)
     record = world.kept.home / "versions" / f"{NAME}.json"
@@ -238,8 +238,8 @@ def test_a_record_that_cannot_be_read_is_written_anew_from_the_process(world: Wo
     assert world.changes[-1] == before
 
 
-def test_a_program_file_that_cannot_be_read_is_written_anew(world: World) -> None:
-    """So the version can be started again when it ends."""
+def test_an_unreadable_program_file_is_rewritten(world: World) -> None:
+    """The version can therefore be restarted when it ends."""
     pid = world.kept.pid(NAME)
     (world.kept.home / "programs" / f"{NAME}.json").write_text("")
     world.fleet.start(TAG)
@@ -249,31 +249,31 @@ def test_a_program_file_that_cannot_be_read_is_written_anew(world: World) -> Non
     assert world.is_(Health.READY)
 
 
-def test_an_unreadable_record_of_an_unwanted_version_keeps_it_from_nothing(world: World) -> None:
-    """It still counts as running until it is stopped."""
+def test_an_unreadable_record_of_an_unwanted_version_does_not_prevent_its_stop(world: World) -> None:
+    """The version counts as running until it is stopped."""
     (world.kept.home / "versions" / f"{NAME}.json").write_text("{")
     assert world.fleet.running() == (TAG,)
     until(lambda: (world.fleet.stop(TAG), world.fleet.running())[1] == ())
     until(lambda: not world.kept.supervisor.alive())
 
 
-def test_probes_ignore_a_proxy_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A version is on this machine."""
+def test_probes_ignore_a_proxy_in_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version is always on this machine."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     world.new_controller()
     assert world.is_(Health.READY)
 
 
-def test_a_leftover_folder_of_records_is_made_where_it_is_gone(world: World) -> None:
-    """Somebody removed it while the stack ran."""
+def test_a_missing_folder_of_records_is_created_again(world: World) -> None:
+    """The folder was removed while the stack ran."""
     shutil.rmtree(world.kept.home / "versions")
     world.fleet.start(TAG)
     assert world.is_(Health.READY)
 
 
-def test_a_version_that_is_no_bento_is_found_where_its_record_is_gone(folder: Kept, tmp_path: Path) -> None:
-    """Its command need not say the port in any way that we know; a mark in its environment does."""
+def test_a_version_that_is_not_a_bento_is_found_without_its_record(folder: Kept, tmp_path: Path) -> None:
+    """Its command need not show the port in a known way; a mark in its environment identifies it."""
     folder.supervisor.start()
     made = World(folder)
     command = [sys.executable, "-c", SERVER, str(made.ready), "-p", "{port}"]
@@ -297,8 +297,8 @@ def test_a_version_that_is_no_bento_is_found_where_its_record_is_gone(folder: Ke
             path.unlink()
 
 
-def test_what_an_earlier_kanaria_started_asks_for_nothing(world: World) -> None:
-    """It is asked without the secret, also by a new controller; what that starts asks for it."""
+def test_a_version_started_by_an_earlier_kanaria_needs_no_secret(world: World) -> None:
+    """A new controller contacts it without the secret too; versions that this controller starts require the secret."""
     fleet = world.new_controller(secret="s")
     assert world.is_(Health.READY)
     assert [backend.secret for backend in fleet.backends()] == [""]
@@ -306,7 +306,7 @@ def test_what_an_earlier_kanaria_started_asks_for_nothing(world: World) -> None:
         fleet.start("m:v2")
         assert until(lambda: fleet.status("m:v2").health is Health.READY)
     assert {backend.tag: backend.secret for backend in fleet.backends()} == {TAG: "", "m:v2": "s"}
-    (said,) = (each for each in logs if each["event"] == "port_is_open")  # what serves here is not BentoML
+    (said,) = (each for each in logs if each["event"] == "port_is_open")  # the small server is not BentoML
     assert said["tag"] == "m:v2"
     record = world.kept.home / "versions" / "m@v2.json"
     record.unlink()
@@ -316,8 +316,8 @@ def test_what_an_earlier_kanaria_started_asks_for_nothing(world: World) -> None:
     assert until(lambda: (fleet.stop("m:v2"), fleet.status("m:v2").health)[1] is Health.ABSENT)
 
 
-def test_a_version_that_hangs_keeps_nobody_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its probes take their whole timeout, but not the time of whoever asks: many states are known by one probe."""
+def test_a_hanging_version_delays_no_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its probes take their whole timeout without delaying callers: one probe answers for many calls."""
     os.kill(world.pid(), signal.SIGSTOP)
     assert world.is_(Health.UNREADY)
     begun = Mock(wraps=probes.unready)
@@ -332,8 +332,8 @@ def test_a_version_that_hangs_keeps_nobody_waiting(world: World, monkeypatch: py
     assert world.is_(Health.READY)
 
 
-def test_a_version_of_two_processes_is_ready_while_one_is(world: World) -> None:
-    """Both are backends. One that is killed is counted and comes back; the version neither crashed nor is it down."""
+def test_a_version_with_two_processes_is_ready_while_one_is(world: World) -> None:
+    """Both are backends. A killed one is counted and restarted; the version has not crashed and is not down."""
     fleet = world.new_controller(replicas=2)
     fleet.start(TAG)
     assert world.is_(Health.READY)
@@ -350,8 +350,8 @@ def test_a_version_of_two_processes_is_ready_while_one_is(world: World) -> None:
     assert world.changes[-1] == ()
 
 
-def test_each_process_keeps_the_results_of_its_own_tasks(world: World) -> None:
-    """A server of BentoML deletes the file with them when it starts: one for all would be deleted under stable."""
+def test_each_process_has_its_own_store_of_task_results(world: World) -> None:
+    """A BentoML server deletes its file of results at the start: with a shared file it would delete stable's."""
     fleet = world.new_controller(replicas=2)
     fleet.start(TAG)
     assert world.is_(Health.READY)
@@ -361,20 +361,20 @@ def test_each_process_keeps_the_results_of_its_own_tasks(world: World) -> None:
     for file in written:
         file.touch()
     assert fleet.running() == (TAG,)
-    assert until(lambda: (fleet.stop(TAG), fleet.running())[1] == ())  # one that ended by itself is cleared away, too
+    assert until(lambda: (fleet.stop(TAG), fleet.running())[1] == ())  # removes files of crashed processes too
     assert not any(file.exists() for file in written)
 
 
 STARTING, READY, UNREADY, DEAD = (
     VersionStatus(health) for health in (Health.STARTING, Health.READY, Health.UNREADY, Health.DEAD)
 )
-AGAIN = VersionStatus(Health.STARTING, has_crashed=True)  # a process that is started again
+AGAIN = VersionStatus(Health.STARTING, has_crashed=True)  # a process that was restarted
 
 
 @pytest.mark.parametrize(
     ("processes", "health"),
     [
-        ([READY, STARTING], Health.STARTING),  # not before all were ready once
+        ([READY, STARTING], Health.STARTING),  # not before all have been ready once
         ([READY, AGAIN], Health.READY),
         ([READY, UNREADY], Health.READY),
         ([READY, DEAD], Health.READY),
@@ -384,25 +384,23 @@ AGAIN = VersionStatus(Health.STARTING, has_crashed=True)  # a process that is st
         ([VersionStatus(Health.ABSENT)], Health.ABSENT),
     ],
 )
-def test_the_state_of_a_version_is_that_of_its_processes_together(
-    processes: list[VersionStatus], health: Health
-) -> None:
-    """Ready as long as one is, dead when all are."""
+def test_the_state_of_a_version_combines_its_processes(processes: list[VersionStatus], health: Health) -> None:
+    """It is ready while one process is, and dead when all are."""
     assert of_processes(processes).health is health
 
 
-def test_a_version_has_crashed_when_all_its_processes_have() -> None:
-    """Before that, those that did count as workers that ended."""
+def test_a_version_has_crashed_only_when_all_its_processes_have() -> None:
+    """Until then, crashed processes count as workers that ended."""
     crashed, sound = VersionStatus(Health.DEAD, has_crashed=True, restarts=1), VersionStatus(Health.READY)
     one, both, alone = of_processes([crashed, sound]), of_processes([crashed, crashed]), of_processes([crashed])
     assert [status.has_crashed for status in (one, both, alone)] == [False, True, True]
     assert [status.restarts for status in (one, both, alone)] == [2, 4, 1]
 
 
-def test_a_controller_without_a_file_to_open_does_not_say_that_a_version_ended(world: World) -> None:
-    """Its beat fails, which is said of the controller. It said that the canary had died, and rolled it back."""
+def test_a_controller_without_file_descriptors_does_not_report_a_dead_version(world: World) -> None:
+    """Its tick fails as the controller's own problem. It used to report a dead canary and roll it back."""
     address, pid = world.fleet.backends(), world.pid()
-    time.sleep(_FRESH_S)  # for so long the answer before would be given
+    time.sleep(_FRESH_S)  # the cached state expires after this
     for fleet in (world.fleet, world.new_controller()):
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
             fleet.status(TAG)

@@ -1,4 +1,4 @@
-"""Versions that a keeper has forked from one process: each is its own, and nothing of it hangs on that process."""
+"""Versions that a keeper forks from one process are independent of each other and of that process."""
 
 import json
 import os
@@ -29,12 +29,12 @@ pytestmark = [
 ]
 
 READY_WITHIN_S = 180.0
-LEADING_AROUND = 1 << 2 | 1 << 13 | 1 << 21  # a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
+LEADING_AROUND = 1 << 2 | 1 << 13 | 1 << 21  # allow the process to leave a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
 STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
 
 
 class Versions(Kept):
-    """Versions of a store, kept in a state folder."""
+    """Versions of a store in a state folder."""
 
     def __init__(self, home: Path, bentos: Bentos) -> None:
         super().__init__(home)
@@ -90,13 +90,13 @@ class Versions(Kept):
         return str(HTTP.post(url, content=body).raise_for_status().json()["version"])
 
     def stopped_server(self, *, other_than: int = 0) -> psutil.Process:
-        """The fork server that is started next, stopped while it imports."""
+        """The next fork server that starts, stopped while it imports."""
         server = until(lambda: next((each for each in self.fork_servers if each.pid != other_than), None))
         server.suspend()
         return server
 
     def restart_keeper(self, **variables: str) -> None:
-        """Let another keeper have these variables, too."""
+        """Replace the keeper by one that also has these variables."""
         self.kill_keeper()
         self.supervisor.start(os.environ | variables)
 
@@ -119,7 +119,7 @@ def with_path(folder: Path) -> str:
 
 
 def is_forked(process: psutil.Process) -> bool:
-    """A Python that was started for it would have no word of blanks."""
+    """Whether it was forked: a Python that was started directly has no blank word in its command line."""
     return not process.cmdline()[-1].strip()
 
 
@@ -132,10 +132,10 @@ def versions(tmp_path: Path, bentos: Bentos) -> Iterator[Versions]:
     assert made.everything() == []
 
 
-def test_two_versions_share_a_server_and_each_is_seen_and_answers_as_itself(
+def test_two_versions_share_a_fork_server_and_keep_separate_identities(
     versions: Versions, bentos: Bentos, tmp_path: Path
 ) -> None:
-    """With its own variables, store, command line, session and log, and no way to more rights."""
+    """Each has its own variables, store, command line, session and log, and cannot gain rights."""
     tags, other = ("digits:v1", "digits:v2"), bentos.copied_to(tmp_path / "store")
     shutil.rmtree(other.home / "bentos" / "digits" / "v1")
     for tag, store in zip(tags, (bentos.home, other.home), strict=True):
@@ -164,8 +164,8 @@ def test_two_versions_share_a_server_and_each_is_seen_and_answers_as_itself(
     assert versions.answered_by("digits:v2") == "digits:v2"
 
 
-def test_no_variable_of_a_version_is_in_the_server_or_in_another_version(versions: Versions) -> None:
-    """Nor in its memory, where a fork would find it."""
+def test_no_variable_of_a_version_reaches_the_fork_server_or_another_version(versions: Versions) -> None:
+    """It is not in the server's memory either, where a fork would find it."""
     secret = "s3cret-of-the-first"  # noqa: S105 - made up here
     versions.start("digits:v1", KANARIA_ANSWERS_KEY=secret)
     versions.ready("digits:v1")
@@ -175,8 +175,8 @@ def test_no_variable_of_a_version_is_in_the_server_or_in_another_version(version
     assert not is_in_memory(versions.ready("digits:v2"), secret)
 
 
-def test_the_port_of_a_forked_version_asks_for_the_secret(versions: Versions) -> None:
-    """Of the second as well as of the first, each at its own port."""
+def test_the_port_of_a_forked_version_requires_the_secret(versions: Versions) -> None:
+    """This holds for the first and the second version, each at its own port."""
     secret = "port-secret"  # noqa: S105 - made up here
     for tag in ("digits:v1", "digits:v2"):
         versions.start(tag, is_guarded_by=secret)
@@ -186,8 +186,8 @@ def test_the_port_of_a_forked_version_asks_for_the_secret(versions: Versions) ->
 
 
 @pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
-def test_a_forked_version_is_in_its_sandbox(versions: Versions, tmp_path: Path) -> None:
-    """With its workers; another one that is forked from the same server is in its own."""
+def test_a_forked_version_runs_in_its_own_sandbox(versions: Versions, tmp_path: Path) -> None:
+    """Its workers do too; another version forked from the same server has its own sandbox."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "secret").touch()
@@ -201,8 +201,8 @@ def test_a_forked_version_is_in_its_sandbox(versions: Versions, tmp_path: Path) 
     assert not any(capabilities(each) & LEADING_AROUND for each in (main, *main.children()))
 
 
-def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(versions: Versions) -> None:
-    """A version that is killed afterwards is forked from that."""
+def test_a_killed_fork_server_stops_no_version_and_is_replaced_at_the_next_start(versions: Versions) -> None:
+    """A version that is killed later is forked from the new server."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     (server,) = versions.fork_servers
@@ -220,7 +220,7 @@ def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(
 
 
 def test_a_killed_version_is_forked_again_at_once(versions: Versions) -> None:
-    """From the same server, which says how it ended."""
+    """The same server forks it and reports how it ended."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     (server,) = versions.fork_servers
@@ -230,8 +230,8 @@ def test_a_killed_version_is_forked_again_at_once(versions: Versions) -> None:
     assert f'"pid": {main.pid}, "exit_code": -9' in versions.log("keeper")
 
 
-def test_a_killed_keeper_takes_its_server_along_and_no_version(versions: Versions) -> None:
-    """The next one takes the version over, and forks it again from its own server, which a new version brings."""
+def test_a_killed_keeper_stops_its_fork_server_but_no_version(versions: Versions) -> None:
+    """The next keeper takes the version over and forks it again from its own server, started by a new version."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     versions.kill_keeper()
@@ -245,8 +245,8 @@ def test_a_killed_keeper_takes_its_server_along_and_no_version(versions: Version
     assert versions.ready("digits:v1", other_than=main.pid).ppid() == second.ppid()
 
 
-def test_versions_with_other_variables_for_libraries_have_other_servers(versions: Versions) -> None:
-    """What reads them when it is imported reads its own. They start together, and none waits for ever."""
+def test_versions_with_different_library_variables_have_different_fork_servers(versions: Versions) -> None:
+    """A library that reads them at import reads its own version's. Both versions start, and neither waits forever."""
     versions.start("digits:v1", OMP_NUM_THREADS="2")
     versions.start("digits:v2", OMP_NUM_THREADS="3")
     assert all(is_forked(versions.ready(tag)) for tag in ("digits:v1", "digits:v2"))
@@ -255,8 +255,8 @@ def test_versions_with_other_variables_for_libraries_have_other_servers(versions
     assert versions.answered_by("digits:v1") == "digits:v1"
 
 
-def test_a_server_that_hangs_holds_up_no_version(versions: Versions) -> None:
-    """It is ended, and the version starts by itself."""
+def test_a_hanging_fork_server_blocks_no_version(versions: Versions) -> None:
+    """It is stopped, and the version is started directly."""
     versions.start("digits:v1")
     versions.ready("digits:v1")
     (server,) = versions.fork_servers
@@ -267,8 +267,8 @@ def test_a_server_that_hangs_holds_up_no_version(versions: Versions) -> None:
     assert versions.answered_by("digits:v1") == "digits:v1"
 
 
-def test_no_version_waits_long_for_a_server_that_hangs_while_it_imports(versions: Versions) -> None:
-    """Not one that has run before, nor a new one that needs another server. It is not given up meanwhile."""
+def test_no_version_waits_long_for_a_fork_server_that_hangs_at_its_imports(versions: Versions) -> None:
+    """Neither an earlier version nor a new one that needs another server waits. The server is not stopped meanwhile."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     (server,) = versions.fork_servers
@@ -288,8 +288,8 @@ def test_no_version_waits_long_for_a_server_that_hangs_while_it_imports(versions
     assert versions.pid("digits@v1") == pid
 
 
-def test_installing_a_package_ends_the_sharing(versions: Versions, tmp_path: Path) -> None:
-    """A server that has imported the package as it was forks nothing any more."""
+def test_no_version_is_forked_from_a_server_with_outdated_packages(versions: Versions, tmp_path: Path) -> None:
+    """A server that imported the packages before an installation forks no more versions."""
     packages = tmp_path / "packages"
     (packages / "old.dist-info").mkdir(parents=True)
     versions.restart_keeper(PYTHONPATH=with_path(packages))
@@ -302,8 +302,8 @@ def test_installing_a_package_ends_the_sharing(versions: Versions, tmp_path: Pat
     assert '"why": "packages were installed or removed", "event": "fork_server_started"' in versions.log("keeper")
 
 
-def test_a_file_beside_a_project_ends_no_sharing(versions: Versions, tmp_path: Path) -> None:
-    """Programs write where they run, and that folder may be on PYTHONPATH."""
+def test_a_new_file_in_a_project_folder_does_not_replace_the_fork_server(versions: Versions, tmp_path: Path) -> None:
+    """Programs write files where they run, and that folder may be on PYTHONPATH."""
     project = tmp_path / "project"
     project.mkdir()
     versions.restart_keeper(PYTHONPATH=with_path(project))
@@ -314,9 +314,9 @@ def test_a_file_beside_a_project_ends_no_sharing(versions: Versions, tmp_path: P
     assert versions.ready("digits:v2").ppid() == before.pid
 
 
-@pytest.mark.parametrize("is_confined", [True, False], ids=["forked", "alone"])
-def test_the_code_of_a_bento_comes_before_all_other(versions: Versions, tmp_path: Path, is_confined: bool) -> None:
-    """Of a package that lies elsewhere, too, and whose `__init__.py` would make it win against a folder without one."""
+@pytest.mark.parametrize("is_confined", [True, False], ids=["forked", "started directly"])
+def test_the_code_of_a_bento_takes_precedence(versions: Versions, tmp_path: Path, is_confined: bool) -> None:
+    """A package elsewhere has the same name, and its `__init__.py` would make it win against a folder without one."""
     for name in ("examples", "examples/digits", "contract", "service"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").touch()
@@ -327,8 +327,8 @@ def test_the_code_of_a_bento_comes_before_all_other(versions: Versions, tmp_path
 
 
 @pytest.mark.parametrize("name", ["a thread", "no room"])
-def test_a_version_that_cannot_be_forked_starts_by_itself(versions: Versions, tmp_path: Path, name: str) -> None:
-    """Where what is imported starts threads, and where its variables are too long to be shown."""
+def test_a_version_that_cannot_be_forked_is_started_directly(versions: Versions, tmp_path: Path, name: str) -> None:
+    """Its imports start threads, or its variables are too long for the space in its command line."""
     (tmp_path / "sitecustomize.py").write_text(STARTS_A_THREAD)
     hindering = {
         "a thread": {"PYTHONPATH": str(tmp_path)},
@@ -342,19 +342,19 @@ def test_a_version_that_cannot_be_forked_starts_by_itself(versions: Versions, tm
 
 
 def names_in(process: psutil.Process, folder: Path) -> list[str]:
-    """What a process sees in a folder."""
+    """The names that a process sees in a folder."""
     return [path.name for path in Path(f"/proc/{process.pid}/root{folder}").iterdir()]
 
 
 def capabilities(process: psutil.Process) -> int:
-    """Those in effect and those that it could take back."""
+    """The capabilities in effect and those that the process could regain."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     held = [int(line.split()[1], 16) for line in lines if line.startswith(("CapEff", "CapPrm"))]
     return held[0] | held[1]
 
 
 def is_in_memory(process: psutil.Process, secret: str) -> bool:
-    """Whether what a process has written holds a text."""
+    """Whether the writable memory of a process contains a text."""
     with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
         for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
             span, rights, *_ = line.split()

@@ -1,4 +1,4 @@
-"""The README's first commands on a machine of today, which has another Python than the one this was written with."""
+"""The README's first commands on a new machine with a newer Python than the one used for development."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.support.absence import leave_out
 from tests.support.fresh_machine import FreshMachine
 from tests.support.paths import ROOT
 
-pytestmark = pytest.mark.timeout(1800)  # everything is installed with what time others leave
+pytestmark = pytest.mark.timeout(1800)  # everything is installed with the CPU time that other tests leave
 
 SUITE = "trixie"  # Debian 13: its Python is 3.13
 STABLE, CANARY = {"bad": 1, "total": 900}, {"bad": 20, "total": 100}
@@ -35,14 +35,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 
 @pytest.fixture(scope="module")
 def set_up(machine: FreshMachine) -> str:
-    """What the set-up printed: the base and the tools of development, no torch."""
+    """The output of the set-up: the base and the development tools, no torch."""
     done = machine.run("make setup EXTRAS=dev")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_the_set_up_says_which_python_it_took(set_up: str) -> None:
-    """And that all is ready."""
+def test_the_set_up_prints_the_python_that_it_uses(set_up: str) -> None:
+    """It also says when everything is ready."""
     lines = [line for line in set_up.splitlines() if line.startswith("setup: ")]
     assert re.fullmatch(r"setup: taking python3(\.13)? \(3\.13\.\d+\)", lines[0])
     assert lines[-1] == "setup: ready"
@@ -55,8 +55,8 @@ def test_a_second_set_up_does_nothing(machine: FreshMachine, set_up: str) -> Non
 
 
 @pytest.mark.usefixtures("set_up")
-def test_the_base_brings_no_heavy_package(machine: FreshMachine) -> None:
-    """Neither torch nor what serves, loads or reports drift."""
+def test_the_base_installs_no_heavy_package(machine: FreshMachine) -> None:
+    """It has neither torch nor the packages for serving, load tests and drift reports."""
     installed = machine.run(".venv/bin/python -m pip list --format json").stdout
     names = {package["name"].lower() for package in json.loads(installed)}
     assert {"kanaria", "pydantic", "numpy"} <= names
@@ -64,8 +64,8 @@ def test_the_base_brings_no_heavy_package(machine: FreshMachine) -> None:
 
 
 @pytest.mark.usefixtures("set_up")
-def test_its_commands_are_listed(machine: FreshMachine) -> None:
-    """Those, too, that need more than is installed."""
+def test_all_commands_are_listed(machine: FreshMachine) -> None:
+    """This includes commands whose packages are not installed."""
     done = machine.run(".venv/bin/kanaria --help")
     assert done.returncode == 0, done.stderr
     assert {"judge", "simulate", "up", "loadtest", "drift"} <= set(re.findall(r"^│ (\w+)", done.stdout, re.MULTILINE))
@@ -73,15 +73,15 @@ def test_its_commands_are_listed(machine: FreshMachine) -> None:
 
 @pytest.mark.usefixtures("set_up")
 def test_counts_are_judged(machine: FreshMachine) -> None:
-    """A canary that fails a fifth of its requests."""
+    """The canary fails a fifth of its requests."""
     lines = shlex.quote("\n".join(map(json.dumps, COUNTS)))
     done = machine.run(f"printf '%s\\n' {lines} >/tmp/counts.jsonl; .venv/bin/kanaria judge /tmp/counts.jsonl")
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (1, "fail"), done.stderr
 
 
 @pytest.mark.usefixtures("set_up")
-def test_a_command_that_needs_more_says_what(machine: FreshMachine) -> None:
-    """The stack of this machine takes the extra `serve`."""
+def test_a_command_names_the_packages_that_it_needs(machine: FreshMachine) -> None:
+    """The local stack needs the extra `serve`."""
     done = machine.run(".venv/bin/kanaria up digits:v1")
     assert done.returncode == 2
     assert "`kanaria up` needs packages that are not installed\n" in done.stderr
@@ -89,15 +89,15 @@ def test_a_command_that_needs_more_says_what(machine: FreshMachine) -> None:
 
 
 @pytest.mark.usefixtures("set_up")
-def test_a_unit_test_of_each_file_that_needs_no_more_passes(machine: FreshMachine) -> None:
-    """Those of an extra are skipped by its name, and all others of their files run.
+def test_the_first_unit_test_of_each_file_passes(machine: FreshMachine) -> None:
+    """Files that need an extra are skipped with its name, and all others pass.
 
-    What another Python or a smaller installation breaks shows where a file and all that it tests are imported, and
-    where that is called for the first time: a syntax, a module, a signature that is gone. A file's other tests call the
-    same with other values; here, where nobody has compiled or cached anything, all of them would take as long again as
-    they take outside. `make setup PYTHON=python3.13 VENV=other` and the tests of that folder run them all.
+    A newer Python or a smaller installation breaks imports and first calls: a syntax, a module or a signature that is
+    gone. The other tests of a file make the same calls with other values. On this machine, without compiled or cached
+    files, running them all would take as much additional time as they take outside. `make setup PYTHON=python3.13
+    VENV=other` and the tests of that folder run them all.
     """
-    # A folder that no test outside has: what is left running is told by it.
+    # No test outside uses this folder: processes that are left running are found by it.
     where = "--numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp /tmp/of-the-fresh-machine"
     chosen = "-p tests.support.first_of_each_file -m 'not exhaustive' tests/unit"
     done = machine.run(f".venv/bin/python -m pytest {where} -q {chosen}")

@@ -1,6 +1,6 @@
-"""The whole stack with its state folder on a disk that takes nothing more: users are safe, and nothing is forgotten.
+"""The whole stack with its state folder on a full disk: no user is affected, and no event is lost.
 
-Users send no feedback here: it is answered 503 while it cannot be kept.
+Users send no feedback here: it is answered 503 while it cannot be stored.
 """
 
 import json
@@ -21,7 +21,7 @@ Stack = tuple[Kanaria, SmallDisk]
 
 @pytest.fixture
 def stack(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Stack]:
-    """A state folder on a disk of its own; plans and users are elsewhere."""
+    """A stack whose state folder is on its own disk; plans and users are elsewhere."""
     require_program("envoy")
     with mounted(tmp_path / ".kanaria", mib=64) as disk:
         made = Kanaria.at(tmp_path, bento_home, KANARIA_METRICS="scrape", KANARIA_PREDICTION_LOG_MB="1")
@@ -31,14 +31,14 @@ def stack(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str
 
 
 def share(status: dict[str, Any]) -> float | None:
-    """What the canary gets, percent, read back from the gateway; None without a canary."""
+    """The canary's share in percent, as the gateway reports it; None without a canary."""
     canary = status["canary"]
     weight: float | None = canary and canary["weight_percent"]
     return weight
 
 
 def at_half_on_a_full_disk(kanaria: Kanaria, disk: SmallDisk) -> None:
-    """v2 has half of the traffic; what was reserved for the ledger is used up."""
+    """Give v2 half of the traffic and use up the space that is reserved for the ledger."""
     kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="300s", step_deadline="900s"))
     kanaria.until(lambda status: share(status) == 50)
     disk.fill()
@@ -50,14 +50,14 @@ def at_half_on_a_full_disk(kanaria: Kanaria, disk: SmallDisk) -> None:
     kanaria.until(is_stuck)
 
 
-def test_a_bad_canary_leaves_a_full_disk_and_history_has_it_all(stack: Stack, samples: Path) -> None:
-    """It dies at half of the traffic; when there is room again, the ledger gets the whole story."""
+def test_a_bad_canary_is_rolled_back_on_a_full_disk_with_complete_history(stack: Stack, samples: Path) -> None:
+    """It dies at half of the traffic; when there is space again, the ledger gets all events."""
     kanaria, disk = stack
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
         at_half_on_a_full_disk(kanaria, disk)
         kanaria.kill("digits@v2")
-        # Its share is unknown, too, while the gateway gives no answer.
+        # Its share is also unknown while the gateway does not answer.
         gone = kanaria.until(lambda status: not share(status) and status["release"]["outcome"] is not None)
         assert gone["troubles"]
         assert gone["release"]["outcome"] == "rolled_back"
@@ -71,8 +71,8 @@ def test_a_bad_canary_leaves_a_full_disk_and_history_has_it_all(stack: Stack, sa
     assert "quarantine" in refused.stderr
 
 
-def test_a_person_rolls_back_on_a_full_disk(stack: Stack, samples: Path) -> None:
-    """The command ends with 0 and says what is wrong. A controller that is killed then keeps to it."""
+def test_a_person_can_roll_back_on_a_full_disk(stack: Stack, samples: Path) -> None:
+    """The command exits with 0 and names the problem. A controller that is killed then keeps the decision."""
     kanaria, disk = stack
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
@@ -92,8 +92,8 @@ def test_a_person_rolls_back_on_a_full_disk(stack: Stack, samples: Path) -> None
     assert (row["outcome"], row["signal"], row["reason"]) == ("rolled_back", "person", "looks wrong")
 
 
-def test_down_ends_all_on_a_disk_that_can_only_be_read(stack: Stack) -> None:
-    """It ended nothing, so that nobody could repair the disk. The next one writes down what came of the release."""
+def test_down_stops_everything_on_a_read_only_disk(stack: Stack) -> None:
+    """It used to stop nothing, so the disk could not be repaired. The next `down` records the end of the release."""
     kanaria, _ = stack
     kanaria.ok("up", "digits:v1")
     kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="300s", step_deadline="900s"))
@@ -107,10 +107,8 @@ def test_down_ends_all_on_a_disk_that_can_only_be_read(stack: Stack) -> None:
     assert "nothing is running" in kanaria.ok("down")
 
 
-def test_a_version_that_was_rolled_back_answers_nobody_where_no_split_can_be_written(
-    stack: Stack, samples: Path
-) -> None:
-    """It had half of the requests until somebody repaired the disk. Nobody notices that its processes are suspended."""
+def test_a_rolled_back_version_answers_nobody_if_no_split_can_be_written(stack: Stack, samples: Path) -> None:
+    """It kept half of the requests until the disk was repaired. Now its processes are suspended; no user notices."""
     kanaria, _ = stack
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
@@ -125,7 +123,7 @@ def test_a_version_that_was_rolled_back_answers_nobody_where_no_split_can_be_wri
             before = users.live().requests
             kanaria.until(lambda _: users.live().requests > before + 100)
         kanaria.until(lambda status: status["release"]["phase"] == "ended" and status["canary"] is None)
-        until(lambda: not suspended.is_running())  # whoever started it has noted its end, too
+        until(lambda: not suspended.is_running())  # the keeper has also recorded its end
         summary = users.stop()
     assert summary.failures == 0, summary.failure_list
     assert "its processes are suspended" in " ".join(kanaria.ok("why").split())

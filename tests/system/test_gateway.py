@@ -1,4 +1,4 @@
-"""What clients, the judge and the on-call engineer may expect of the gateway, on a real Envoy."""
+"""What clients, the judge and the on-call engineer can expect of the gateway, on a real Envoy."""
 
 import http.client
 import json
@@ -71,7 +71,7 @@ def assert_problem(answer: httpx.Response, status: int) -> None:
 
 @pytest.mark.parametrize("percent", [1, 10, 50, 90])
 def test_the_canary_gets_its_share(gateway: Gateway, stable: StandIn, canary: StandIn, percent: int) -> None:
-    """The canary's answers are binomial in its weight."""
+    """The number of the canary's answers follows a binomial distribution with its weight."""
     gateway.router.apply(Split(stable.version, canary.version, percent))
     with load(gateway.url) as clients:
         clients.wait_for(1000)
@@ -79,7 +79,7 @@ def test_the_canary_gets_its_share(gateway: Gateway, stable: StandIn, canary: St
 
 
 def test_a_whole_release_loses_no_request(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """Shadow, every step, promotion, next release and a rollback under load: no client sees a failure."""
+    """Shadow step, rollout steps, promotion, next release and rollback under load: no client sees a failure."""
     old, new = stable.version, canary.version
     gateway.router.apply(Split(old))
     splits = [Split(old, new, mirror=True), *(Split(old, new, percent) for percent in (1, 50, 100)), Split(new)]
@@ -91,7 +91,7 @@ def test_a_whole_release_loses_no_request(gateway: Gateway, stable: StandIn, can
 
 
 def test_a_weight_is_in_force_when_apply_returns(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """After a rollback has returned, not one more request reaches the canary."""
+    """After a rollback has returned, no further request reaches the canary."""
     gateway.router.apply(Split(stable.version, canary.version, 50))
     with load(gateway.url) as clients:
         clients.wait_for(100)
@@ -102,8 +102,8 @@ def test_a_weight_is_in_force_when_apply_returns(gateway: Gateway, stable: Stand
     assert canary.seen("/predict") == before
 
 
-def test_a_request_on_a_replaced_version_is_finished(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """A slow request that the old version has begun is counted as in flight, then answered by it."""
+def test_a_request_to_a_replaced_version_is_finished(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
+    """A slow request that the old version has started is counted as in flight, and the old version answers it."""
     gateway.router.apply(Split(stable.version, canary.version, 0))
     stable.behave(delay_s=4.0)
     answers: list[httpx.Response] = []
@@ -117,10 +117,10 @@ def test_a_request_on_a_replaced_version_is_finished(gateway: Gateway, stable: S
     eventually(lambda: gateway.router.requests_in_flight(STABLE) == 0)
 
 
-def test_a_sticky_caller_stays_and_never_leaves_a_growing_canary(
+def test_a_sticky_caller_stays_on_its_version_while_the_canary_grows(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """One caller sees one version at one weight; raising the weight only adds callers to the canary."""
+    """At one weight a caller sees one version; a higher weight only adds callers to the canary."""
     on_canary: list[set[int]] = []
     for percent in (5, 25, 50, 80):
         gateway.router.apply(Split(stable.version, canary.version, percent, sticky="x-user-id"))
@@ -134,7 +134,7 @@ def test_a_sticky_caller_stays_and_never_leaves_a_growing_canary(
 
 
 def test_the_same_split_is_not_written_twice(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """A controller that applies its wish on every tick causes no update of the data plane."""
+    """A controller applies its split on every tick without an update of the data plane."""
     paths = gateway.settings.clusters_path, gateway.settings.routes_path
     gateway.router.apply(Split(stable.version))
     gateway.router.apply(Split(stable.version, canary.version, 5))
@@ -143,10 +143,8 @@ def test_the_same_split_is_not_written_twice(gateway: Gateway, stable: StandIn, 
     assert [path.stat().st_ino for path in paths] == written
 
 
-def test_a_restarted_gateway_serves_the_split_it_served_before(
-    gateway: Gateway, stable: StandIn, canary: StandIn
-) -> None:
-    """The split outlives the Envoy process; until it is in force again, nothing is observed."""
+def test_a_restarted_gateway_serves_its_previous_split(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
+    """The split survives the Envoy process; until it is in force again, no split is observed."""
     in_force = ObservedSplit(STABLE, CANARY, 100, mirror=False)
     gateway.router.apply(Split(stable.version, canary.version, 100))
     gateway.stop()
@@ -162,10 +160,10 @@ def test_a_restarted_gateway_serves_the_split_it_served_before(
     assert gateway.predict().json()["version"] == CANARY
 
 
-def test_a_killed_gateway_comes_back_with_its_split_its_callers_and_new_counts(
+def test_a_killed_gateway_keeps_its_split_and_callers_and_counts_go_on(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """kill -9: each sticky caller stays where it was, and what is counted afterwards is added to what was."""
+    """SIGKILL: each sticky caller stays on its version, and new counts are added to the earlier ones."""
     gateway.router.apply(Split(stable.version, canary.version, 50, sticky="x-user-id"))
 
     def answered(users: int) -> list[str]:
@@ -185,7 +183,7 @@ def test_a_killed_gateway_comes_back_with_its_split_its_callers_and_new_counts(
     assert (errors.stable, errors.canary) == (Pair(0, again.count(STABLE)), Pair(0, again.count(CANARY)))
 
 
-def test_a_version_that_moved_is_followed(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
+def test_a_version_with_a_new_address_is_followed(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """The canary's process was replaced by one on another port: the same split, and no request is lost."""
     with StandIn(CANARY) as replacement:
         gateway.router.apply(Split(stable.version, canary.version, 50))
@@ -203,10 +201,10 @@ def test_a_version_may_be_named_by_host_name(gateway: Gateway, stable: StandIn) 
     assert gateway.predict().json()["version"] == STABLE
 
 
-def test_a_rollback_while_the_gateway_is_down_is_what_it_starts_with(
+def test_a_rollback_while_the_gateway_is_down_is_in_force_at_its_start(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """Applying to a gateway out of reach is refused, but it never comes back with the bad canary."""
+    """Applying to an unreachable gateway is refused, but it never comes back with the bad canary."""
     gateway.router.apply(Split(stable.version, canary.version, 100))
     gateway.stop()
     with pytest.raises(RouterRefused, match="out of reach"):
@@ -215,8 +213,8 @@ def test_a_rollback_while_the_gateway_is_down_is_what_it_starts_with(
     assert gateway.predict().json()["version"] == STABLE
 
 
-def test_a_rejected_split_is_not_what_a_restart_finds(gateway: Gateway, stable: StandIn) -> None:
-    """What Envoy rejects does not stay on disk, where it would stop the next start."""
+def test_a_rejected_split_is_not_kept_for_the_next_start(gateway: Gateway, stable: StandIn) -> None:
+    """A split that Envoy rejects does not stay on disk, where it would prevent the next start."""
     gateway.router.apply(Split(stable.version))
     with pytest.raises(RouterRefused, match="Envoy rejected the split"):
         gateway.router.apply(Split(stable.version, sticky="not a header\n"))
@@ -226,10 +224,10 @@ def test_a_rejected_split_is_not_what_a_restart_finds(gateway: Gateway, stable: 
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]"])
-def test_a_gateway_whose_files_were_cut_serves_the_split_all_the_same(
+def test_a_gateway_with_damaged_files_still_serves_the_split(
     gateway: Gateway, stable: StandIn, canary: StandIn, left: bytes
 ) -> None:
-    """It starts with the spares; with the cut ones it would answer 404 to everybody. The router writes them anew."""
+    """It starts with the spare files; with the damaged ones it would answer 404. The router rewrites them."""
     split = Split(stable.version, canary.version, 100)
     gateway.router.apply(split)
     gateway.settings.routes_path.write_bytes(left)
@@ -244,10 +242,10 @@ def test_a_gateway_whose_files_were_cut_serves_the_split_all_the_same(
     assert gateway.predict().json()["version"] == CANARY
 
 
-def test_a_full_disk_does_not_stop_a_change_of_the_split(
+def test_a_full_disk_does_not_prevent_a_change_of_the_split(
     small_disk: SmallDisk, stable: StandIn, canary: StandIn, require_program: Callable[[str], str]
 ) -> None:
-    """Every later split comes into force without new room, and no request is lost."""
+    """Every later split comes into force without new disk space, and no request is lost."""
     require_program("envoy")
     with Gateway(GatewaySettings(small_disk.folder, port=free_port(), stats_port=free_port())) as gateway:
         gateway.router.apply(Split(stable.version))
@@ -266,7 +264,7 @@ def test_a_full_disk_does_not_stop_a_change_of_the_split(
 
 
 def test_killing_the_canary_under_load_loses_no_request(gateway: Gateway, stable: StandIn) -> None:
-    """The canary dies at 50 %: stable answers for it and is not credited, and the tries that failed are charged."""
+    """The canary dies at 50 %: stable answers for it and gets no credit, and the failed tries are charged."""
     with StandIn(CANARY) as doomed:
         gateway.router.apply(Split(stable.version, doomed.version, 50))
         with load(gateway.url, clients=8) as clients:
@@ -287,11 +285,11 @@ def test_killing_the_canary_under_load_loses_no_request(gateway: Gateway, stable
 def test_a_hung_version_at_50_percent_loses_no_request_and_is_charged(
     settings: GatewaySettings, stable: StandIn, doomed_is_stable: bool
 ) -> None:
-    """It accepts connections and answers nothing: the other version answers, until a probe finds it out and after."""
+    """It accepts connections without answering: the other version answers, before and after a probe detects it."""
     with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as doomed:
         both = (doomed, stable) if doomed_is_stable else (stable, doomed)
         gateway.router.apply(Split(both[0].version, both[1].version, 50))
-        doomed.hang()  # with no request in flight: an answer that has begun cannot be begun again
+        doomed.hang()  # with no request in flight: an answer that has started cannot be started again
         with load(gateway.url, clients=8) as clients:
             clients.wait_for(100)
         charged, other = gateway.errors(stable=CANARY, canary=STABLE)
@@ -300,8 +298,10 @@ def test_a_hung_version_at_50_percent_loses_no_request_and_is_charged(
     assert other.bad == 0
 
 
-def test_the_first_answer_counts_however_late(settings: GatewaySettings, stable: StandIn, canary: StandIn) -> None:
-    """Both versions take longer than a try: nothing is cut off, charged or taken out of service for it."""
+def test_the_first_answer_counts_even_if_it_is_late(
+    settings: GatewaySettings, stable: StandIn, canary: StandIn
+) -> None:
+    """Both versions take longer than a try: no request is cut off or charged, and no version loses its traffic."""
     with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, 100))
         canary.behave(delay_s=0.3)
@@ -313,10 +313,10 @@ def test_the_first_answer_counts_however_late(settings: GatewaySettings, stable:
         assert gateway.errors(stable=STABLE, canary=CANARY)[1] == Pair(0, clients.total)
 
 
-def test_an_answer_of_the_application_after_its_try_is_its_answer(
+def test_a_late_error_of_the_application_is_its_answer(
     settings: GatewaySettings, stable: StandIn, canary: StandIn
 ) -> None:
-    """A slow 500 is the canary's, also when stable was asked meanwhile."""
+    """A slow 500 counts for the canary, even if stable was asked in the meantime."""
     with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, 100))
         canary.behave(delay_s=0.3, status=500)
@@ -325,10 +325,10 @@ def test_an_answer_of_the_application_after_its_try_is_its_answer(
         assert gateway.errors(stable=STABLE, canary=CANARY)[1] == Pair(1, 1)
 
 
-def test_feedback_is_given_to_one_version_however_slow(
+def test_feedback_is_sent_to_only_one_version_however_slow(
     settings: GatewaySettings, stable: StandIn, canary: StandIn
 ) -> None:
-    """Only predictions are worth being computed twice."""
+    """Only predictions may be computed twice."""
     with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, 50))
         before = stable.seen("/feedback"), canary.seen("/feedback")
@@ -338,10 +338,8 @@ def test_feedback_is_given_to_one_version_however_slow(
 
 
 @pytest.mark.parametrize("is_alone", [True, False], ids=["of two processes", "in a release"])
-def test_feedback_whose_process_dies_under_it_is_given_to_another(
-    gateway: Gateway, canary: StandIn, is_alone: bool
-) -> None:
-    """It was killed after the label had reached it. Whether it counted the label the file of answers knows."""
+def test_feedback_to_a_process_that_dies_is_sent_to_another(gateway: Gateway, canary: StandIn, is_alone: bool) -> None:
+    """It was killed after it received the label. The file of answers knows whether it counted the label."""
     with StandIn(STABLE) as doomed, StandIn(STABLE) as twin:
         for one in (doomed, twin):
             one.behave(delay_s=2.0)
@@ -362,14 +360,14 @@ def test_feedback_whose_process_dies_under_it_is_given_to_another(
 
 
 @pytest.mark.parametrize("is_stable", [True, False], ids=["stable", "canary"])
-def test_what_is_answered_for_a_version_that_is_known_not_to_be_up_is_about_neither(
+def test_answers_in_place_of_a_version_known_to_be_down_count_for_neither(
     gateway: Gateway, stable: StandIn, canary: StandIn, is_stable: bool
 ) -> None:
-    """No try of it failed. An outage of stable, however long, must not excuse a canary that fails."""
+    """None of its own tries failed. However long stable is down, that must not excuse a failing canary."""
     away = stable if is_stable else canary
     gateway.router.apply(Split(stable.version, canary.version, 50))
     away.behave(ready=False)
-    # So many that no chance leaves it out of them all while half of the requests go to it.
+    # 40 requests: with half of them going to it, chance does not leave it out of all of them.
     eventually(lambda: away.tag not in {gateway.predict().json()["version"] for _ in range(40)})
     before = gateway.errors(stable=away.tag, canary="another")
     for _ in range(30):
@@ -379,10 +377,10 @@ def test_what_is_answered_for_a_version_that_is_known_not_to_be_up_is_about_neit
 
 
 @pytest.mark.parametrize("end", [StandIn.kill, StandIn.hang], ids=["killed", "hung"])
-def test_the_version_before_answers_for_a_promoted_one(
+def test_the_previous_version_answers_for_a_promoted_one(
     settings: GatewaySettings, stable: StandIn, end: Callable[[StandIn], None]
 ) -> None:
-    """In the watch the old version is warm: clients see no failure, and the promoted one is charged."""
+    """During the watch the old version is warm: clients see no failure, and the promoted version is charged."""
     with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as promoted:
         gateway.router.apply(Split(promoted.version, fallback=stable.version))
         assert {gateway.predict().json()["version"] for _ in range(20)} == {CANARY}
@@ -397,14 +395,14 @@ def test_the_version_before_answers_for_a_promoted_one(
 
 @pytest.mark.parametrize("end", [StandIn.kill, StandIn.hang], ids=["killed", "hung"])
 @pytest.mark.parametrize("is_alone", [True, False], ids=["stable alone", "canary"])
-def test_losing_one_of_two_processes_of_a_version_costs_nothing(
+def test_losing_one_of_two_processes_of_a_version_fails_no_request(
     settings: GatewaySettings, stable: StandIn, end: Callable[[StandIn], None], is_alone: bool
 ) -> None:
     """Its other process answers: no client sees a failure, and the version is not charged."""
     with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as doomed, StandIn(CANARY) as twin:
         version = Version((doomed.backend, twin.backend))
         gateway.router.apply(Split(version) if is_alone else Split(stable.version, version, 100))
-        # What another version answers before they are known to be up is about neither.
+        # What another version answers before both are known to be up counts for neither.
         eventually(lambda: gateway.predict().is_success and all(one.seen("/predict") for one in (doomed, twin)))
         before = gateway.errors(stable=STABLE, canary=CANARY)[1]
         end(doomed)
@@ -415,8 +413,8 @@ def test_losing_one_of_two_processes_of_a_version_costs_nothing(
     assert charged == Pair(0, before.total + clients.total)
 
 
-def test_a_canary_that_serves_users_answers_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
-    """Stable dies in the middle of a step: clients see nothing, and the canary is not credited."""
+def test_a_canary_with_users_answers_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
+    """Stable dies in the middle of a step: clients see no failure, and the canary gets no credit."""
     with StandIn(STABLE) as doomed:
         gateway.router.apply(Split(doomed.version, canary.version, 10))
         doomed.kill()
@@ -424,8 +422,8 @@ def test_a_canary_that_serves_users_answers_for_a_dead_stable(gateway: Gateway, 
     assert gateway.counted()[CANARY, STABLE, "200"] > 0
 
 
-def test_a_canary_in_the_shadow_does_not_answer_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
-    """A version without any evidence gets no users, not even when there is nobody else."""
+def test_a_canary_in_the_shadow_step_does_not_answer_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
+    """A version without evidence gets no users, even if no other version is left."""
     with StandIn(STABLE) as doomed:
         gateway.router.apply(Split(doomed.version, canary.version, mirror=True))
         doomed.kill()
@@ -437,7 +435,7 @@ def test_a_canary_in_the_shadow_does_not_answer_for_a_dead_stable(gateway: Gatew
 def test_an_application_error_reaches_the_client_and_is_charged(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """A 500 of the canary is not retried, not rewritten and not answered by stable."""
+    """A 500 from the canary is not retried, rewritten or answered by stable."""
     gateway.router.apply(Split(stable.version, canary.version, 100))
     canary.behave(status=500)
     before = canary.seen("/predict")
@@ -448,7 +446,7 @@ def test_an_application_error_reaches_the_client_and_is_charged(
 
 
 def test_a_version_that_does_not_answer_in_time_is_charged_with_504(settings: GatewaySettings, canary: StandIn) -> None:
-    """There is no other version to ask: the client gets a problem after the timeout, and the error is the version's."""
+    """There is no other version: the client gets a problem after the timeout, and the error counts for the version."""
     canary.behave(delay_s=5.0)
     with Gateway(replace(settings, request_timeout_s=0.3)) as gateway:
         gateway.router.apply(Split(canary.version))
@@ -459,7 +457,7 @@ def test_a_version_that_does_not_answer_in_time_is_charged_with_504(settings: Ga
 def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """A version so slow that clients give up cannot hide: their wait is in the latency histogram."""
+    """A version so slow that clients give up is visible in the latency histogram."""
     canary.behave(delay_s=9.0)
     gateway.router.apply(Split(stable.version, canary.version, 100))
     with pytest.raises(httpx.ReadTimeout):
@@ -475,7 +473,7 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
 
 
 def test_clients_that_hang_up_write_no_line_to_the_gateways_log(gateway: Gateway, canary: StandIn) -> None:
-    """Each wrote one, of a time that there was not: whoever wants could fill the log, and its disk held up requests."""
+    """Each wrote a line without a valid time: anyone could fill the log, and its disk delayed requests."""
     canary.behave(delay_s=9.0)
     gateway.router.apply(Split(canary.version))
     log = gateway.settings.directory / "envoy.log"
@@ -487,7 +485,7 @@ def test_clients_that_hang_up_write_no_line_to_the_gateways_log(gateway: Gateway
 
 
 def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> None:
-    """Feedback, probes, wrong methods and unknown paths say nothing about a version."""
+    """Feedback, probes, wrong methods and unknown paths are not evidence about a version."""
     gateway.router.apply(Split(stable.version))
     for method, path in [("POST", "/feedback"), ("GET", "/readyz"), ("GET", "/predict"), ("POST", "/predictions")]:
         gateway.client.request(method, path)
@@ -495,7 +493,7 @@ def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> Non
     assert gateway.counted() == {(STABLE, STABLE, "200"): 1}
 
 
-# Shadow
+# Shadow step
 
 
 def test_the_shadow_sees_every_prediction_and_no_feedback(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
@@ -512,7 +510,7 @@ def test_the_shadow_sees_every_prediction_and_no_feedback(gateway: Gateway, stab
 def test_a_copy_has_the_request_id_of_the_original(
     gateway: Gateway, stable: StandIn, canary: StandIn, given: dict[str, str]
 ) -> None:
-    """By it the two versions' answers are compared, and a late label finds both."""
+    """The versions' answers are compared by it, and a late label finds both."""
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     request_id = gateway.predict(headers=given).headers["x-request-id"]
     assert given.get("x-request-id", request_id) == request_id == stable.last_headers()["x-request-id"]
@@ -520,7 +518,7 @@ def test_a_copy_has_the_request_id_of_the_original(
 
 
 def copies_by_code(gateway: Gateway) -> dict[str, float]:
-    """How many copies the shadow answered with each status."""
+    """The number of copies by the status of the shadow's answer."""
     return {
         labels["envoy_response_code"]: value
         for name, labels, value in gateway.samples()
@@ -530,8 +528,10 @@ def copies_by_code(gateway: Gateway) -> dict[str, float]:
     }
 
 
-def test_what_the_shadow_rejects_is_counted_by_its_status(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """A copy answered 422 is rejected, one answered 401 or 429 is not, and none of them is an error."""
+def test_copies_that_the_shadow_rejects_are_counted_by_status(
+    gateway: Gateway, stable: StandIn, canary: StandIn
+) -> None:
+    """A copy answered with 422 is rejected, one with 401 or 429 is not, and none of them is an error."""
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     for status in (200, 401, 422, 429):
         canary.behave(status=status)
@@ -546,10 +546,10 @@ def test_what_the_shadow_rejects_is_counted_by_its_status(gateway: Gateway, stab
     [({"status": 500}, 20), ({"delay_s": 9.0}, 20), ({}, 0)],
     ids=["failing", "too slow", "healthy"],
 )
-def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
+def test_failures_of_the_shadow_are_counted_and_reach_no_client(
     settings: GatewaySettings, stable: StandIn, canary: StandIn, behaviour: dict[str, Any], expected: int
 ) -> None:
-    """A bad shadow shows in series that carry its tag; the clients' answers are those of stable."""
+    """A bad shadow is visible in series with its tag; clients get stable's answers."""
     with Gateway(replace(settings, request_timeout_s=2.0)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         canary.behave(**behaviour)
@@ -563,10 +563,10 @@ def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
         assert gateway.counted() == {(STABLE, STABLE, "200"): 20}
 
 
-def test_copies_that_wait_when_the_shadow_ends_are_evidence_about_nobody(
+def test_copies_still_waiting_when_the_shadow_ends_are_no_evidence(
     settings: GatewaySettings, stable: StandIn, canary: StandIn
 ) -> None:
-    """Envoy gives them up in time, but only a shadow's copies are read: so a shadow step waits for its first ones."""
+    """Envoy gives them up in time, but only copies in a shadow step are read, so the step waits for its first ones."""
     with Gateway(replace(settings, request_timeout_s=2.0)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         before = canary.seen("/predict")
@@ -575,14 +575,14 @@ def test_copies_that_wait_when_the_shadow_ends_are_evidence_about_nobody(
         eventually(lambda: canary.seen("/predict") == before + 20)
         gateway.router.apply(Split(stable.version, canary.version, 1))
         stable.behave(delay_s=9.0)
-        assert {gateway.predict().status_code for _ in range(2)} == {504}  # by then each copy has waited long enough
+        assert {gateway.predict().status_code for _ in range(2)} == {504}  # by then each copy has timed out
         eventually(lambda: copies_by_code(gateway) == {"504": 20})
         users = sum(gateway.errors(stable=STABLE, canary=CANARY), Pair(0, 0))
         assert users == Pair(2, 22)
 
 
 def test_the_shadows_latency_can_be_read(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
-    """Mirrored requests have their own histogram, keyed by the canary's tag."""
+    """Mirrored requests have a separate histogram with the canary's tag."""
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     canary.behave(delay_s=0.3)
     gateway.predict()
@@ -598,11 +598,11 @@ def test_the_shadows_latency_can_be_read(gateway: Gateway, stable: StandIn, cana
     eventually(lambda: slower_than_250_ms() == 1)
 
 
-# The front door
+# Requests from clients
 
 
 def test_a_gateway_without_versions_is_alive_but_not_ready(gateway: Gateway) -> None:
-    """Before the first version, predictions get a 503 problem that says when to come back."""
+    """Before the first version, predictions get a 503 problem with a Retry-After header."""
     assert gateway.client.get("/livez").status_code == 200
     assert_problem(gateway.client.get("/readyz"), 503)
     answer = gateway.predict()
@@ -618,7 +618,7 @@ def test_without_a_key_only_the_probes_answer(settings: GatewaySettings, stable:
         assert_problem(gateway.predict(headers={"x-api-key": "three"}), 401)
         assert {gateway.predict(headers={"x-api-key": key}).status_code for key in ("one", "two")} == {200}
         assert {gateway.client.get(path).status_code for path in ("/livez", "/readyz")} == {200}
-        assert "x-api-key" not in stable.last_headers(), "a model has no use for the client's secret"
+        assert "x-api-key" not in stable.last_headers(), "a model must not receive the client's key"
 
 
 def test_an_unknown_path_is_a_problem(gateway: Gateway, stable: StandIn) -> None:
@@ -628,8 +628,8 @@ def test_an_unknown_path_is_a_problem(gateway: Gateway, stable: StandIn) -> None
         assert_problem(gateway.client.get(path), 404)
 
 
-def test_request_ids_of_kanarias_own_are_refused(gateway: Gateway, stable: StandIn) -> None:
-    """Drift reports leave such requests out, so a caller who used them would be seen by none."""
+def test_reserved_request_ids_are_refused(gateway: Gateway, stable: StandIn) -> None:
+    """Drift reports leave out preflight requests, so a caller that used such ids would be left out too."""
     gateway.router.apply(Split(stable.version))
     before = stable.seen("/predict")
     for path in ("/predict", "/feedback"):
@@ -641,7 +641,7 @@ def test_request_ids_of_kanarias_own_are_refused(gateway: Gateway, stable: Stand
 
 
 def test_a_body_over_the_limit_is_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
-    """20 kB where 10 kB are allowed: 413, and the model never sees it. 9 kB pass."""
+    """20 kB where 10 kB are allowed give a 413, and the model never sees the body; 9 kB pass."""
     with Gateway(replace(settings, max_body_bytes=10_000)) as gateway:
         gateway.router.apply(Split(stable.version))
         before = stable.seen("/predict")
@@ -653,7 +653,7 @@ def test_a_body_over_the_limit_is_a_problem(settings: GatewaySettings, stable: S
 def test_a_large_body_within_the_limit_reaches_the_version_and_its_shadow(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
-    """4 MiB are neither cut off nor lost on their way to two servers."""
+    """A body of 4 MiB arrives complete at both servers."""
     before = canary.seen("/predict")
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     assert gateway.predict(content=b"x" * 2**22, json=None).json()["bytes"] == 2**22
@@ -685,14 +685,14 @@ def raw(gateway: Gateway, request: bytes) -> tuple[str, str, dict[str, Any]]:
     ],
 )
 def test_every_refusal_of_the_gateway_is_a_problem(gateway: Gateway, request_: bytes, status: int, words: str) -> None:
-    """Whatever came in; the last one is a client that speaks TLS."""
+    """This holds for every input; the last one is from a client that speaks TLS."""
     line, kind, problem = raw(gateway, request_)
     assert (line, kind) == (f"HTTP/1.1 {status}", "application/problem+json")
     assert (problem["status"], words in problem["detail"]) == (status, True)
 
 
 def test_a_client_of_http_1_0_is_served(gateway: Gateway, stable: StandIn) -> None:
-    """Old health checks and `ab` speak it, often without a host."""
+    """Old health checks and `ab` use it, often without a host header."""
     gateway.router.apply(Split(stable.version))
     assert raw(gateway, b"GET /livez HTTP/1.0\r\n\r\n")[0] == "HTTP/1.0 200"
     line, _, answer = raw(gateway, b"POST /predict HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")
@@ -700,7 +700,7 @@ def test_a_client_of_http_1_0_is_served(gateway: Gateway, stable: StandIn) -> No
 
 
 def test_headers_with_underscores_are_dropped_or_passed_on(settings: GatewaySettings, stable: StandIn) -> None:
-    """The request is served either way."""
+    """The request is served in both cases."""
     for underscores, arrived in (("drop", None), ("accept", "7")):
         with Gateway(replace(settings, underscore_headers=underscores)) as gateway:
             gateway.router.apply(Split(stable.version))
@@ -708,8 +708,8 @@ def test_headers_with_underscores_are_dropped_or_passed_on(settings: GatewaySett
             assert stable.last_headers().get("user_id") == arrived
 
 
-def test_a_browser_may_ask_without_a_key_whether_a_site_may_call(settings: GatewaySettings, stable: StandIn) -> None:
-    """The question reaches no version and counts as no prediction; a site that is not named gets no leave."""
+def test_a_cors_preflight_request_needs_no_key(settings: GatewaySettings, stable: StandIn) -> None:
+    """It reaches no version and is not counted as a prediction; an origin that is not listed is not allowed."""
     ask = {"origin": "https://shop.example", "access-control-request-method": "POST"}
     refused = ask | {"origin": "https://shop.example.evil"}
     with Gateway(replace(settings, api_keys=(ApiKey("k"),), cors_origins=("https://shop.example",))) as gateway:
@@ -734,7 +734,7 @@ def test_oversized_headers_are_a_problem(gateway: Gateway) -> None:
 
 
 def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
-    """The limit is on all clients together; those over it are told when to come back."""
+    """The limit is for all clients together; refused clients get a Retry-After header."""
     with Gateway(replace(settings, max_requests_per_s=1)) as gateway:
         gateway.router.apply(Split(stable.version))
         answers = [gateway.predict() for _ in range(20)]
@@ -748,8 +748,8 @@ def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettin
         assert answer.headers["retry-after"] == "1"
 
 
-def test_a_request_id_is_kept_or_made(gateway: Gateway, stable: StandIn) -> None:
-    """The client's id, or a new one, reaches the model and comes back."""
+def test_a_request_id_is_kept_or_created(gateway: Gateway, stable: StandIn) -> None:
+    """The client's id, or a new one, reaches the model and is returned."""
     gateway.router.apply(Split(stable.version))
     kept = gateway.predict(headers={"x-request-id": "mine-1"})
     assert (kept.headers["x-request-id"], stable.last_headers()["x-request-id"]) == ("mine-1", "mine-1")
@@ -757,7 +757,7 @@ def test_a_request_id_is_kept_or_made(gateway: Gateway, stable: StandIn) -> None
     assert made.headers["x-request-id"] == stable.last_headers()["x-request-id"] != ""
 
 
-def test_answers_do_not_tell_what_runs_behind(gateway: Gateway, stable: StandIn) -> None:
+def test_answers_do_not_reveal_what_runs_behind_the_gateway(gateway: Gateway, stable: StandIn) -> None:
     """Neither the model server's name nor Envoy's timing headers reach a client."""
     gateway.router.apply(Split(stable.version))
     headers = gateway.predict().headers
@@ -766,14 +766,14 @@ def test_answers_do_not_tell_what_runs_behind(gateway: Gateway, stable: StandIn)
 
 
 def test_a_client_cannot_change_timeouts_or_retries(gateway: Gateway, stable: StandIn) -> None:
-    """Envoy's control headers are ignored when they come from outside."""
+    """Envoy's control headers from clients are ignored."""
     gateway.router.apply(Split(stable.version))
     stable.behave(delay_s=0.2)
     assert gateway.predict(headers={"x-envoy-upstream-rq-timeout-ms": "1"}).status_code == 200
 
 
 def test_metrics_are_on_loopback_only(settings: GatewaySettings) -> None:
-    """A gateway that is open to the network keeps the page with its metrics to this machine."""
+    """A gateway that is open to the network serves its metrics page only to this machine."""
     with Gateway(replace(settings, host="0.0.0.0")):  # noqa: S104 - the case under test
         elsewhere = "127.0.0.2"  # reaches listeners on every address, but not those on 127.0.0.1 alone
         socket.create_connection((elsewhere, settings.port)).close()
@@ -782,7 +782,7 @@ def test_metrics_are_on_loopback_only(settings: GatewaySettings) -> None:
 
 
 def test_the_bootstrap_is_valid_without_deprecated_fields(settings: GatewaySettings) -> None:
-    """Envoy starts without a word about deprecated or unknown fields."""
+    """Envoy starts without a warning about deprecated or unknown fields."""
     with Gateway(replace(settings, api_keys=(ApiKey("secret"),), max_requests_per_s=10)):
         assert json.loads(settings.bootstrap_path.read_text())["node"]["id"] == "kanaria"
         log = (settings.directory / "envoy.log").read_text()

@@ -1,4 +1,4 @@
-"""What other users of this machine can do with the admin of a real Envoy: read the metrics."""
+"""Other users of this machine can only read the metrics of a real Envoy, and not use its admin interface."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def gateway(settings: GatewaySettings) -> Iterator[Gateway]:
 
 
 def test_no_local_user_reaches_the_admin_through_a_port(gateway: Gateway) -> None:
-    """Of the admin a port of this machine passes the metrics alone: no order, and nothing that shows a key."""
+    """A local port passes only the metrics of the admin interface: no commands, and nothing that shows a key."""
     url = f"http://{gateway.settings.stats_address}"
     with httpx.Client(base_url=url) as local:
         assert {local.post(f"/{path}").status_code for path in ORDERS} == {404}
@@ -68,20 +68,20 @@ def test_no_local_user_reaches_the_admin_through_a_port(gateway: Gateway) -> Non
 
 
 def test_only_the_owner_can_open_the_admin(gateway: Gateway) -> None:
-    """The admin's socket and its folder have rights for their owner alone."""
+    """The admin's socket and its folder are accessible only to their owner."""
     socket = gateway.settings.admin_socket
     assert (socket.stat().st_mode & 0o777, socket.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_headers_of_envoy_change_nothing_at_the_metrics(gateway: Gateway) -> None:
-    """Whoever reads the metrics cannot make Envoy keep new counters by a header."""
+    """A client that reads the metrics cannot make Envoy keep new counters with a header."""
     with httpx.Client(base_url=f"http://{gateway.settings.stats_address}") as local:
         local.get("/stats/prometheus", headers={"x-envoy-upstream-alt-stat-name": "mine"}).raise_for_status()
         assert "mine" not in local.get("/stats/prometheus").text
 
 
-def test_a_look_at_statistics_does_not_go_through_those_of_looks(gateway: Gateway) -> None:
-    """Two in five of all were about the admin and the page with the metrics. Those of the gateway itself are there."""
+def test_statistics_of_the_admin_interface_are_not_collected(gateway: Gateway) -> None:
+    """Two in five of all statistics were about the admin and the metrics page. The gateway's own are still there."""
     with httpx.Client(base_url=f"http://{gateway.settings.stats_address}") as local:
         local.get("/stats/prometheus").raise_for_status()
     with admin.client(gateway.settings, timeout_s=30.0) as asked:
@@ -93,8 +93,8 @@ def test_a_look_at_statistics_does_not_go_through_those_of_looks(gateway: Gatewa
     assert there <= names
 
 
-def test_readers_of_the_metrics_take_no_place_of_a_client(settings: GatewaySettings) -> None:
-    """Connections to the page with the metrics are limited by themselves; the gateway's clients keep theirs."""
+def test_readers_of_the_metrics_use_no_slot_of_a_client(settings: GatewaySettings) -> None:
+    """Connections to the metrics page have their own limit; the gateway's clients keep theirs."""
     with ExitStack() as stack:
         gateway = stack.enter_context(Gateway(replace(settings, max_connections=2)))
         for _ in range(64):
@@ -102,8 +102,8 @@ def test_readers_of_the_metrics_take_no_place_of_a_client(settings: GatewaySetti
         gateway.client.get("/livez").raise_for_status()
 
 
-def test_a_deep_state_folder_has_an_admin_too(tmp_path: Path) -> None:
-    """Where the path is too long for a socket, it lies in a folder of the owner elsewhere, also after a restart."""
+def test_a_deep_state_folder_also_has_an_admin_socket(tmp_path: Path) -> None:
+    """If its path is too long for a socket, the socket is in another folder of the owner, also after a restart."""
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     with Gateway(GatewaySettings(deep, port=free_port(), stats_port=free_port())) as gateway:
         shutil.rmtree(gateway.settings.admin_folder.resolve())
@@ -114,8 +114,8 @@ def test_a_deep_state_folder_has_an_admin_too(tmp_path: Path) -> None:
         shutil.rmtree(folder)
 
 
-def test_a_gateway_of_an_earlier_version_is_steered_until_it_is_restarted(settings: GatewaySettings) -> None:
-    """An upgrade leaves the gateway alone: the new controller reads and steers one whose admin has a port."""
+def test_a_gateway_of_an_earlier_version_is_controlled_until_it_is_restarted(settings: GatewaySettings) -> None:
+    """An upgrade does not restart the gateway: the new controller also controls one whose admin has a port."""
     earlier = replace(settings, has_open_admin=True)
     bootstrap = json.loads(write_bootstrap(settings).read_text())
     bootstrap["admin"] = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": settings.stats_port}}}

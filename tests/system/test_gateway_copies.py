@@ -1,4 +1,4 @@
-"""Copies of requests in the steps, in both directions, by a real Envoy: of which requests, and what they cost users."""
+"""Copies of requests in rollout steps, in both directions, by a real Envoy: which requests, and at what cost."""
 
 from collections.abc import Callable, Iterator
 
@@ -18,7 +18,7 @@ LEAST_P = 1e-4  # there are dozens of draws in each run
 
 
 class Rig:
-    """A gateway with two versions, and what they have answered since the last look."""
+    """A gateway with two versions, and what they have answered since the last change of the split."""
 
     def __init__(self, gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
         self.gateway, self.stable, self.canary = gateway, stable, canary
@@ -30,7 +30,7 @@ class Rig:
         self._before = self._seen()
 
     def copies(self, clients: Load) -> tuple[int, int]:
-        """Copies that stable, and that the canary, has answered; waits until all are there."""
+        """Copies that stable and the canary have answered; waits until all have arrived."""
         answers = clients.answers[STABLE], clients.answers[CANARY]
 
         def arrived() -> tuple[int, int]:
@@ -66,9 +66,9 @@ def envoy(require_program: Callable[[str], str]) -> None:
 def test_a_share_of_each_versions_requests_is_copied_to_the_other(
     rig: Rig, percent: float, compared: float, sticky: str | None
 ) -> None:
-    """Drawn apart from the version: where both came from the same draw, all of one and none of the other were copied.
+    """The draw is independent of the version: with one draw for both, all of one and none of the other were copied.
 
-    Callers who give no name, as these, are drawn as where none is sticky.
+    Callers without an id, as these, are drawn as if none were sticky.
     """
     rig.split(percent, compared, sticky=sticky)
     with load(rig.gateway.url) as clients:
@@ -82,8 +82,8 @@ def test_a_share_of_each_versions_requests_is_copied_to_the_other(
         assert binomtest(to_stable, clients.answers[CANARY], shares.of_canary).pvalue > LEAST_P
 
 
-def test_requests_of_callers_who_stay_on_one_side_are_copied_each_by_its_own_draw(rig: Rig) -> None:
-    """Not those of the same few callers: of each caller's 40 requests some are copied and some not."""
+def test_each_request_of_a_sticky_caller_is_drawn_separately(rig: Rig) -> None:
+    """Copies are not limited to a few callers: some of each caller's 40 requests are copied."""
     rig.split(50, 50, sticky="x-user-id")
     for user in range(6):
         headers = {"x-user-id": f"user-{user}"}
@@ -104,8 +104,8 @@ def test_a_raised_weight_moves_no_caller_off_the_canary(rig: Rig) -> None:
     assert on_canary[0] < on_canary[1] < on_canary[2]
 
 
-def test_copies_say_so_and_count_as_no_request_of_a_user(rig: Rig) -> None:
-    """Only copies have the header, also where a client sends it; errors of copies are nobody's."""
+def test_copies_are_marked_and_not_counted_as_users_requests(rig: Rig) -> None:
+    """Only copies have the header, even if a client sends it; errors of copies count for no version."""
     rig.split(50, 100)
     rig.canary.behave(status=500)
     before = rig.gateway.errors(stable=STABLE, canary=CANARY)
@@ -126,7 +126,7 @@ def test_copies_say_so_and_count_as_no_request_of_a_user(rig: Rig) -> None:
     assert marks == {(0, None), (1, "compare")}
 
 
-def test_a_rollback_ends_the_copies_at_once(rig: Rig) -> None:
+def test_a_rollback_stops_the_copies_at_once(rig: Rig) -> None:
     rig.split(50, 50)
     with load(rig.gateway.url) as clients:
         clients.wait_for(50)
@@ -139,8 +139,8 @@ def test_a_rollback_ends_the_copies_at_once(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("fault", ["kill", "hang"])
-def test_a_version_that_takes_no_copies_costs_no_user_a_request(rig: Rig, fault: str) -> None:
-    """Nobody waits for a copy; the requests of its own share are answered by the other one."""
+def test_a_version_that_accepts_no_copies_fails_no_users_request(rig: Rig, fault: str) -> None:
+    """No user waits for a copy; the other version answers the requests of the version's own share."""
     with StandIn(CANARY) as other:
         both = rig.stable.version, other.version
         rig.gateway.router.apply(Split(*both, 1, compare_percent=100))

@@ -1,4 +1,4 @@
-"""Whose keys open the gateway and what each opens, on a real Envoy."""
+"""API keys at a real Envoy: which requests each key allows."""
 
 import json
 import subprocess
@@ -55,8 +55,8 @@ def asked(gateway: Gateway, path: str, key: str, **headers: str) -> int:
     return gateway.client.post(path, json={}, headers={"x-api-key": key, **headers}).status_code
 
 
-def test_a_key_opens_what_it_was_made_for_until_it_is_withdrawn(gateway: Gateway, settings: Settings) -> None:
-    """Whoever may only ask cannot label; both take effect in a gateway that runs."""
+def test_a_key_works_for_its_scope_until_it_is_removed(gateway: Gateway, settings: Settings) -> None:
+    """A key for predictions cannot send feedback; adding and removing keys takes effect in a running gateway."""
     shop = typed("add", "shop")
     clinic = typed("add", "clinic", "--scope", "feedback")
     both = typed("add", "both", "--scope", "both")
@@ -87,10 +87,10 @@ def test_a_key_opens_what_it_was_made_for_until_it_is_withdrawn(gateway: Gateway
     ]
 
 
-def test_a_version_is_told_the_name_of_the_key_and_never_the_key(
+def test_a_version_receives_the_name_of_the_key_but_never_the_key(
     gateway: Gateway, stable: StandIn, settings: Settings
 ) -> None:
-    """A caller cannot say that he is another."""
+    """A caller cannot pretend to be another."""
     shop = typed("add", "shop")
     told = []
     for key in (shop, settings.api_key):
@@ -103,7 +103,7 @@ def test_a_version_is_told_the_name_of_the_key_and_never_the_key(
 def test_a_key_labels_the_answers_of_the_key_that_it_was_made_for(
     gateway: Gateway, stable: StandIn, settings: Settings
 ) -> None:
-    """A version is told whose answers these are, by default the holder's own; and whose labels."""
+    """A version receives the names of the answers' owner, by default the key's own, and of the label's sender."""
     keys = [typed("add", "shop", "--scope", "both")]
     keys += [typed("add", "clinic", "--scope", "feedback", "--of", "shop"), typed("add", "bank", "--scope", "feedback")]
     told = []
@@ -116,10 +116,10 @@ def test_a_key_labels_the_answers_of_the_key_that_it_was_made_for(
     assert (stable.last_headers()[CALLER_HEADER], stable.last_headers()[LABELLER_HEADER]) == ("shop", "clinic")
 
 
-def test_a_gateway_without_keys_tells_no_name(
+def test_a_gateway_without_keys_sends_no_name(
     settings: Settings, stable: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is anybody there."""
+    """Callers cannot be identified there."""
     monkeypatch.setenv("KANARIA_NEEDS_API_KEY", "false")
     with Gateway(gateway_settings(Settings(), free_port())) as gateway:
         gateway.router.apply(Split(stable.version))
@@ -129,8 +129,8 @@ def test_a_gateway_without_keys_tells_no_name(
         assert not {CALLER_HEADER, LABELLER_HEADER} & stable.last_headers().keys()
 
 
-def test_keys_that_are_changed_at_once_are_all_in_force(gateway: Gateway, settings: Settings) -> None:
-    """Each command wrote what it had read: some said that theirs was not in force, and a withdrawn key came back."""
+def test_keys_that_are_changed_at_the_same_time_all_take_effect(gateway: Gateway, settings: Settings) -> None:
+    """Each command wrote what it had read: some keys were not in force, and a removed key came back."""
     withdrawn = [typed("add", name) for name in ("shop", "bank", "clinic")]
     words = [("remove", "shop"), ("add", "a"), ("remove", "bank"), ("add", "b"), ("remove", "clinic"), ("add", "c")]
     command = [sys.executable, "-m", "kanaria", "key"]
@@ -141,8 +141,8 @@ def test_keys_that_are_changed_at_once_are_all_in_force(gateway: Gateway, settin
     assert {asked(gateway, "/predict", key) for key in printed[1::2]} == {200}
 
 
-def test_keys_that_the_gateway_accepts_and_the_list_lacks_are_said(gateway: Gateway, settings: Settings) -> None:
-    """After the file of keys was lost: until the next key is made its keys stay good."""
+def test_keys_that_the_gateway_accepts_but_the_list_lacks_are_reported(gateway: Gateway, settings: Settings) -> None:
+    """The file of keys was lost: its keys stay valid until the next key is made."""
     lost = typed("add", "shop")
     settings.caller_keys.unlink()
     assert asked(gateway, "/predict", lost) == 200
@@ -154,15 +154,15 @@ def test_keys_that_the_gateway_accepts_and_the_list_lacks_are_said(gateway: Gate
 
 
 def test_keys_are_readable_by_their_owner_only(gateway: Gateway, settings: Settings) -> None:
-    """Wherever they are, and nowhere else."""
+    """This holds for every file that contains them, and no other file does."""
     shop = typed("add", "shop")
     holding = {path for path in settings.root.rglob("*") if path.is_file() and shop in path.read_text(errors="replace")}
     assert {path.name for path in holding} == {"api-keys.json", "filter-predictions_key.json"}
     assert {path.stat().st_mode & 0o777 for path in holding} == {0o600}
 
 
-def test_keys_outlive_a_gateway_that_is_killed(gateway: Gateway, settings: Settings) -> None:
-    """A withdrawn one stays withdrawn."""
+def test_keys_survive_a_gateway_that_is_killed(gateway: Gateway, settings: Settings) -> None:
+    """A removed key stays removed."""
     shop, clinic = typed("add", "shop"), typed("add", "clinic")
     typed("remove", "shop")
     gateway.kill()
@@ -171,10 +171,10 @@ def test_keys_outlive_a_gateway_that_is_killed(gateway: Gateway, settings: Setti
     assert [asked(gateway, "/predict", key) for key in (shop, clinic)] == [401, 200]
 
 
-def test_a_gateway_that_an_earlier_version_started_still_asks_for_its_key(
+def test_a_gateway_started_by_an_earlier_version_still_requires_its_key(
     settings: Settings, gateway: Gateway, stable: StandIn
 ) -> None:
-    """A controller that was upgraded gives it routes that name filters which it does not have."""
+    """An upgraded controller sends it routes that name filters which it does not have."""
     gateway.kill()
     bootstrap = json.loads(gateway.settings.bootstrap_path.read_text())
     (manager,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
@@ -192,8 +192,8 @@ def test_a_gateway_that_an_earlier_version_started_still_asks_for_its_key(
         envoy.terminate()
 
 
-def test_a_path_of_feedback_wants_its_key_for_any_service(gateway: Gateway, settings: Settings) -> None:
-    """Also where the service names no such path, or one with a placeholder that takes it."""
+def test_a_feedback_path_requires_its_key_for_any_service(gateway: Gateway, settings: Settings) -> None:
+    """This also holds if the service lists no such path, or one with a placeholder that matches it."""
     shop, clinic = typed("add", "shop"), typed("add", "clinic", "--scope", "feedback")
     with StandIn("prices:v1") as prices:
         for paths in ((), ("/{page}",), ("/feedback", "/{page}")):
@@ -203,10 +203,11 @@ def test_a_path_of_feedback_wants_its_key_for_any_service(gateway: Gateway, sett
             assert answers == {"/ask": [200, 401], "/feedback": [401, 200]}
 
 
-def test_callers_stay_on_one_side_by_their_keys(gateway: Gateway, stable: StandIn) -> None:
-    """Whatever they say that they are. Whose requests failed is noted by the name of the key, and the key nowhere.
+def test_callers_are_sticky_by_their_keys(gateway: Gateway, stable: StandIn) -> None:
+    """Their own claims do not count. Failed requests are recorded by the name of the key, never with the key.
 
-    By `x-kanaria-caller` each request was drawn anew, and by `x-api-key` each failure counted as another caller's.
+    With `x-kanaria-caller` each request used to be drawn again, and with `x-api-key` each failure counted as another
+    caller's.
     """
     by_header = RolloutSpec.model_validate({"sticky": "header:x-api-key"}).sticky
     assert by_header == CALLER_HEADER

@@ -1,4 +1,4 @@
-"""When the gateway calls itself ready for versions that have no path of ours: a real Envoy before a small server."""
+"""When the gateway reports ready for versions without a readiness path of ours: a real Envoy and a small server."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ TAG = "flask:v1"
 
 @dataclass
 class App:
-    """A server that gives one status to everything."""
+    """A server that answers every request with one status."""
 
     status: int
     port: int = 0
@@ -61,8 +61,8 @@ def is_ready(gateway: Gateway) -> bool:
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 405])
-def test_a_version_that_answers_at_all_is_enough_where_no_path_is_named(gateway: Gateway, status: int) -> None:
-    """An application need not have a page at `/`; a load balancer before the gateway must not take it for dead."""
+def test_any_answer_below_500_is_ready_if_no_path_is_named(gateway: Gateway, status: int) -> None:
+    """An application may have no page at `/`; a load balancer in front of the gateway must not take it for dead."""
     with serving(App(status)) as app:
         serve(gateway, app, Readiness("/", below=500))
         eventually(lambda: is_ready(gateway))
@@ -70,8 +70,8 @@ def test_a_version_that_answers_at_all_is_enough_where_no_path_is_named(gateway:
         eventually(lambda: not is_ready(gateway))
 
 
-def test_a_version_is_ready_when_its_own_path_says_so(gateway: Gateway) -> None:
-    """A 400 of the Open Inference Protocol, or a 404 where the path is misspelt, is a no."""
+def test_a_version_is_ready_when_its_own_path_answers_200(gateway: Gateway) -> None:
+    """A 400 of the Open Inference Protocol, or a 404 for a misspelt path, means not ready."""
     with serving(App(400)) as app:
         serve(gateway, app, Readiness("/v2/health/ready"))
         eventually(lambda: not is_ready(gateway))

@@ -1,4 +1,4 @@
-"""A real Envoy in front of versions that ask for the secret of their ports: it brings it, and nobody else's counts."""
+"""A real Envoy sends versions the secret of their ports, and a client's value is ignored."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,20 +27,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 
 @pytest.fixture(scope="module")
 def closed() -> Iterator[tuple[StandIn, StandIn]]:
-    """Two versions that ask for the secret."""
+    """Two versions that require the secret."""
     with StandIn(STABLE, secret=SECRET) as stable, StandIn(CANARY, secret=SECRET) as canary:
         yield stable, canary
 
 
 @pytest.fixture(scope="module")
 def open_one() -> Iterator[StandIn]:
-    """One that asks for none: of an earlier Kanaria, or no Bento."""
+    """A version that requires none: started by an earlier Kanaria, or not a Bento."""
     with StandIn("digits:v0") as version:
         yield version
 
 
-def test_requests_copies_and_health_checks_bring_the_secret(gateway: Gateway, closed: tuple[StandIn, StandIn]) -> None:
-    """Whatever a client sends in its place; without it a version refuses everything."""
+def test_requests_copies_and_health_checks_carry_the_secret(gateway: Gateway, closed: tuple[StandIn, StandIn]) -> None:
+    """A client's value is replaced; without the secret a version refuses everything."""
     stable, canary = closed
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     eventually(lambda: gateway.predict().status_code == 200)
@@ -54,24 +54,24 @@ def test_requests_copies_and_health_checks_bring_the_secret(gateway: Gateway, cl
     assert SECRET_HEADER not in canary.last_headers()
 
 
-def test_a_version_takes_over_from_one_that_asks_for_none(
+def test_a_version_with_a_secret_takes_over_from_one_without(
     gateway: Gateway, closed: tuple[StandIn, StandIn], open_one: StandIn
 ) -> None:
-    """After an upgrade stable is of an earlier Kanaria, and a canary is not; each answers in the other's place."""
+    """After an upgrade, stable is from an earlier Kanaria and the canary is not; each can answer for the other."""
     stable, (canary, _) = open_one, closed
     gateway.router.apply(Split(stable.version, canary.version, canary_percent=50))
     answered = set()
     eventually(lambda: answered.add(gateway.predict().json()["version"]) or answered == {stable.tag, canary.tag})
 
 
-def test_a_client_tells_no_version_a_secret(gateway: Gateway, open_one: StandIn) -> None:
-    """Also where no version asks for one."""
+def test_a_clients_secret_reaches_no_version(gateway: Gateway, open_one: StandIn) -> None:
+    """This also holds if no version requires one."""
     gateway.router.apply(Split(open_one.version))
     eventually(lambda: gateway.predict(headers=OF_A_CLIENT).status_code == 200)
     assert SECRET_HEADER not in open_one.last_headers()
 
 
-def test_processes_of_one_version_may_differ(
+def test_processes_of_one_version_may_differ_in_the_secret(
     gateway: Gateway, closed: tuple[StandIn, StandIn], open_one: StandIn
 ) -> None:
     """One of them was started before the upgrade."""
@@ -88,8 +88,8 @@ def test_processes_of_one_version_may_differ(
     )
 
 
-def test_what_has_the_secret_is_the_owners(gateway: Gateway, closed: tuple[StandIn, StandIn]) -> None:
-    """Envoy's files; its page of metrics, which all users of the machine can read, has nothing of it."""
+def test_only_the_owner_can_read_files_with_the_secret(gateway: Gateway, closed: tuple[StandIn, StandIn]) -> None:
+    """These are Envoy's files; its metrics page, which all users of the machine can read, does not contain it."""
     gateway.router.apply(Split(closed[0].version))
     folder = gateway.settings.directory
     files = [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]

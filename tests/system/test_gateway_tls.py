@@ -29,7 +29,7 @@ from tests.support.certificates import Pair, pair
 from tests.support.gateway_rig import Gateway, StandIn
 from tests.support.waiting import eventually
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with an empty SETTINGS
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty SETTINGS
 SETTINGS_FRAME = 4
 
 
@@ -38,7 +38,7 @@ def give(settings: GatewaySettings, one: Pair) -> None:
 
 
 def usable(home: Path, one: Pair) -> Certificate | None:
-    """What `kanaria up` makes of it."""
+    """The certificate as `kanaria up` reads it."""
     return gateway_certificate(Settings(home=home, tls_certificate=one.certificate, tls_key=one.key))
 
 
@@ -68,8 +68,8 @@ def shaken(gateway: Gateway, trust: ssl.SSLContext, *protocols: str, name: str =
     return trust.wrap_socket(plain, server_hostname=name)
 
 
-def test_predictions_are_asked_over_tls_alone(gateway: Gateway, certificate: Pair) -> None:
-    """By a client that knows the authority; plain HTTP and another authority get nothing."""
+def test_predictions_are_only_available_over_tls(gateway: Gateway, certificate: Pair) -> None:
+    """The client trusts the authority; plain HTTP and other authorities fail."""
     with StandIn("m:v1") as model:
         gateway.router.apply(Split(model.version))
         with httpx.Client(base_url=url(gateway), verify=certificate.trust(), trust_env=False) as client:
@@ -85,7 +85,7 @@ def test_predictions_are_asked_over_tls_alone(gateway: Gateway, certificate: Pai
 def test_the_protocol_is_chosen_in_the_handshake(
     gateway: Gateway, certificate: Pair, offered: tuple[str, ...], chosen: str
 ) -> None:
-    """HTTP/2 where the client speaks it, and then it is spoken."""
+    """The client is offered HTTP/2 and can use it."""
     with shaken(gateway, certificate.trust(), *offered, name="models.example") as connection:
         assert connection.selected_alpn_protocol() == chosen
         if chosen == "h2":
@@ -94,7 +94,7 @@ def test_the_protocol_is_chosen_in_the_handshake(
 
 
 def test_old_versions_of_tls_are_refused(gateway: Gateway) -> None:
-    """TLS 1.1 and before."""
+    """These are TLS 1.1 and older."""
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -104,8 +104,8 @@ def test_old_versions_of_tls_are_refused(gateway: Gateway) -> None:
         shaken(gateway, old)
 
 
-def test_a_renewed_certificate_is_given_to_new_clients(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
-    """Without a restart; a connection of before goes on. The key is for the owner alone."""
+def test_a_renewed_certificate_is_shown_to_new_clients(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
+    """No restart is needed, and existing connections go on. Only the owner can read the key."""
     renewed = pair(tmp_path / "second")
     with httpx.Client(base_url=url(gateway), verify=certificate.trust(), trust_env=False) as before:
         assert before.get("/livez").status_code == 200
@@ -125,10 +125,10 @@ def test_a_renewed_certificate_is_given_to_new_clients(gateway: Gateway, certifi
     assert gateway.settings.certificate_path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_renewed_certificate_is_taken_when_clients_are_shown_it(
+def test_a_renewed_certificate_counts_once_clients_are_shown_it(
     gateway: Gateway, certificate: Pair, tmp_path: Path
 ) -> None:
-    """Not when it was handed over: a gateway that is away shows nothing, which is said once."""
+    """Handing it over is not enough: an unreachable gateway shows nothing, which is logged once."""
     own = Settings(home=tmp_path, tls_certificate=certificate.certificate, tls_key=certificate.key)
     told: list[Validity] = []
     (renewed,) = certificate_watch(own, gateway.settings, None, tell=lambda _, shown: told.append(shown))._watched
@@ -152,8 +152,8 @@ def test_a_renewed_certificate_is_taken_when_clients_are_shown_it(
     assert told[-1] == after.validity != before
 
 
-def test_a_certificate_that_has_expired_is_still_told(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
-    """It is in force, whatever the files of the settings are now: the alert goes by it."""
+def test_an_expired_certificate_is_still_reported(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
+    """It is in force, whatever the configured files contain now: the alert depends on it."""
     give(gateway.settings, pair(tmp_path / "expired", days=(-30, -1)))
     own = Settings(home=tmp_path, tls_certificate=tmp_path / "gone.pem", tls_key=certificate.key)
     told: list[Validity] = []
@@ -178,10 +178,10 @@ KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {
 
 
 @pytest.mark.parametrize(("make", "is_usable"), KEYS.values(), ids=KEYS)
-def test_envoy_takes_the_keys_that_we_take(
+def test_envoy_accepts_the_keys_that_we_accept(
     gateway: Gateway, tmp_path: Path, make: Callable[[], CertificateIssuerPrivateKeyTypes], is_usable: bool
 ) -> None:
-    """Others it refuses: such a gateway hangs up on everybody, is not full, and is said to be silent."""
+    """It refuses others: such a gateway closes all connections, is not full, and is reported as silent."""
     made = pair(tmp_path / "made", key=make())
     if is_usable:
         assert usable(tmp_path, made) is not None
@@ -197,7 +197,7 @@ def test_envoy_takes_the_keys_that_we_take(
             shaken(gateway, made.trust()).close()
         except (ssl.SSLError, ConnectionResetError):
             return not is_usable
-        except ConnectionRefusedError:  # it starts
+        except ConnectionRefusedError:  # it is starting
             return False
         return is_usable
 
@@ -209,14 +209,14 @@ def test_envoy_takes_the_keys_that_we_take(
     eventually(lambda: (watch.look(), watch.health)[1] is expected)
 
 
-def test_the_watch_asks_over_tls_whatever_the_certificate(gateway: Gateway) -> None:
-    """One that has run out makes no gateway silent: a restart would not help."""
+def test_the_watch_uses_tls_whatever_the_certificate(gateway: Gateway) -> None:
+    """An expired certificate does not make the gateway silent: a restart would not help."""
     watch = GatewayWatch(url(gateway), restart=lambda: None)
     eventually(lambda: (watch.look(), watch.health)[1] is GatewayHealth.READY)
 
 
-def test_connections_without_a_handshake_keep_nobody_out_for_long(gateway: Gateway, tmp_path: Path) -> None:
-    """Neither silent ones, nor those that are in the middle of theirs."""
+def test_connections_without_a_handshake_block_others_only_briefly(gateway: Gateway, tmp_path: Path) -> None:
+    """Neither silent connections nor those in the middle of a handshake do."""
     gateway.stop()
     gateway.settings = type(gateway.settings)(
         gateway.settings.directory,

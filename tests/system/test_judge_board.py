@@ -1,4 +1,4 @@
-"""The board of the judge: a real Prometheus reads a real judge, and every panel shows something."""
+"""The dashboard of the judge: a real Prometheus reads a real judge, and every panel shows data."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[list[Finding]]:
-    """What the check finds once the judge was asked, with the right token and with a wrong one."""
+    """The findings of the check after questions with the right and with a wrong token."""
     folder, prometheus_port, port = tmp_path_factory.mktemp("judge"), free_port(), free_port()
     (folder / "token").write_text(TOKEN)
     scrape = {"job_name": "judge", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
@@ -84,8 +84,8 @@ def test_every_panel_is_drawn(found: list[Finding]) -> None:
     assert [f"{one.panel}: {one.detail}" for one in found if one.state is not State.DRAWN] == []
 
 
-def test_what_was_asked_is_shown(found: list[Finding]) -> None:
-    """The canary has the number of its last verdict, answers and refusals are counted."""
+def test_verdicts_and_refusals_are_shown(found: list[Finding]) -> None:
+    """The canary shows the number of its last verdict, and answers and refusals are counted."""
     series = {one.panel: one.series for one in found}
     (values,) = series["Last verdicts"].values()
     assert VERDICTS[int(values[-1]) - 1] == Verdict.NO_DATA.value
@@ -93,6 +93,6 @@ def test_what_was_asked_is_shown(found: list[Finding]) -> None:
     assert [name for name, value in refused.items() if value > 0] == ["{'reason': 'question', 'status': '401'}"]
 
 
-def test_the_board_knows_all_verdicts() -> None:
-    """One that was added would be shown as a number."""
+def test_the_dashboard_knows_all_verdicts() -> None:
+    """An unknown verdict would be shown as a number."""
     assert {verdict.value for verdict in Verdict} == set(VERDICTS)

@@ -1,4 +1,4 @@
-"""`kanaria judge`: the judge alone, on counts from anywhere."""
+"""`kanaria judge` alone, on counts from any source."""
 
 import gzip
 import json
@@ -47,12 +47,12 @@ BAD = "".join(window(5.0 * n, 20) for n in range(1, 5))
     ids=["healthy", "bad", "empty", "too little"],
 )
 def test_the_verdict_is_the_exit_code(lines: str, verdict: str, exit_code: int) -> None:
-    """A CI job needs nothing but the exit code; the rest is JSON."""
+    """A CI job needs only the exit code; the output is JSON."""
     done = judge("-", lines=lines)
     assert (done.returncode, json.loads(done.stdout)["verdict"]) == (exit_code, verdict)
 
 
-def test_a_file_serves_as_well(tmp_path: Path) -> None:
+def test_counts_may_come_from_a_file(tmp_path: Path) -> None:
     """The answer has every documented field."""
     (tmp_path / "counts.jsonl").write_text(BAD)
     answer = json.loads(judge(str(tmp_path / "counts.jsonl")).stdout)
@@ -79,15 +79,15 @@ def test_a_trace_has_one_object_per_window() -> None:
         (window(10.0, 0, signal="latency:"), "latency:100"),
         (window(10.0, 0, signal="horoscope"), "horoscope"),
     ],
-    ids=["not JSON", "impossible counts", "overlap", "time goes back", "no key", "unknown signal"],
+    ids=["not JSON", "impossible counts", "overlap", "time goes back", "missing key", "unknown signal"],
 )
 def test_a_malformed_line_is_named(line: str, words: str) -> None:
-    """Line number, field and reason; exit code 2 and no stack trace."""
+    """The error has the line number, the field and the reason, with exit code 2 and no stack trace."""
     done = judge("-", lines=window(5.0, 0) + line)
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
-def test_it_judges_a_stream_as_it_comes() -> None:
+def test_a_stream_is_judged_as_it_arrives() -> None:
     """With --trace each window is answered before the next one is sent."""
     command = [sys.executable, "-m", "kanaria", "judge", "-", "--trace"]
     with started(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -95,7 +95,7 @@ def test_it_judges_a_stream_as_it_comes() -> None:
         assert process.stdout is not None
         process.stdin.write(window(5.0, 0))
         for end_s in (5.0, 10.0):
-            process.stdin.write(window(end_s + 5, 0))  # a window is over when the next one begins
+            process.stdin.write(window(end_s + 5, 0))  # a window is complete when the next one starts
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["end_s"] == end_s
         process.stdin.close()
@@ -103,7 +103,7 @@ def test_it_judges_a_stream_as_it_comes() -> None:
 
 
 def noisy(seed: int, begin_s: float, windows: int, canary: int) -> list[Window]:
-    """Failures in clusters of four, as retries make them; each version has its own."""
+    """Failures in clusters of four, as retries cause them; each version has its own."""
     rng = np.random.default_rng(seed)
     return [
         Window(
@@ -126,8 +126,8 @@ def as_line(window: Window) -> dict[str, object]:
     return {**when, "stable": window.stable._asdict(), "canary": window.canary._asdict()}
 
 
-def test_a_history_tempers_the_evidence_as_in_a_release(tmp_path: Path) -> None:
-    """Noise and failures of the last half hour before: the same numbers as from the judge of a release."""
+def test_a_history_calibrates_the_evidence_as_in_a_release(tmp_path: Path) -> None:
+    """Noise and failures of the half hour before are used: the numbers equal those of the judge in a release."""
     before, after = noisy(1, 0.0, 700, 0), noisy(2, 3500.0, 60, 100)
     (tmp_path / "before.jsonl").write_text(as_lines(before))
     done = judge("-", "--history", str(tmp_path / "before.jsonl"), lines=as_lines(after))
@@ -152,8 +152,8 @@ def test_a_history_tempers_the_evidence_as_in_a_release(tmp_path: Path) -> None:
     ],
     ids=["too late", "empty", "impossible counts", "no file"],
 )
-def test_a_history_that_is_none_is_refused(tmp_path: Path, history: str | None, words: str) -> None:
-    """What was seen after the release began cannot say how it is judged."""
+def test_an_unusable_history_is_refused(tmp_path: Path, history: str | None, words: str) -> None:
+    """Data from after the start of the release must not influence how it is judged."""
     if history is not None:
         (tmp_path / "before.jsonl").write_text(history)
     done = judge("-", "--history", str(tmp_path / "before.jsonl"), lines=HEALTHY)
@@ -161,7 +161,7 @@ def test_a_history_that_is_none_is_refused(tmp_path: Path, history: str | None, 
 
 
 def test_a_small_step_passes_sooner() -> None:
-    """The proof is asked for the weight that the release wants to move to."""
+    """The proof is for the weight that the release wants to move to."""
     few = "".join(window(5.0 * n, 0) for n in range(1, 4))
     verdicts = {weight: json.loads(judge("-", "--weight", weight, lines=few).stdout) for weight in ("5", "100")}
     assert [verdicts[weight]["verdict"] for weight in ("5", "100")] == ["pass", "inconclusive"]
@@ -170,7 +170,7 @@ def test_a_small_step_passes_sooner() -> None:
 
 
 def test_a_warm_up_is_not_judged() -> None:
-    """The verdict is that of a judge who never saw it, however bad it was."""
+    """The verdict is the same as without the warm-up, however bad that was."""
     cold = BAD + "".join(window(5.0 * n, 0) for n in range(5, 45))
     warm = "".join(cold.splitlines(keepends=True)[4:])
     assert json.loads(judge("-", lines=cold).stdout)["verdict"] == "fail"
@@ -195,7 +195,7 @@ def test_a_warm_up_is_not_judged() -> None:
     ids=["gzip", "binary", "CSV", "a long line", "UTF-16", "one array"],
 )
 def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
-    """The message is short whatever is in the file, and nothing is printed as if it were a verdict."""
+    """The message is short whatever the file contains, and nothing that looks like a verdict is printed."""
     (tmp_path / "counts").write_bytes(content)
     done = judge(str(tmp_path / "counts"))
     assert (done.returncode, words in done.stderr, done.stdout) == (2, True, ""), done.stderr
@@ -204,7 +204,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, words: 
 
 @pytest.mark.parametrize("file", ["/", "/no/such/file"])
 def test_a_path_without_a_file_is_refused(file: str) -> None:
-    """Exit code 2 with the path and the reason."""
+    """The exit code is 2, with the path and the reason."""
     done = judge(file)
     assert (done.returncode, done.stderr.startswith(f"{file} cannot be read")) == (2, True), done.stderr
 
@@ -212,9 +212,9 @@ def test_a_path_without_a_file_is_refused(file: str) -> None:
 @pytest.mark.parametrize(
     ("redirection", "code", "words"),
     [("<&-", 2, "standard input cannot be read"), ("--trace <{file} | head -n 1 >&2", 3, '"verdict"')],
-    ids=["no input", "nobody reads"],
+    ids=["closed input", "closed output"],
 )
-def test_a_closed_pipe_is_no_verdict(tmp_path: Path, redirection: str, code: int, words: str) -> None:
+def test_a_closed_pipe_is_not_a_verdict(tmp_path: Path, redirection: str, code: int, words: str) -> None:
     """Exit code 1 would mean that the canary failed."""
     (tmp_path / "counts.jsonl").write_text("".join(window(5.0 * n, 0) for n in range(1, 2000)))
     line = f"{sys.executable} -m kanaria judge - {redirection.format(file=tmp_path / 'counts.jsonl')}"
@@ -238,7 +238,7 @@ def costs(windows: int, more: float) -> str:
     ("more", "verdict", "exit_code"), [(0.0, "pass", 0), (0.5, "fail", 1), (0.15, "inconclusive", 3)]
 )
 def test_numbers_are_judged_by_their_means(tmp_path: Path, more: float, verdict: str, exit_code: int) -> None:
-    """Harm, safety within a budget in the numbers' unit, and what is neither."""
+    """The three cases are harm, safety within a budget in the numbers' unit, and neither."""
     file = tmp_path / "numbers.yaml"
     file.write_text("cost: {between: [0, 10], tolerance: 0.2, budget: 0.2, unit: EUR}")
     done = judge("-", "--numbers", str(file), lines=costs(60, more))
@@ -249,7 +249,7 @@ def test_numbers_are_judged_by_their_means(tmp_path: Path, more: float, verdict:
     assert cost["difference_least"] <= more <= cost["difference_most"]
 
 
-def test_numbers_need_a_history_of_numbers_too(tmp_path: Path) -> None:
+def test_numbers_need_a_history_of_numbers(tmp_path: Path) -> None:
     """Noise is measured on stable's sums."""
     (tmp_path / "numbers.yaml").write_text("cost: {between: [0, 10]}")
     (tmp_path / "history.jsonl").write_text(costs(60, 0.0))

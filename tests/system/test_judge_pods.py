@@ -1,6 +1,6 @@
-"""Real BentoML pods behind a real Envoy, read by a real Prometheus: stand-ins for the engines move the weight.
+"""Real BentoML pods behind a real Envoy, read by a real Prometheus: simulated engines change the weight.
 
-All tests share one cluster, and go on where the one before has left it.
+All tests share one cluster and continue where the previous one left it.
 """
 
 import copy
@@ -28,15 +28,15 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("judge", "serve")
 
-# Of the cluster's pods only what they answer is judged: this machine has two cores for all of them.
+# Only the answers of the cluster's pods are judged: this machine has two cores for all of them.
 PLAN = {"risk_budget": "5%", "signals": {"latency": None}}
-FASTER = 60.0  # times than Argo Rollouts and Flagger, which ask every 15 s
+FASTER = 60.0  # times as fast as Argo Rollouts and Flagger, which ask every 15 s
 LONGEST_S = 400.0
 
 
 @dataclass
 class Cluster:
-    """What an engine finds."""
+    """What an engine finds in a cluster."""
 
     folder: Path
     route: Route
@@ -54,7 +54,7 @@ class Cluster:
         return pod
 
     def serve(self, group: str, *pods: Pod) -> None:
-        """Wait for pods, and let them be the endpoints of a group."""
+        """Wait for pods, and make them the endpoints of a group."""
         for pod in pods:
             pod.wait()
         self.behind[group] = list(pods)
@@ -69,7 +69,7 @@ class Cluster:
         return found
 
     def same_answers(self, canary: str) -> dict[str, Any]:
-        """What both replicas say between the ends of two windows."""
+        """The answer of both replicas between the ends of two windows."""
         for _ in range(100):
             one, other, again = (self.ask(canary, replica, to_percent=25) for replica in (0, 1, 0))
             if one == again:
@@ -117,7 +117,7 @@ def picture(mode: str, colour: Any) -> bytes:
 
 
 def drive(engine: ArgoRollout | FlaggerCanary, cluster: Cluster, until: Callable[[], bool]) -> None:
-    """Let an engine ask both replicas by turns, and the route follow it."""
+    """Let an engine ask both replicas in turn, and the route follow it."""
     deadline, turn = time.monotonic() + LONGEST_S, 0
     while not until():
         assert time.monotonic() < deadline, engine
@@ -131,18 +131,18 @@ def drive(engine: ArgoRollout | FlaggerCanary, cluster: Cluster, until: Callable
         time.sleep(15 / FASTER)
 
 
-def test_probes_are_no_requests_of_a_canary(cluster: Cluster) -> None:
-    """The kubelet asks every pod whether it is ready: a canary without users would pass on its answers."""
+def test_probes_are_not_requests_to_a_canary(cluster: Cluster) -> None:
+    """The kubelet probes every pod: a canary without users would pass on these answers."""
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.serve("canary", version_3)
-    counted_nothing = "no requests on canary"  # BentoML's series are there from the start, at 0
+    counted_nothing = "no requests on canary"  # BentoML's series exist from the start, at 0
     eventually(lambda: counted_nothing in cluster.ask("v3", to_percent=25)["reason"], within_s=120)
     said = cluster.same_answers("v3")
     assert (said["verdict"], counted_nothing in said["reason"]) == ("no_data", True), said
 
 
-def test_argo_promotes_a_good_version_through_bad_days(cluster: Cluster) -> None:
-    """A judge is killed, a pod is restarted, the autoscaler adds one, and Prometheus is away for a while."""
+def test_argo_promotes_a_good_version_despite_failures(cluster: Cluster) -> None:
+    """A judge is killed, a pod is restarted, the autoscaler adds one, and Prometheus is down for a while."""
     version_2 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours-v2")
     cluster.serve("canary", version_2)
     argo = argo_rollout(cluster, "v2", 5, 25)
@@ -172,11 +172,11 @@ def test_argo_promotes_a_good_version_through_bad_days(cluster: Cluster) -> None
     cluster.prometheus.start()
     drive(argo, cluster, lambda: argo.state != "progressing")
     assert (argo.state, argo.weight) == ("promoted", 100), argo.background.measurements[-1]
-    assert cluster.users.answers.keys() <= {200, 503}  # 503: the pod that was stopped under way
+    assert cluster.users.answers.keys() <= {200, 503}  # 503: the pod was stopped during the request
 
 
 def requests_of(argo: ArgoRollout) -> int:
-    """How many of the canary's were judged when the background analysis last asked."""
+    """The canary requests that were judged when the background analysis last asked."""
     last = argo.background.measurements[-1:]
     return int(last[0]["signals"].get("errors", {"canary": [0, 0]})["canary"][1]) if last else 0
 
@@ -188,7 +188,7 @@ def with_plan(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
-    """It cannot name pictures without colours."""
+    """The version cannot name pictures without colours."""
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.route.set(0)
     cluster.serve("canary", version_3)
@@ -197,7 +197,7 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     flagger.tick()
     assert (flagger.phase, flagger.weight) == ("Progressing", 10), flagger.said  # without traffic nothing can be judged
     flagger.tick()
-    assert flagger.weight == 10, flagger.said  # and without a request there is no second weight
+    assert flagger.weight == 10, flagger.said  # without a request there is no second weight
     drive(flagger, cluster, lambda: flagger.phase in ("Succeeded", "Failed"))
     assert (flagger.phase, flagger.weight) == ("Failed", 0), flagger.said
     assert "canary requests failed" in flagger.said[-1]
@@ -205,11 +205,11 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     metadata = next(hook["metadata"] for hook in hooks if hook["type"] == "rollback")
     hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Progressing", "metadata": metadata}
     again = [replica.ask(hook, path="/v1/flagger/failed").status_code for replica in cluster.replicas]
-    assert again == [200, 200]  # also of the replica that was not asked when it failed: it is in the ConfigMap
+    assert again == [200, 200]  # also from the replica that was not asked when it failed: it is in the ConfigMap
 
 
 def test_argo_rolls_one_failing_pod_beside_nine_back(cluster: Cluster) -> None:
-    """Numbers of pods are the weights: a tenth of the traffic for one of ten."""
+    """The weights are numbers of pods: one of ten gets a tenth of the traffic."""
     cluster.route.set(0)
     for pod in cluster.pods:
         if pod.labels["app"] != "colours-primary":

@@ -1,4 +1,4 @@
-"""`kanaria judge serve`, asked over HTTP by stand-ins for Argo Rollouts and Flagger, with a real Prometheus."""
+"""`kanaria judge serve`, asked over HTTP by simulated Argo Rollouts and Flagger, with a real Prometheus."""
 
 import asyncio
 import atexit
@@ -57,7 +57,7 @@ SHAPE = replace(SHAPES["bentoml"], bounds=("0.025", "0.05", "0.25", "0.5", "1.0"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Prometheus that has the samples of a cluster, up to some minutes from now."""
+    """A Prometheus with the samples of a cluster, up to some minutes from now."""
 
     folder: Path
     prometheus: str  # the program
@@ -68,7 +68,7 @@ class Cluster:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Its kernel takes connections, and it answers nothing until the block ends."""
+        """Suspend it until the block ends: its kernel accepts connections, and it answers nothing."""
         (process,) = children_with(f"--web.listen-address={httpx.URL(self.url).netloc.decode()}")
         process.suspend()
         try:
@@ -78,24 +78,24 @@ class Cluster:
 
 
 def pods_of_the_cluster(now_s: float) -> list[str]:
-    """Half an hour of canaries beside nine pods of stable, so far and for half an hour more: tests may take long."""
+    """Canaries beside nine pods of stable: half an hour until now and half an hour more, as tests may take long."""
     begin_s, end_s, canary_s = now_s - 3600, now_s + 1800, now_s - 1500
     hash_of = "rollouts_pod_template_hash"
     pods = [
         Pod({"pod": f"s{n}", hash_of: STABLE}, begin_s + n / 10, end_s, before=9_000, per_scrape=20) for n in range(9)
     ]
-    # The good one's pod was restarted in the middle, and the autoscaler has added another.
+    # The good canary's pod was restarted in the middle, and the autoscaler added another.
     pods.append(Pod({"pod": "g1", hash_of: "good"}, canary_s, end_s, per_scrape=20, restarts=(now_s - 700,)))
     pods.append(Pod({"pod": "g2", hash_of: "good"}, now_s - 900, end_s, per_scrape=20))
     pods.append(Pod({"pod": "b1", hash_of: "bad"}, canary_s, end_s, per_scrape=20, error_ratio=0.15))
     pods.append(Pod({"pod": "y1", hash_of: "young"}, now_s - 100, end_s, per_scrape=1))
-    for number in range(15):  # one ends after the other
+    for number in range(15):  # they end one after the other
         ends_s = now_s - 60 + _GONE_EVERY_S * number
         pods.append(Pod({"pod": f"d{number}", hash_of: f"gone-{number}"}, ends_s - 600, ends_s, per_scrape=20))
     pods += [
         Pod({"pod": "t1", hash_of: "twice", "prometheus_replica": replica}, canary_s, end_s) for replica in ("a", "b")
     ]
-    for name, ratio in (("calm", 0.0), ("late", 0.3)):  # promoted: ten minutes ago the last pod of stable went
+    for name, ratio in (("calm", 0.0), ("late", 0.3)):  # promoted: the last pod of stable stopped ten minutes ago
         pods.append(Pod({"pod": f"{name}-s", hash_of: f"{name}-before"}, begin_s, now_s - 600, per_scrape=20))
         pods.append(Pod({"pod": f"{name}-c", hash_of: name}, canary_s, now_s - 580, per_scrape=20))
         pods.append(Pod({"pod": f"{name}-d", hash_of: name}, now_s - 590, end_s, per_scrape=20, error_ratio=ratio))
@@ -126,7 +126,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the judge that most tests share; Flagger's builds began a while ago."""
+    """The folder of the judge that most tests share; Flagger's builds started a while ago."""
     folder = tmp_path_factory.mktemp("judge")
     for name, checksum in (("works", "1"), ("breaks", "1")):
         Kept(folder / "judge.db").start(Attempt("shop", name, name, checksum), time.time() - 1500)
@@ -140,8 +140,8 @@ def judge(cluster: Cluster, state: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
-def test_nobody_fills_its_memory(judge: str, endless: str) -> None:
-    """Its token is asked for only when the headers have come."""
+def test_an_endless_request_does_not_fill_its_memory(judge: str, endless: str) -> None:
+    """The token is checked only after the headers have arrived."""
     assert taken(judge, endless) < MOST / 2
     assert _HTTP.get(f"{judge}/livez").is_success
 
@@ -174,14 +174,14 @@ def flagger(url: str, name: str, checksum: str = "1", previous: str = "0") -> Fl
 
 
 def test_argo_promotes_a_good_version(judge: str) -> None:
-    """Its pod was restarted in the middle and a second one came: 5, 25, 100 percent, and the watch."""
+    """Its pod was restarted in the middle and a second one added: 5, 25, 100 percent, and the watch."""
     rollout = argo(judge, "good")
     rounds(rollout, lambda: rollout.state != "progressing", most=80)
     assert (rollout.state, rollout.weight) == ("promoted", 100)
 
 
 def test_argo_rolls_a_bad_version_back(judge: str) -> None:
-    """The background analysis ends it, and the sentence is in the measurement."""
+    """The background analysis ends it, and the measurement contains the reason."""
     rollout = argo(judge, "bad")
     rounds(rollout, lambda: rollout.state != "progressing")
     assert (rollout.state, rollout.weight) == ("aborted", 0)
@@ -194,7 +194,7 @@ def test_argo_rolls_a_bad_version_back(judge: str) -> None:
 
 
 def test_flagger_promotes_one_and_rolls_the_other_back(judge: str) -> None:
-    """By the webhooks of the example: start, step, promote, failed."""
+    """It uses the webhooks of the example: start, step, promote, failed."""
     works = flagger(judge, "works")
     rounds(works, lambda: works.phase in ("Succeeded", "Failed"))
     assert (works.phase, works.weight) == ("Succeeded", 100), works.said
@@ -203,15 +203,15 @@ def test_flagger_promotes_one_and_rolls_the_other_back(judge: str) -> None:
     assert (breaks.phase, breaks.weight) == ("Failed", 0), breaks.said
     again = flagger(judge, "breaks")
     rounds(again, lambda: again.phase == "Failed", most=3)
-    assert not any("confirm-traffic-increase" in said for said in again.said)  # it never gets a weight
-    fresh = flagger(judge, "breaks", checksum="2", previous="1")  # a new build of the workload: its evidence begins now
+    assert not any("confirm-traffic-increase" in said for said in again.said)  # it never gets any weight
+    fresh = flagger(judge, "breaks", checksum="2", previous="1")  # a new build of the workload: its evidence starts now
     for _ in range(4):
         fresh.tick()
-    assert (fresh.phase, fresh.weight) == ("Progressing", 10), fresh.said  # the first, and no other without requests
+    assert (fresh.phase, fresh.weight) == ("Progressing", 10), fresh.said  # the first weight only
 
 
-def test_flagger_tries_a_new_build_and_rolls_one_back_that_failed(cluster: Cluster, tmp_path: Path) -> None:
-    """When it asks whether a build may begin, the checksum is still that of the build before."""
+def test_flagger_tries_a_new_build_and_rolls_back_one_that_failed(cluster: Cluster, tmp_path: Path) -> None:
+    """When Flagger asks whether a build may start, the checksum is still that of the previous build."""
     Kept(tmp_path / "judge.db").start(Attempt("shop", "breaks", "breaks", "2"), time.time() - 1500)
     body = {"name": "breaks", "namespace": "shop", "phase": "Progressing", "metadata": {"profile": "bentoml-app"}}
     bad, fixed = {**body, "checksum": "2"}, {**body, "checksum": "3"}
@@ -221,15 +221,15 @@ def test_flagger_tries_a_new_build_and_rolls_one_back_that_failed(cluster: Clust
         assert (begins.status_code, "a build failed" in begins.text) == (200, True)
         waiting = replica.ask({**bad, "phase": "Waiting"}, path="/v1/flagger/failed")
         assert (waiting.status_code, "has not begun" in waiting.text) == (409, True)
-        assert replica.ask(fixed, path="/v1/flagger/failed").status_code == 409  # no requests of its own yet
+        assert replica.ask(fixed, path="/v1/flagger/failed").status_code == 409  # it has no requests yet
         assert replica.ask(fixed, path="/v1/flagger/start").status_code == 200
-        assert replica.ask(bad, path="/v1/flagger/failed").status_code == 200  # the bad one again
+        assert replica.ask(bad, path="/v1/flagger/failed").status_code == 200  # the bad build again
         step = {**bad, "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
         assert replica.ask(step, path="/v1/flagger/step").status_code == 409
 
 
-def test_a_hook_of_flagger_says_what_is_wrong(judge: str) -> None:
-    """A rollback is never answered for what nobody knows."""
+def test_a_flagger_hook_explains_what_is_wrong(judge: str) -> None:
+    """A rollback is never answered for an unknown canary."""
     body = {"name": "works", "namespace": "shop", "phase": "Progressing", "checksum": "1", "metadata": {}}
     failed = {**body, "metadata": {"profile": "bentoml-app"}}
     unknown = ask(judge, {**failed, "name": "nobody"}, path="/v1/flagger/failed")
@@ -241,8 +241,8 @@ def test_a_hook_of_flagger_says_what_is_wrong(judge: str) -> None:
     assert ask(judge, body, path="/v1/flagger/stop").status_code == 404
 
 
-def test_two_replicas_and_one_that_was_killed_say_the_same(judge: str, cluster: Cluster, tmp_path: Path) -> None:
-    """None of them needs anything but the samples; a failure is kept until somebody lifts it."""
+def test_replicas_and_restarted_judges_agree(judge: str, cluster: Cluster, tmp_path: Path) -> None:
+    """They need only the samples; a failure is kept until a person lifts it."""
     good, bad = question("good", to_percent="25"), question("bad")
     with judging(tmp_path, cluster.url) as replica:
         url = replica.url
@@ -258,14 +258,14 @@ def test_two_replicas_and_one_that_was_killed_say_the_same(judge: str, cluster: 
         assert ask(url, bad).json() == failed
         assert (
             ask(url, question("bad", stable="another")).json()["verdict"] == "no_data"
-        )  # it failed against one stable
+        )  # it failed against another stable
         lifted = {"namespace": "shop", "rollout": "digits", "canary": "bad"}
         assert ask(url, lifted, path="/v1/lift").json() == {"lifted": 1}
-        assert ask(url, bad).json()["verdict"] != "fail"  # its evidence begins anew
+        assert ask(url, bad).json()["verdict"] != "fail"  # its evidence starts again
 
 
-def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: Cluster, tmp_path: Path) -> None:
-    """It would find the failure of the lifted try in the samples from before; a build of Flagger's begins anew, too."""
+def test_a_version_can_be_lifted_at_a_replica_that_was_not_asked_about_it(cluster: Cluster, tmp_path: Path) -> None:
+    """Otherwise it would find the lifted failure in earlier samples; a Flagger build also starts again."""
     asked = question("bad")
     lifted = {key: asked[key] for key in ("namespace", "rollout", "canary")}
     build = Attempt("shop", "digits", "bad", "7")
@@ -279,7 +279,7 @@ def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: C
     assert began_s > time.time() - 60
 
 
-def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_version_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
     """A failure in the evidence from before the lift is not kept after it."""
 
     class Lifting(RawSamples):
@@ -297,8 +297,8 @@ def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_pa
     assert kept.failures() == []
 
 
-def test_what_is_lifted_elsewhere_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
-    """At a replica that has read the evidence from before, and hears of the lift only through what they share."""
+def test_a_version_lifted_at_another_replica_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
+    """This replica has read the earlier evidence, and learns of the lift only through the shared state."""
 
     class Lifting(RawSamples):
         def ahead(self, *given: Any) -> Any:
@@ -320,8 +320,8 @@ def test_what_is_lifted_elsewhere_while_it_is_judged_stays_lifted(cluster: Clust
         assert kept("c").failure(bad, "") == (None, [])
 
 
-def test_a_first_weight_that_flagger_did_not_hear_of_is_given_again(cluster: Cluster, tmp_path: Path) -> None:
-    """It gave up waiting, and each later question was refused until a person lifted the build."""
+def test_a_first_weight_that_flagger_did_not_receive_is_given_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Flagger had stopped waiting, and each later question was refused until a person lifted the build."""
     body = {"name": "works", "namespace": "shop", "phase": "Progressing", "checksum": "9"}
     asked = {**body, "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
     with kubernetes_api(tmp_path / "account") as api, ExitStack() as stack:
@@ -330,7 +330,7 @@ def test_a_first_weight_that_flagger_did_not_hear_of_is_given_again(cluster: Clu
             stack.enter_context(judging(tmp_path / name, cluster.url, share, environment=api.environment))
             for name in "ab"
         )
-        api.goes_on.clear()  # so that the answer is not there before it gives up
+        api.goes_on.clear()  # the answer must not arrive before the client leaves
         url = httpx.URL(one.url)
         with socket.create_connection((url.host, url.port or 0)) as client:
             content = json.dumps(asked)
@@ -344,8 +344,8 @@ def test_a_first_weight_that_flagger_did_not_hear_of_is_given_again(cluster: Clu
             assert judge.ask(asked, path="/v1/flagger/step").status_code == 409
 
 
-def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
-    """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
+def test_the_weight_is_held_while_prometheus_is_unreachable(judge: str, cluster: Cluster) -> None:
+    """Nothing is aborted, a known failure stays, and afterwards the rollout continues."""
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
     template = manifests(Engine.ARGO, "bentoml", 5, 25)["kanaria-step-digits"]["spec"]["metrics"][0]
     args = {"namespace": "shop", "rollout": "digits", "canary": "good", "stable": STABLE, "to": "25", "token": TOKEN}
@@ -357,7 +357,7 @@ def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluste
     assert (away.status_code, away.headers["content-type"]) == (503, "application/problem+json")
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
     hook = {"name": "works", "namespace": "shop", "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
-    assert ask(judge, hook, path="/v1/flagger/failed").status_code == 503  # which is no rollback
+    assert ask(judge, hook, path="/v1/flagger/failed").status_code == 503  # not a rollback
     nobody = {"namespace": "shop", "rollout": "digits", "canary": "nobody"}
     lifted = ask(judge, nobody, path="/v1/lift").json()
     assert (lifted["lifted"], "the judge's own clock" in lifted["notes"][0]) == (0, True)
@@ -365,8 +365,8 @@ def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluste
     assert run.measure() == "Successful"
 
 
-def test_a_prometheus_that_hangs_holds_up_nothing_else(cluster: Cluster, tmp_path: Path) -> None:
-    """Sixty questions wait for it: probes, metrics and a version in quarantine do not, and none waits 30 s."""
+def test_a_hanging_prometheus_blocks_nothing_else(cluster: Cluster, tmp_path: Path) -> None:
+    """Sixty questions wait for it, none for 30 s; probes, metrics and a version in quarantine do not wait."""
     build = {"name": "breaks", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml-app"}}
     Kept(tmp_path / "judge.db").start(Attempt("shop", "breaks", "breaks", "1"), time.time() - 1500)
     with judging(tmp_path, cluster.url) as replica, ThreadPoolExecutor(60) as callers:
@@ -384,15 +384,15 @@ def test_a_prometheus_that_hangs_holds_up_nothing_else(cluster: Cluster, tmp_pat
             assert found.json()["verdict"] == "fail"
             found = _HTTP.post(f"{replica.url}/v1/flagger/failed", json=build, **limits)
             assert found.status_code == 200
-            assert not any(each.done() for each in waiting)  # all the while they have waited
+            assert not any(each.done() for each in waiting)  # all of them have waited the whole time
             answers = [each.result() for each in waiting]
             assert {answer.status_code for answer in answers} == {503}
-            assert max(answer.elapsed.total_seconds() for answer in answers) < 30  # as long as engines wait
+            assert max(answer.elapsed.total_seconds() for answer in answers) < 30  # engines wait this long
         eventually(lambda: replica.ask(question("good", to_percent=5)).is_success)
 
 
 def test_the_documented_lift_works_while_prometheus_hangs(cluster: Cluster, tmp_path: Path) -> None:
-    """By the judge's own clock; the command of the page waits for it."""
+    """It uses the judge's own clock, and the command of the page waits for the answer."""
     (command,) = (block.code for block in blocks(Path("docs/kubernetes.md")) if "for pod in" in block.code)
     (program,) = re.findall(r"python -c '(.*?)' shop digits", command, re.DOTALL)
     with judging(tmp_path, cluster.url) as replica:
@@ -404,8 +404,8 @@ def test_the_documented_lift_works_while_prometheus_hangs(cluster: Cluster, tmp_
     assert "the judge's own clock" in done.stdout
 
 
-def test_who_asks_while_a_release_is_read_gets_what_is_found(cluster: Cluster, tmp_path: Path) -> None:
-    """The second question waited for the whole of the first, and then for a reading of its own."""
+def test_a_question_during_a_reading_shares_its_result(cluster: Cluster, tmp_path: Path) -> None:
+    """The second question used to wait for the whole first reading and then for its own."""
 
     class Held(RawSamples):
         def ahead(self, *given: Any) -> Any:
@@ -423,17 +423,17 @@ def test_who_asks_while_a_release_is_read_gets_what_is_found(cluster: Cluster, t
         asked = [JudgeBody.model_validate(question("good", **more)) for more in ({"to_percent": 5}, {}, {})]
         waiting = [callers.submit(releases.judge, each) for each in asked]
         with within(2.0), pytest.raises(SourceUnreachable, match="still being read"):
-            releases.judge(asked[0])  # by its own deadline, and not that of the first
+            releases.judge(asked[0])  # its own deadline counts, not that of the first
         goes_on.set()
         answers = [each.result() for each in (first, *waiting)]
     assert len(readings) == 1
     assert {answer["verdict"] for answer in answers} == {"pass"}
-    assert answers[0] == answers[1]  # and about harm alone there are other words
+    assert answers[0] == answers[1]  # an answer about harm alone has another text
     assert answers[2] == answers[3]
 
 
-def test_who_waits_for_a_reading_that_fails_hears_why(cluster: Cluster, tmp_path: Path) -> None:
-    """And the next question reads anew."""
+def test_a_question_that_waits_for_a_failed_reading_gets_its_error(cluster: Cluster, tmp_path: Path) -> None:
+    """The next question reads again."""
 
     class Failing(RawSamples):
         def now_s(self) -> float:
@@ -461,13 +461,13 @@ def test_who_waits_for_a_reading_that_fails_hears_why(cluster: Cluster, tmp_path
         assert releases.judge(asked)["verdict"] == "pass"
 
 
-def test_who_has_time_left_reads_on_where_another_had_none(cluster: Cluster, tmp_path: Path) -> None:
-    """All who had joined a reading failed with it, whatever time they had."""
+def test_a_question_with_time_left_continues_a_reading_that_timed_out(cluster: Cluster, tmp_path: Path) -> None:
+    """All questions that shared a reading failed with it, however much time they had."""
 
     class Slow(RawSamples):
         def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
             spans.append((begin_s, end_s))
-            if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
+            if len(spans) == 4:  # two looks for the start, and the first half hour, have been read
                 reads.set()
                 time.sleep(left_s(60))
             return super().asked(wanted, begin_s, end_s)
@@ -492,7 +492,7 @@ def test_who_has_time_left_reads_on_where_another_had_none(cluster: Cluster, tmp
 
 
 def asked_of(app: Any, asked: Any, *, path: str = "/v1/judge") -> httpx.Response:
-    """The answer of an application that runs in no server."""
+    """The answer of an application that runs without a server."""
 
     async def answered() -> httpx.Response:
         transport = httpx.ASGITransport(app)
@@ -504,7 +504,7 @@ def asked_of(app: Any, asked: Any, *, path: str = "/v1/judge") -> httpx.Response
 
 @pytest.mark.parametrize("part", ["head", "body"])
 def test_a_question_has_one_deadline(tmp_path: Path, part: str) -> None:
-    """Its clock is told at once, and all else comes byte by byte: engines wait for no second answer of the store."""
+    """The clock is answered at once and the rest byte by byte: engines do not wait for a second answer of the store."""
     clock = {"status": "success", "data": {"resultType": "scalar", "result": [time.time(), f"{time.time()}"]}}
     kind: Literal["head", "body"] = "head" if part == "head" else "body"
     told = json.dumps(clock).encode()
@@ -517,13 +517,13 @@ def test_a_question_has_one_deadline(tmp_path: Path, part: str) -> None:
     assert "ReadTimeout" in answer.json()["detail"]
 
 
-def test_a_release_that_is_not_read_in_time_is_read_on(cluster: Cluster, tmp_path: Path) -> None:
-    """The next question goes on where the first one stopped."""
+def test_a_reading_that_timed_out_is_continued(cluster: Cluster, tmp_path: Path) -> None:
+    """The next question continues where the first one stopped."""
 
     class Slow(RawSamples):
         def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
             spans.append((begin_s, end_s))
-            if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
+            if len(spans) == 4:  # two looks for the start, and the first half hour, have been read
                 time.sleep(left_s(60))
             return super().asked(wanted, begin_s, end_s)
 
@@ -539,8 +539,8 @@ def test_a_release_that_is_not_read_in_time_is_read_on(cluster: Cluster, tmp_pat
         assert spans[4][0] > spans[2][0]
 
 
-def test_a_hook_of_flagger_reads_once_what_is_shared(cluster: Cluster, tmp_path: Path) -> None:
-    """Its halves, whether the build failed and when it began, rested on two readings, and could disagree."""
+def test_a_flagger_hook_reads_the_shared_state_once(cluster: Cluster, tmp_path: Path) -> None:
+    """Whether the build failed and when it started came from two readings, which could disagree."""
     build = Attempt("shop", "works", "works", "1")
     hook = {"name": "works", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml-app"}}
     with kubernetes_api(tmp_path / "account") as api:
@@ -557,8 +557,8 @@ def test_a_hook_of_flagger_reads_once_what_is_shared(cluster: Cluster, tmp_path:
                 assert (api.reads - before[0], api.writes - before[1]) == (1, 0)
 
 
-def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> None:
-    """Also the one that must tell a canary that nobody knows."""
+def test_a_flagger_hook_is_judged_once(cluster: Cluster, tmp_path: Path) -> None:
+    """This includes the hook that must detect an unknown canary."""
 
     class Counting(RawSamples):
         def now_s(self) -> float:
@@ -576,7 +576,7 @@ def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> N
     def answered(name: str) -> int:
         return asked_of(served, hook | {"name": name}, path="/v1/flagger/failed").status_code
 
-    assert answered("works") == 404  # by these labels there is no such canary
+    assert answered("works") == 404  # no canary has these labels
     assert len(asked) == 1
     kept.start(Attempt("shop", "good", "good", "1"), time.time() - 1500)
     assert answered("good") == 409
@@ -584,10 +584,10 @@ def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> N
     samples.close()
 
 
-def test_other_replicas_are_those_of_the_own_namespace(
+def test_only_replicas_of_the_same_namespace_are_listed(
     tmp_path: Path, require_program: Callable[[str], str], cluster: Cluster
 ) -> None:
-    """As the URL names it: other teams' judges may be read by the same Prometheus. And there is an end to the list."""
+    """The URL names it: the same Prometheus may read other teams' judges. The list is bounded."""
     lines = []
     for namespace, releases_there in (("kanaria", 250), ("team-b", 3)):
         for n in range(releases_there):
@@ -608,10 +608,10 @@ def test_other_replicas_are_those_of_the_own_namespace(
             assert (len(found), sum(each.release.startswith("kanaria/") for each in found)) == (shown, own)
 
 
-def test_other_replicas_are_those_of_the_own_job(
+def test_only_replicas_of_the_same_job_are_listed(
     tmp_path: Path, require_program: Callable[[str], str], cluster: Cluster
 ) -> None:
-    """Two judges of one namespace have the same names of versions; a replica that nobody scrapes knows no job."""
+    """Two judges in one namespace may judge versions with equal names; a replica that is not scraped knows no job."""
     times = [time.time() + at_s for at_s in range(-60, 300, 30)]
     verdicts, own = [], []
     for job, of_pods, releases_there in (("kanaria/judge", "judge", 2), ("kanaria/other", "other", 3)):
@@ -629,8 +629,8 @@ def test_other_replicas_are_those_of_the_own_job(
                 assert {each.release.partition("/")[0] for each in found} == shown
 
 
-def test_what_nobody_asks_about_any_more_is_not_shown(cluster: Cluster, tmp_path: Path) -> None:
-    """An hour later, also where no other question came."""
+def test_a_release_that_is_no_longer_asked_about_is_not_shown(cluster: Cluster, tmp_path: Path) -> None:
+    """It disappears after an hour, even if no other question comes."""
     samples = RawSamples(cluster.url)
     kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
     releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
@@ -641,8 +641,8 @@ def test_what_nobody_asks_about_any_more_is_not_shown(cluster: Cluster, tmp_path
     assert releases.all() == []
 
 
-def test_the_pages_grow_with_no_number_of_failures(judge: str, cluster: Cluster, tmp_path: Path) -> None:
-    """The newest are shown and all are counted; an older one has its page."""
+def test_pages_are_bounded_with_any_number_of_failures(judge: str, cluster: Cluster, tmp_path: Path) -> None:
+    """The newest are shown and all are counted; an older failure still has its page."""
     kept, old = Kept(tmp_path / "judge.db"), Attempt("shop", "old", "v0")
     answer = ask(judge, question("bad")).json()
     for at_s, attempt in enumerate([old, *(Attempt("shop", "digits", f"v{n}") for n in range(300))]):
@@ -670,10 +670,12 @@ def test_the_pages_grow_with_no_number_of_failures(judge: str, cluster: Cluster,
         (question("twice"), "no_data", ["each event is counted twice", "prometheus_replica=a and b"]),
         (question("young", to_percent=25), "inconclusive", ["more canary requests"]),
     ],
-    ids=["unknown", "same", "no stable", "two replicas", "young"],
+    ids=["unknown", "same version", "unknown stable", "two replicas", "too few requests"],
 )
-def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdict: str, words: list[str]) -> None:
-    """Always a 200 with an object, and a sentence that names what to look at."""
+def test_a_question_that_cannot_be_judged_is_explained(
+    judge: str, asked: dict[str, Any], verdict: str, words: list[str]
+) -> None:
+    """The answer is always a 200 with an object, and its reason names what to look at."""
     answer = ask(judge, asked)
     said = answer.json()
     assert (answer.status_code, said["verdict"]) == (200, verdict), said
@@ -681,8 +683,8 @@ def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdic
         assert each in said["reason"]
 
 
-def test_a_canary_that_has_just_gone_is_said(judge: str, cluster: Cluster) -> None:
-    """Its series are there for some minutes; nobody knows what its last requests came to."""
+def test_a_canary_that_has_just_stopped_is_reported(judge: str, cluster: Cluster) -> None:
+    """Its series remain for some minutes; the results of its last requests are unknown."""
     gone = question(f"gone-{(time.time() - cluster.began_s) // _GONE_EVERY_S:.0f}")
     said = ask(judge, gone).json()
     assert said["verdict"] == "no_data", said
@@ -690,8 +692,8 @@ def test_a_canary_that_has_just_gone_is_said(judge: str, cluster: Cluster) -> No
         assert each in said["reason"]
 
 
-def test_the_watch_goes_on_when_stable_is_gone(judge: str) -> None:
-    """With all the traffic a version is compared with the failures before; for a step there is nothing to compare."""
+def test_the_watch_continues_when_stable_is_gone(judge: str) -> None:
+    """With all traffic, a version is compared with earlier failures; for a step there is nothing to compare with."""
     said = ask(judge, question("calm", stable="calm-before")).json()
     assert said["verdict"] == "pass", said
     assert ask(judge, question("calm", stable="calm-before", to_percent=100)).json()["verdict"] == "no_data"
@@ -699,7 +701,7 @@ def test_the_watch_goes_on_when_stable_is_gone(judge: str) -> None:
 
 
 def test_an_answer_says_what_is_missing(judge: str) -> None:
-    """About how many more requests, and how long."""
+    """The answer gives the number of further requests and the time."""
     said = ask(judge, question("young", to_percent=25)).json()
     assert said["next"]["requests"] > 0
     assert said["next"]["seconds"] > 0
@@ -707,7 +709,7 @@ def test_an_answer_says_what_is_missing(judge: str) -> None:
 
 
 def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
-    """Where pods are scraped once a minute, windows of five seconds would be empty; it is said."""
+    """If pods are scraped once a minute, windows of five seconds would be empty; the answer mentions this."""
     said = ask(judge, question("slow-1", stable="slow-0", to_percent=25)).json()
     assert said["verdict"] in ("pass", "inconclusive"), said
     (note,) = said["notes"]
@@ -746,20 +748,20 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (None, "body"),
     ],
 )
-def test_a_wrong_question_is_refused_with_its_reason(judge: str, asked: Any, words: str) -> None:
-    """422, and never a verdict."""
+def test_an_invalid_question_is_refused_with_the_reason(judge: str, asked: Any, words: str) -> None:
+    """The status is 422, and there is no verdict."""
     answer = ask(judge, asked)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert words in answer.text
 
 
 def test_a_long_question_is_refused(judge: str) -> None:
-    """Before all of it is kept."""
+    """It is refused before all of it is kept."""
     assert ask(judge, question("good", plan="#" * 200_000)).status_code == 413
 
 
-def test_the_token_is_needed_and_may_change(judge: str, state: Path) -> None:
-    """A secret of the cluster is changed in place; one that is gone or too short lets nobody in, and is named."""
+def test_the_token_is_required_and_may_change(judge: str, state: Path) -> None:
+    """A cluster secret is changed in place; if it is missing or too short, no one is let in and the error names it."""
     token, another = state / "token", "another-one-of-twenty-letters"
     assert ask(judge, question("good"), token="wrong").status_code == 401
     token.write_text(another)
@@ -778,8 +780,8 @@ def test_the_token_is_needed_and_may_change(judge: str, state: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "status"), [(f"bearer {TOKEN}", 200), (f"BEARER  {TOKEN}", 200), (TOKEN, 401), (f"Basic {TOKEN}", 401)]
 )
-def test_the_scheme_of_the_header_is_read_as_http_says(judge: str, header: str, status: int) -> None:
-    """In any case of letters, and never left out."""
+def test_the_scheme_of_the_authorization_header_follows_http(judge: str, header: str, status: int) -> None:
+    """Upper and lower case are equal, and the scheme is required."""
     headers = {"authorization": header}
     answer = _HTTP.post(f"{judge}/v1/judge", json=question("good"), headers=headers, timeout=60)
     assert answer.status_code == status
@@ -801,8 +803,10 @@ def refused(url: str, reason: str) -> float:
         ("GET", "/favicon.ico", 404, 0),
     ],
 )
-def test_a_wrong_route_is_named_and_counted(judge: str, method: str, path: str, status: int, counted: int) -> None:
-    """An engine with a typing error in its URL waits silently; a browser that looks for a picture does not."""
+def test_an_unknown_route_is_reported_and_counted(
+    judge: str, method: str, path: str, status: int, counted: int
+) -> None:
+    """An engine with a typing error in its URL would wait silently. A browser's request for an icon is not counted."""
     before = refused(judge, "route")
     headers = {"authorization": f"Bearer {TOKEN}"}
     answer = _HTTP.request(method, f"{judge}{path}", headers=headers)
@@ -811,8 +815,8 @@ def test_a_wrong_route_is_named_and_counted(judge: str, method: str, path: str, 
     assert refused(judge, "route") == before + counted
 
 
-def test_a_ledger_that_is_broken_makes_it_not_ready(cluster: Cluster, tmp_path: Path) -> None:
-    """It lives, and every question, page and probe says what is wrong."""
+def test_a_judge_with_a_damaged_ledger_is_not_ready(cluster: Cluster, tmp_path: Path) -> None:
+    """It stays alive, and every question, page and probe names the problem."""
     with judging(tmp_path, cluster.url) as replica:
         ledger = tmp_path / "judge.db"
         ledger.write_bytes(b"garbage " * 1000)
@@ -825,8 +829,8 @@ def test_a_ledger_that_is_broken_makes_it_not_ready(cluster: Cluster, tmp_path: 
         assert refused(replica.url, "page") == 2
 
 
-def test_the_judge_is_reached_by_the_names_of_its_service(cluster: Cluster, tmp_path: Path) -> None:
-    """All that the cluster has for it; another name is refused with what names it."""
+def test_the_judge_accepts_the_names_of_its_service(cluster: Cluster, tmp_path: Path) -> None:
+    """These are all names in the cluster; another name is refused with the option that allows it."""
     with judging(tmp_path, cluster.url, "--url=http://kanaria-judge.kanaria.svc:8091") as replica:
         for name in ("kanaria-judge", "kanaria-judge.kanaria", "kanaria-judge.kanaria.svc.cluster.local"):
             assert _HTTP.get(replica.url, headers={"host": f"{name}:8091"}).status_code == 200
@@ -835,8 +839,8 @@ def test_the_judge_is_reached_by_the_names_of_its_service(cluster: Cluster, tmp_
         assert "controller" not in foreign.text
 
 
-def test_the_token_in_the_query_counts_beside_the_header_of_a_mesh(judge: str) -> None:
-    """The header may be another's; a wrong token in the query does not take the right one out of the header."""
+def test_the_token_in_the_query_works_beside_the_header_of_a_mesh(judge: str) -> None:
+    """The header may belong to the mesh; a wrong token in the query does not override the right one in the header."""
     mesh = {"authorization": "Basic bWVzaDptZXNo"}
     for query, headers, status in (
         (TOKEN, mesh, 200),
@@ -848,7 +852,7 @@ def test_the_token_in_the_query_counts_beside_the_header_of_a_mesh(judge: str) -
 
 
 def test_answers_to_flagger_are_counted(judge: str) -> None:
-    """By verdict and time, as those to Argo Rollouts."""
+    """They are counted by verdict and time, like those to Argo Rollouts."""
 
     def counted() -> tuple[float, float]:
         page = _HTTP.get(f"{judge}/metrics").text
@@ -864,8 +868,8 @@ def test_answers_to_flagger_are_counted(judge: str) -> None:
     assert counted() == (before[0] + 3, before[1] + 3)
 
 
-def test_the_log_has_what_flagger_tells_and_no_secret(judge: str, state: Path) -> None:
-    """Webhooks carry whatever a Canary's metadata has."""
+def test_the_log_has_flaggers_events_and_no_secret(judge: str, state: Path) -> None:
+    """Webhooks contain all of a Canary's metadata."""
     told = {"eventMessage": "Starting canary analysis " + "x" * 1000, "eventType": "Normal", "token": "S3CRET"}
     body = {"name": "works", "namespace": "shop", "phase": "Progressing", "metadata": told}
     assert ask(judge, body, path="/v1/flagger/event").status_code == 200
@@ -876,7 +880,7 @@ def test_the_log_has_what_flagger_tells_and_no_secret(judge: str, state: Path) -
 
 
 def test_windows_of_a_ci_job_are_judged(judge: str) -> None:
-    """The lines of `kanaria judge`."""
+    """The lines are those of `kanaria judge`."""
     counts = {"stable": {"bad": 3, "total": 812}, "canary": {"bad": 30, "total": 90}}
     ends_s = [1_700_000_000 + 5 * number for number in range(5)]
     each = [{"end_s": end_s, "window_s": 5, "signal": "errors", **counts} for end_s in ends_s]
@@ -888,7 +892,7 @@ def test_windows_of_a_ci_job_are_judged(judge: str) -> None:
     assert (wrong.status_code, "line 6" in wrong.text) == (422, True)
 
 
-def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
+def test_explain_names_the_query_that_finds_nothing(cluster: Cluster) -> None:
     """The most common fault is a label that the series do not have."""
     command = [sys.executable, "-m", "kanaria", "judge", "explain", f"--prometheus={cluster.url}", "--namespace=shop"]
     command += ["--profile=bentoml", f"--stable={STABLE}"]
@@ -919,10 +923,10 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
     ],
     ids=["namespace", "profile", "no pod label", "left out"],
 )
-def test_explain_says_which_label_it_is(
+def test_explain_names_the_label_that_does_not_match(
     tmp_path: Path, require_program: Callable[[str], str], labels: dict[str, str], options: list[str], words: str
 ) -> None:
-    """By what there is under the name of the series."""
+    """It compares with what exists under the name of the series."""
     known = {"namespace": "shop", "pod": "p", "rollouts_pod_template_hash": "v2"} | labels
     series = f"bentoml_service_request_total{{{','.join(f'{key}={json.dumps(text)}' for key, text in known.items())}}}"
     lines = [f"{series} 1 {time.time() + at_s:.3f}" for at_s in range(-60, 300, 5)]
@@ -945,8 +949,8 @@ def test_explain_says_which_label_it_is(
         ("http://localhost:9090", None, "token cannot be read"),
     ],
 )
-def test_what_it_cannot_start_with_is_named(tmp_path: Path, prometheus: str, token: str | None, words: str) -> None:
-    """Exit code 2, before it listens."""
+def test_an_unusable_start_option_is_named(tmp_path: Path, prometheus: str, token: str | None, words: str) -> None:
+    """The exit code is 2, before the judge listens."""
     if token is not None:
         (tmp_path / "token").write_text(token)
     options = ["--prometheus", prometheus, "--token-file", str(tmp_path / "token")]
@@ -955,10 +959,10 @@ def test_what_it_cannot_start_with_is_named(tmp_path: Path, prometheus: str, tok
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(120, "behind the judge's"), (-120, "ahead of the judge's")])
-def test_a_prometheus_whose_clock_is_two_minutes_off_is_said(
+def test_a_prometheus_whose_clock_is_two_minutes_off_is_reported(
     cluster: Cluster, tmp_path: Path, ahead_s: int, words: str
 ) -> None:
-    """Its own clock counts: for samples, for failures, and for when a build began."""
+    """Prometheus's clock is used for samples, failures and the start of a build."""
     (tmp_path / "shift").write_text(str(ahead_s))
     path = os.pathsep.join([str(ROOT / "tests/chaos/clock"), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "CHAOS_CLOCK": str(tmp_path / "shift")}
@@ -983,17 +987,17 @@ def test_a_prometheus_whose_clock_is_two_minutes_off_is_said(
 
 
 def halves(lines: list[str], begin_s: float) -> tuple[list[str], list[str]]:
-    """Of samples every 2.5 s, what each of two Prometheus saw that scrape every 5 s."""
+    """Of samples every 2.5 s, those that each of two Prometheus saw that scrape every 5 s."""
     found: tuple[list[str], list[str]] = ([], [])
     for line in lines:
         found[round((float(line.rpartition(" ")[2]) - begin_s) / 2.5) % 2].append(line)
     return found
 
 
-def test_a_store_that_reads_from_two_replicas_is_judged_if_it_deduplicates(
+def test_a_store_that_merges_two_replicas_is_judged_only_if_it_deduplicates(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Two Prometheus scrape the same pods, a third reads from both: named, each event would count twice."""
+    """Two Prometheus scrape the same pods and a third reads from both: with named replicas each event counts twice."""
     prometheus, promtool = require_program("prometheus"), require_program("promtool")
     begin_s = float(round(time.time()) - 1500)
     hash_of = "rollouts_pod_template_hash"
@@ -1024,4 +1028,4 @@ def test_a_store_that_reads_from_two_replicas_is_judged_if_it_deduplicates(
                 assert (good["verdict"], bad["verdict"]) == ("pass", "fail"), (good, bad)
                 counted = good["signals"]["errors"]["canary"][1]
                 expected = 10 * (time.time() - begin_s) / 2.5
-                assert 0.95 * expected < counted <= expected + 20  # each request once
+                assert 0.95 * expected < counted <= expected + 20  # each request is counted once

@@ -1,4 +1,4 @@
-"""Real processes under a real keeper, which is killed at every bad moment."""
+"""Real processes under a real keeper that is killed at the worst moments."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from kanaria.stack.supervision import ProcessFiles, Program
 from tests.support.processes import SLEEPER, STUBBORN, WITH_WORKER, Kept, until
 from tests.support.small_disk import SmallDisk, read_only
 
-NASTY = "a b#c %s 'q' \"Q\" ;$HOME"  # a state folder may be called so
+NASTY = "a b#c %s 'q' \"Q\" ;$HOME"  # a state folder may have such a name
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
 
 @pytest.fixture
 def kept(folder: Kept) -> Iterator[Kept]:
-    """That folder with a keeper; whatever runs there is ended after the test."""
+    """That folder with a keeper; processes that run there are stopped after the test."""
     folder.supervisor.start()
     yield folder
     folder.clear()
 
 
-def test_a_program_gets_its_words_and_its_variables_unchanged(kept: Kept) -> None:
+def test_a_program_gets_its_arguments_and_variables_unchanged(kept: Kept) -> None:
     """Free text passes through no configuration language: quotes, percent signs, line ends and non-ASCII."""
     free = 'can\'t tell; 50%s #1 "x" ${HOME} \n zwei\u2028Zeilen é'
     printing = "import os, sys; print(repr((sys.argv[1], os.environ['FREE'], os.getcwd()))); sys.stdout.flush()"
@@ -55,7 +55,7 @@ def test_a_program_gets_its_words_and_its_variables_unchanged(kept: Kept) -> Non
     assert until(lambda: log.read_text().strip()) == repr((free, free, str(where)))
 
 
-def test_what_dies_is_started_again_and_counts_as_crashed(kept: Kept) -> None:
+def test_a_process_that_dies_is_restarted_and_counts_as_crashed(kept: Kept) -> None:
     """The new process has the same name and log."""
     first = kept.run("one")
     assert kept.info("one").has_crashed is False
@@ -65,8 +65,8 @@ def test_what_dies_is_started_again_and_counts_as_crashed(kept: Kept) -> None:
     assert (info.pid, info.is_alive, info.has_crashed) == (second, True, True)
 
 
-def test_a_killed_keeper_takes_nothing_with_it_and_the_next_one_takes_over(kept: Kept) -> None:
-    """The same process goes on; what is known of it can be read in between; after that it is kept as before."""
+def test_a_killed_keeper_stops_no_process_and_the_next_one_takes_over(kept: Kept) -> None:
+    """The same process goes on and its state stays readable; the next keeper keeps it as before."""
     pid = kept.run("one")
     kept.kill_keeper()
     info = kept.info("one")
@@ -78,8 +78,8 @@ def test_a_killed_keeper_takes_nothing_with_it_and_the_next_one_takes_over(kept:
     assert kept.info("one").has_crashed
 
 
-def test_what_dies_while_nobody_keeps_it_has_crashed(kept: Kept) -> None:
-    """Before a keeper is there again, and after: another process still ran, so the machine was not started anew."""
+def test_a_process_that_dies_without_a_keeper_has_crashed(kept: Kept) -> None:
+    """This holds before and after a new keeper starts: another process still ran, so the machine was not restarted."""
     kept.run("other")
     pid = kept.run("one")
     kept.kill_keeper()
@@ -91,12 +91,12 @@ def test_what_dies_while_nobody_keeps_it_has_crashed(kept: Kept) -> None:
     assert kept.info("one").has_crashed
 
 
-def test_what_ended_with_the_whole_machine_has_not_crashed(kept: Kept) -> None:
-    """All processes killed at once, the files left: a later keeper starts them, and none counts as crashed."""
+def test_processes_that_ended_with_the_machine_have_not_crashed(kept: Kept) -> None:
+    """All processes are killed at once and the files stay: a later keeper starts them, and none counts as crashed."""
     pids = [kept.run("one"), kept.run("two")]
     for pid in (kept.keeper, *pids):
         os.kill(pid, signal.SIGKILL)
-    until(lambda: not kept.everything() and not kept.supervisor.is_running)  # a process that ends has no marks any more
+    until(lambda: not kept.everything() and not kept.supervisor.is_running)  # an ending process has no marks
     kept.supervisor.start()
     assert kept.pid("one") not in pids
     assert kept.pid("two") not in pids
@@ -104,8 +104,8 @@ def test_what_ended_with_the_whole_machine_has_not_crashed(kept: Kept) -> None:
     assert not kept.info("two").has_crashed
 
 
-def test_a_process_that_was_started_but_not_written_down_is_found(kept: Kept) -> None:
-    """A keeper killed between the two: the next one takes the process over instead of starting a second."""
+def test_a_started_process_without_a_record_is_found(kept: Kept) -> None:
+    """A keeper was killed between start and record: the next one takes the process over and starts no second."""
     kept.kill_keeper()
     environment = {**os.environ, **marks(kept.home, "one")}
     process = subprocess.Popen(WITH_WORKER, env=environment, start_new_session=True)
@@ -113,14 +113,14 @@ def test_a_process_that_was_started_but_not_written_down_is_found(kept: Kept) ->
     ProcessFiles(kept.home).write_program(Program("one", WITH_WORKER))
     kept.supervisor.start()
     assert kept.pid("one") == process.pid
-    assert len(kept.everything()) == 3  # with its worker and the keeper
+    assert len(kept.everything()) == 3  # the process, its worker and the keeper
     kept.supervisor.stop("one")
     process.wait(60)
     until(lambda: len(kept.everything()) == 1)
 
 
-def test_another_process_that_got_the_number_is_left_alone(kept: Kept) -> None:
-    """Its start time tells them apart: it is not taken for the program, and not ended with it."""
+def test_another_process_with_the_same_pid_is_left_alone(kept: Kept) -> None:
+    """Its start time differs: it is not taken for the program, and not stopped with it."""
     kept.kill_keeper()
     foreign = subprocess.Popen(SLEEPER, start_new_session=True)
     try:
@@ -138,8 +138,8 @@ def test_another_process_that_got_the_number_is_left_alone(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"pid": "x"}', "\x00" * 40], ids=["empty", "cut", "wrong", "zeros"])
-def test_a_state_file_that_cannot_be_read_is_as_if_absent(kept: Kept, content: str) -> None:
-    """The process is found by its mark and goes on; the file is written anew."""
+def test_an_unreadable_state_file_is_treated_as_missing(kept: Kept, content: str) -> None:
+    """The process is found by its mark and goes on; the file is rewritten."""
     pid = kept.run("one")
     kept.kill_keeper()
     path = kept.home / "processes" / "one.json"
@@ -149,11 +149,11 @@ def test_a_state_file_that_cannot_be_read_is_as_if_absent(kept: Kept, content: s
     assert ProcessState.model_validate_json(path.read_text()).pid == pid
 
 
-def test_a_program_file_that_cannot_be_read_ends_nothing(kept: Kept) -> None:
-    """What runs goes on, and is written anew by whoever adds the program again."""
+def test_an_unreadable_program_file_stops_nothing(kept: Kept) -> None:
+    """The process goes on, and the file is rewritten when the program is added again."""
     pid = kept.run("one")
     (kept.home / "programs" / "one.json").write_text("{")
-    kept.run("other")  # the keeper has looked at everything once more
+    kept.run("other")  # the keeper has checked everything once more
     assert kept.pid("one") == pid
     assert kept.supervisor.program("one") is None
     kept.supervisor.add(Program("one", SLEEPER))
@@ -161,8 +161,8 @@ def test_a_program_file_that_cannot_be_read_ends_nothing(kept: Kept) -> None:
     assert kept.pid("one") == pid
 
 
-def test_stopping_ends_workers_that_left_the_group(kept: Kept) -> None:
-    """Nothing of the program is left, and it is forgotten."""
+def test_stopping_a_program_stops_workers_that_left_its_group(kept: Kept) -> None:
+    """No process of the program is left, and its record is removed."""
     kept.run("one", WITH_WORKER)
     until(lambda: len(kept.everything()) == 3)
     kept.supervisor.stop("one")
@@ -171,21 +171,21 @@ def test_stopping_ends_workers_that_left_the_group(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hung", "parent dead"])
-def test_stopping_ends_a_hung_worker_and_one_without_a_parent(kept: Kept, number: signal.Signals) -> None:
-    """SIGTERM cannot reach the one; the other belongs to nobody any more."""
+def test_stopping_a_program_stops_a_hung_worker_and_an_orphan(kept: Kept, number: signal.Signals) -> None:
+    """SIGTERM does not stop the hung one; the other has no parent."""
     pid = kept.run("one", WITH_WORKER, stop_wait_s=1.0)
     worker = until(lambda: psutil.Process(pid).children())[0]
     os.kill(worker.pid if number is signal.SIGSTOP else pid, number)
     if number is signal.SIGKILL:
         kept.pid("one", other_than=pid)
-        until(lambda: not worker.is_running())  # it was ended before its successor was started
+        until(lambda: not worker.is_running())  # it was stopped before its successor was started
     kept.supervisor.stop("one")
     until(lambda: kept.info("one") is None)
     assert len(kept.everything()) == 1
 
 
-def test_a_program_that_ignores_sigterm_is_killed_after_its_time(kept: Kept) -> None:
-    """By the keeper, and by `shutdown` too."""
+def test_a_program_that_ignores_sigterm_is_killed_after_its_time_limit(kept: Kept) -> None:
+    """Both the keeper and `shutdown` do this."""
     for name in ("one", "two"):
         kept.run(name, STUBBORN, stop_wait_s=0.5)
         until(lambda name=name: "deaf" in (kept.home / "logs" / f"{name}.log").read_text())
@@ -195,8 +195,8 @@ def test_a_program_that_ignores_sigterm_is_killed_after_its_time(kept: Kept) -> 
     assert kept.everything() == []
 
 
-def test_all_orphans_are_ended_without_a_keeper(kept: Kept) -> None:
-    """Keeper dead, one worker hung, one state file gone: `shutdown` still leaves nothing."""
+def test_all_orphans_are_stopped_without_a_keeper(kept: Kept) -> None:
+    """The keeper is dead, one worker hangs and one state file is missing: `shutdown` still leaves no process."""
     pid = kept.run("one", WITH_WORKER, stop_wait_s=1.0)
     kept.run("two")
     worker = until(lambda: psutil.Process(pid).children())[0]
@@ -209,16 +209,16 @@ def test_all_orphans_are_ended_without_a_keeper(kept: Kept) -> None:
     assert kept.supervisor.names() == ()
 
 
-def test_a_stopped_keeper_does_not_keep_anything_from_ending(kept: Kept) -> None:
-    """It hangs (SIGSTOP): it is killed, and its programs are ended in its place."""
+def test_a_hung_keeper_does_not_prevent_a_shutdown(kept: Kept) -> None:
+    """It is killed, and its programs are stopped for it."""
     kept.run("one")
     os.kill(kept.keeper, signal.SIGSTOP)
     kept.supervisor.shutdown()
     assert kept.everything() == []
 
 
-def test_only_one_keeper_takes_care_of_a_state_folder(kept: Kept) -> None:
-    """Two that are started at once: one remains, and every program has one process."""
+def test_a_state_folder_has_only_one_keeper(kept: Kept) -> None:
+    """Of two that are started at once, one remains, and every program has one process."""
     kept.run("one")
     kept.kill_keeper()
     command = [sys.executable, "-m", "kanaria.stack.keeper", str(kept.home), str(kept.home / "logs")]
@@ -231,8 +231,8 @@ def test_only_one_keeper_takes_care_of_a_state_folder(kept: Kept) -> None:
     assert len(kept.everything()) == 2
 
 
-def test_two_state_folders_do_not_meet(kept: Kept, tmp_path: Path) -> None:
-    """Ending one leaves the other as it is."""
+def test_two_state_folders_are_independent(kept: Kept, tmp_path: Path) -> None:
+    """Stopping one leaves the other as it is."""
     other = Kept(tmp_path / "other")
     other.supervisor.start()
     try:
@@ -244,8 +244,8 @@ def test_two_state_folders_do_not_meet(kept: Kept, tmp_path: Path) -> None:
         other.supervisor.shutdown()
 
 
-def test_a_program_that_cannot_be_started_says_why_and_holds_up_no_other(kept: Kept) -> None:
-    """Its log has the reason, and nothing of its variables; it counts as crashed, and is tried again."""
+def test_a_program_that_cannot_be_started_is_explained_and_blocks_no_other(kept: Kept) -> None:
+    """Its log has the reason without its variables; it counts as crashed and is tried again."""
     kept.supervisor.add(Program("lost", ("no-such-program",), {"SECRET": "hush"}))
     kept.supervisor.add(Program("huge", ("true",), {"SECRET": "hush" * 100_000}))
     kept.supervisor.add(Program("nowhere", SLEEPER, {"SECRET": "hush"}, folder=str(kept.home / "gone")))
@@ -259,14 +259,14 @@ def test_a_program_that_cannot_be_started_says_why_and_holds_up_no_other(kept: K
     assert "hush" not in logs + repr(kept.supervisor.program("lost"))
 
 
-def test_variables_of_a_program_can_be_read_by_its_owner_alone(kept: Kept) -> None:
+def test_only_the_owner_can_read_a_programs_variables(kept: Kept) -> None:
     """They may be secret."""
     kept.run("one", environment={"TOKEN": "hush"})
     assert stat.S_IMODE((kept.home / "programs" / "one.json").stat().st_mode) == 0o600
 
 
-def test_a_log_that_grows_is_copied_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its writer goes on in the same file; the two newest copies are kept."""
+def test_a_log_that_grows_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer continues in the same file; the two newest copies are kept."""
     monkeypatch.setattr(log_files, "LARGEST_BYTES", 10)
     path = tmp_path / "one.log"
     with log_files.LogFiles(tmp_path).open("one") as writer:
@@ -279,8 +279,8 @@ def test_a_log_that_grows_is_copied_and_begun_anew(tmp_path: Path, monkeypatch: 
     assert path.read_text() == "last"
 
 
-def test_a_file_that_nobody_reads_any_more_is_emptied(kept: Kept) -> None:
-    """One that a program appends to for a reader which is away; it grew until the disk was full."""
+def test_a_file_that_is_no_longer_read_is_emptied(kept: Kept) -> None:
+    """A program appends to it for a reader that is gone: it grew until the disk was full."""
     path = kept.home / "values.jsonl"
     path.touch()
     kept.run("one", droppable=(str(path),))
@@ -293,8 +293,8 @@ def test_a_file_that_nobody_reads_any_more_is_emptied(kept: Kept) -> None:
     assert path.read_text() == "a few lines"
 
 
-def test_a_full_disk_keeps_no_process_from_being_started_again(kept: Kept, small_disk: SmallDisk) -> None:
-    """Neither state nor log can be written: it is started all the same, and found by its mark."""
+def test_a_full_disk_does_not_prevent_a_restart(kept: Kept, small_disk: SmallDisk) -> None:
+    """Neither state nor log can be written: the process is still started, and found by its mark."""
     home = small_disk.folder / "state"
     full = Kept(home)
     full.supervisor.start()
@@ -311,8 +311,8 @@ def test_a_full_disk_keeps_no_process_from_being_started_again(kept: Kept, small
         full.supervisor.shutdown()
 
 
-def test_a_disk_that_can_only_be_read_keeps_nothing_from_being_ended(tmp_path: Path) -> None:
-    """As the kernel leaves a disk on which it found a fault. Once it can be written, the next command forgets all."""
+def test_a_read_only_disk_does_not_prevent_a_shutdown(tmp_path: Path) -> None:
+    """The kernel makes a faulty disk read-only. Once it is writable, the next command removes the records."""
     kept = Kept(tmp_path / "state")
     kept.supervisor.start()
     kept.run("one")
@@ -327,10 +327,8 @@ def test_a_disk_that_can_only_be_read_keeps_nothing_from_being_ended(tmp_path: P
     assert (kept.supervisor.names(), kept.supervisor.is_running) == ((), False)
 
 
-def test_a_state_folder_that_comes_back_from_another_disk_is_kept_by_the_one_keeper(
-    tmp_path: Path, small_disk: SmallDisk
-) -> None:
-    """It is a copy, and so is its lock: what should run did not change any more, and a second keeper could come."""
+def test_a_state_folder_that_returns_from_another_disk_keeps_its_keeper(tmp_path: Path, small_disk: SmallDisk) -> None:
+    """It and its lock are copies: changes had no effect any more, and a second keeper could start."""
     kept, elsewhere = Kept(tmp_path / "state"), small_disk.folder / "state"
     kept.supervisor.start()
     try:
@@ -348,8 +346,8 @@ def test_a_state_folder_that_comes_back_from_another_disk_is_kept_by_the_one_kee
     assert kept.everything() == []
 
 
-def test_a_folder_that_comes_back_file_by_file_ends_nothing(tmp_path: Path, small_disk: SmallDisk) -> None:
-    """What should run is listed before all of it is; and whoever starts a keeper meanwhile has no second one."""
+def test_a_folder_that_returns_file_by_file_stops_nothing(tmp_path: Path, small_disk: SmallDisk) -> None:
+    """Programs are listed before all their files are back; a keeper that is started meanwhile is refused."""
     kept, elsewhere = Kept(tmp_path / "state"), small_disk.folder / "state"
     kept.supervisor.start()
     try:
@@ -370,13 +368,13 @@ def test_a_folder_that_comes_back_file_by_file_ends_nothing(tmp_path: Path, smal
     assert kept.everything() == []
 
 
-def test_a_keeper_whose_lock_file_is_removed_makes_it_again(kept: Kept) -> None:
-    """Another one could take the new file, and both started again what ended."""
+def test_a_keeper_recreates_its_lock_file(kept: Kept) -> None:
+    """Another keeper could lock the new file, and both restarted what ended."""
     pid, keeper = kept.run("one"), kept.keeper
     (kept.home / "keeper.lock").unlink()
     until(lambda: kept.supervisor.is_running)
     assert (kept.keeper, kept.pid("one")) == (keeper, pid)
-    with _lock_of(kept, "new.lock"):  # as a command in its place that was quicker
+    with _lock_of(kept, "new.lock"):  # another command was quicker and holds the lock
         (kept.home / "new.lock").rename(kept.home / "keeper.lock")
         until(lambda: not psutil.pid_exists(keeper))
     kept.supervisor.start()
@@ -387,8 +385,8 @@ def _lock_of(kept: Kept, name: str = "keeper.lock") -> AbstractContextManager[ob
     return locked(kept.home / name, doing="kanaria upgrade", wait_s=0.0)
 
 
-def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:
-    """Without a folder of what should run, nothing seemed to be wanted. What died is back once the folder is."""
+def test_a_state_folder_that_is_moved_away_stops_nothing(tmp_path: Path) -> None:
+    """Without its folder no program seemed wanted. A process that died is restarted once the folder is back."""
     kept, elsewhere = Kept(tmp_path / "state"), tmp_path / "elsewhere"
     kept.supervisor.start()
     try:
@@ -397,7 +395,7 @@ def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:
         os.kill(dies, signal.SIGKILL)
         until(lambda: '"exited"' in (elsewhere / "logs" / "keeper.log").read_text())
         assert not kept.home.exists()
-        (kept.home / "programs").mkdir(parents=True)  # as whoever still writes there makes it
+        (kept.home / "programs").mkdir(parents=True)  # as a command that still writes there creates it
         os.kill(dies_later, signal.SIGKILL)
         until(lambda: (elsewhere / "logs" / "keeper.log").read_text().count('"exited"') == 2)
         kept.home.rename(tmp_path / "anew")
@@ -409,8 +407,8 @@ def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:
         kept.supervisor.shutdown()
 
 
-def test_the_shell_of_a_command_is_never_ended(kept: Kept) -> None:
-    """A mark that is inherited by accident does not make a command end itself or whoever called it."""
+def test_a_command_never_stops_its_own_shell(kept: Kept) -> None:
+    """An inherited mark does not make a command stop itself or its caller."""
     ending = (
         "from pathlib import Path; import sys; from kanaria.stack.supervision import Supervisor\n"
         "home = Path(sys.argv[1]); Supervisor(home, home / 'logs').shutdown(); print('still here')"

@@ -1,4 +1,4 @@
-"""Versions that are no Bentos are released with the same care: a Flask service, kept by Kanaria or by others."""
+"""Versions that are not Bentos are released in the same way: a Flask service, run by Kanaria or by others."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ from tests.support.clients import in_threads, is_over
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
-# A service as the chapter on deployment begins with it. It has no page at `/`, none with metrics, and none of ours.
+# A service like the first one in the chapter on deployment. It has no page at `/` or for metrics, and none of ours.
 APP = """
 import hashlib
 import os
@@ -45,7 +45,7 @@ FLASK = [sys.executable, "-m", "flask", "--app", "app", "run", "--host", "{host}
 
 
 def listed(folder: Path, **more: dict[str, Any]) -> Path:
-    """The file with the versions; JSON is YAML."""
+    """The file with the versions; JSON is valid YAML."""
     entry = {"command": FLASK, "routes": ["/predict"], "streams": ["/words"]}
     versions = {
         "flask:v1": entry,
@@ -63,7 +63,7 @@ def listed(folder: Path, **more: dict[str, Any]) -> Path:
 
 @contextmanager
 def kept_by_others(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The service on a port of its own, started by nobody of ours."""
+    """The service on its own port, not started by Kanaria."""
     port = free_port()
     command = [word.format(host="127.0.0.1", port=port) for word in FLASK]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
@@ -103,7 +103,7 @@ def kanaria(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @contextmanager
 def clients(kanaria: Kanaria) -> Iterator[Counter[int]]:
-    """Users of both routes. Yields how often each status was answered."""
+    """Users of both routes. Yields the number of answers by status."""
     seen: Counter[int] = Counter()
 
     def ask(client: httpx.Client, words: str) -> None:
@@ -127,7 +127,7 @@ def why(kanaria: Kanaria) -> str:
 
 
 def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
-    """Through the shadow, with its metrics in no Prometheus; no client sees a failure, and the gateway is ready."""
+    """It passes the shadow step without metrics in a Prometheus; no client sees a failure, and the gateway is ready."""
     with clients(kanaria) as seen:
         done = release(kanaria, "flask:v2", steps=["shadow", 20, 50, 100])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -142,7 +142,7 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
 
 
 def test_a_version_that_fails_a_tenth_is_rolled_back(kanaria: Kanaria) -> None:
-    """In the shadow, so that no client gets one of its answers."""
+    """This happens in the shadow step, so no client gets one of its answers."""
     with clients(kanaria) as seen:
         done = release(kanaria, "flask:failing", steps=["shadow", 20, 50, 100])
     assert done.returncode == 1, done.stdout + done.stderr
@@ -150,8 +150,8 @@ def test_a_version_that_fails_a_tenth_is_rolled_back(kanaria: Kanaria) -> None:
     assert seen.keys() == {200}
 
 
-def test_a_version_at_a_url_is_promoted_and_nobody_ends_it(kanaria: Kanaria, folder: Path) -> None:
-    """It is released, given back the traffic, and left running. When it dies, it is said where it was asked."""
+def test_a_version_at_a_url_is_promoted_and_never_stopped(kanaria: Kanaria, folder: Path) -> None:
+    """It is released, loses the traffic again, and keeps running. Once it is dead, the preflight reports it."""
     before = kanaria.status()["stable"]["tag"]
     with kept_by_others(folder) as (url, process):
         listed(folder, others={"url": url})
@@ -179,18 +179,18 @@ def test_a_version_at_a_url_is_promoted_and_nobody_ends_it(kanaria: Kanaria, fol
         ("nowhere", "gives no answer", "6s"),
     ],
 )
-def test_a_version_that_cannot_serve_ends_its_release_in_the_startup(
+def test_a_version_that_cannot_serve_is_rolled_back_at_startup(
     version: str, words: str, deadline: str, kanaria: Kanaria
 ) -> None:
-    """With its last words: of a command that is not there or ends, of a probe that is never answered as wanted."""
+    """The reason has its last output: a missing program, an early end, or a probe that never succeeds."""
     done = release(kanaria, f"flask:{version}", startup_deadline=deadline)
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in why(kanaria)
     assert kanaria.status()["release"]["outcome"] == "rolled_back"
 
 
-def test_a_port_that_is_taken_is_said(kanaria: Kanaria, folder: Path) -> None:
-    """Here the service insists on a port of its own."""
+def test_a_port_that_is_in_use_is_reported(kanaria: Kanaria, folder: Path) -> None:
+    """This service insists on a fixed port."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         command = [*FLASK[:-1], str(other.getsockname()[1])]
         listed(folder, insists={"command": command, "environment": {"PORT": "{port}"}})
@@ -199,8 +199,8 @@ def test_a_port_that_is_taken_is_said(kanaria: Kanaria, folder: Path) -> None:
     assert "in use by another program" in why(kanaria)
 
 
-def test_what_runs_needs_the_file_no_more(kanaria: Kanaria, folder: Path) -> None:
-    """It is changed and removed while a release runs, and the controller is killed: both versions stay as they are."""
+def test_running_versions_no_longer_need_the_file(kanaria: Kanaria, folder: Path) -> None:
+    """The file is changed and removed during a release and the controller is killed: both versions stay as they are."""
     stable = kanaria.status()["stable"]["tag"]
     canary = "flask:v1" if stable != "flask:v1" else "flask:v2"
     path = listed(folder)
@@ -224,8 +224,8 @@ def test_what_runs_needs_the_file_no_more(kanaria: Kanaria, folder: Path) -> Non
         listed(folder)
 
 
-def test_commands_know_the_list_without_being_told(kanaria: Kanaria) -> None:
-    """`up` has remembered where it is; `validate` says what a release would judge."""
+def test_commands_know_the_file_of_versions(kanaria: Kanaria) -> None:
+    """`up` has recorded its path; `validate` says what a release would judge."""
     del kanaria.environment["KANARIA_VERSIONS"]
     checked = kanaria.ok("validate", "flask:v1")
     assert "routes: /predict, /words (streamed)" in checked

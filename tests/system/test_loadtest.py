@@ -1,4 +1,4 @@
-"""The load generator against a real HTTP server in a process of its own, with faults switched on and off."""
+"""The load generator against a real HTTP server in a separate process, with faults switched on and off."""
 
 import json
 import os
@@ -32,7 +32,7 @@ LOCUST = (sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "
 
 
 class Target:
-    """A handle on the server that plays the service."""
+    """Controls the server that replaces the service."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -49,7 +49,7 @@ class Target:
 
 
 def references(page: str) -> list[str]:
-    """Whatever the tags of `page` would load. Text inside a script is no tag."""
+    """Everything that the tags of `page` would load. Text inside a script is not a tag."""
     found: list[str] = []
 
     class Tags(HTMLParser):
@@ -85,13 +85,13 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scenario(*, for_s: float = 2, rate: float = 60, **changes: object) -> Scenario:
-    """Evenly spread arrivals. A slip is over 1 s, so that a busy test machine makes none by itself."""
+    """Evenly spread arrivals. A slip is over 1 s, so a busy test machine causes none."""
     base = {"name": "test", "seed": 1, "arrivals": "constant", "shape": [{"for_s": for_s, "rate": rate}]}
     return Scenario.model_validate(base | {"late_after_ms": 1000} | changes)
 
 
 def closed_port() -> int:
-    """A port on which nobody listens, and that no other test is given."""
+    """A port on which nothing listens, and that no other test gets."""
     return free_port()
 
 
@@ -112,7 +112,7 @@ class Outcome:
 
 
 class TestAHealthyService:
-    """One run of every task against a service without faults; each test reads one promise off it."""
+    """One run of every task against a service without faults; each test checks one promise."""
 
     @pytest.fixture(scope="class")
     def outcome(self, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
@@ -124,55 +124,53 @@ class TestAHealthyService:
             return Outcome(summary, target.seen(), out_dir)
 
     def test_the_rate_is_held(self, outcome: Outcome) -> None:
-        """3 s at 80 requests/s are 240 requests, in the seconds in which they were due."""
+        """3 s at 80 requests/s are 240 requests, sent in the seconds in which they were due."""
         summary = outcome.summary
         assert (summary.offered, summary.requests, summary.not_sent) == (240, 240, 0)
         assert [window.offered for window in summary.windows[:3]] == pytest.approx([80, 80, 80], abs=1)
 
     def test_every_gate_holds(self, outcome: Outcome) -> None:
-        """No failure at all: refused bad input is a success of that task."""
+        """There is no failure: refused bad input is a success of that task."""
         summary = outcome.summary
         assert (summary.exit_code, summary.failures, summary.stopped_early) == (ExitCode.PASSED, 0, False)
         assert summary.tasks[Task.BAD_INPUT].requests == outcome.seen["bad_input"] > 0
 
-    def test_feedback_joins_the_answers(self, outcome: Outcome) -> None:
-        """Every feedback names an answer that the service gave and had no labels for, in the share that was asked."""
+    def test_feedback_matches_the_answers(self, outcome: Outcome) -> None:
+        """Every feedback names an answer of the service without labels, and the requested share gets feedback."""
         seen = outcome.seen
         assert seen["feedback"] == seen["joined"] == outcome.summary.tasks[Task.FEEDBACK].requests
         assert seen["joined"] / seen["good"] == pytest.approx(0.5, abs=0.15)
 
     def test_versions_are_counted_with_their_right_and_wrong_rows(self, outcome: Outcome) -> None:
-        """The target's v1 is always right and its v2, every fourth answer, always wrong: the client sees it."""
+        """The target's v1 is always right and its v2, every fourth answer, always wrong: the client counts both."""
         v1, v2 = outcome.summary.versions["toy:v1"], outcome.summary.versions["toy:v2"]
         answers = outcome.seen["good"]
         assert (v1.answers + v2.answers, v2.answers) == (answers, answers // 4)
         assert v1.wrong == v2.correct == 0 < v1.correct
 
     def test_every_request_carries_the_api_key(self, outcome: Outcome) -> None:
-        """The key goes along as x-api-key."""
+        """The key is sent as x-api-key."""
         assert outcome.seen["key:the-key"] == outcome.seen["predict"]
 
     def test_the_report_is_one_page_that_needs_no_network(self, outcome: Outcome) -> None:
-        """The page holds plotly and the pictures, and no tag that loads anything."""
+        """The page contains plotly and the pictures, and no tag that loads anything."""
         page = (outcome.out_dir / "report.html").read_text("utf-8")
         assert "Plotly.newPlot" in page
         assert "Answers by version" in page
         assert references(page) == []
 
 
-def test_a_stall_shows_in_the_latency_of_every_request_that_was_due_in_it(
-    target: Target, samples: Path, tmp_path: Path
-) -> None:
-    """A service that answers nothing for the first second has a p99 near 1 s, and still gets every request."""
+def test_a_stall_shows_in_the_latency_of_every_request_due_in_it(target: Target, samples: Path, tmp_path: Path) -> None:
+    """A service that answers nothing in the first second has a p99 near 1 s, and still gets every request."""
     with start(scenario(for_s=3), host=target.url, samples=samples, out_dir=tmp_path) as load:
-        target.stall(1.3)  # the schedule begins 0.3 s after the start
+        target.stall(1.3)  # the schedule starts 0.3 s after the start
         summary = load.wait()
     assert summary.requests == 180
     assert summary.scheduled.p99_ms > 800
     assert summary.scheduled.p50_ms < summary.scheduled.p99_ms / 2
 
 
-def test_arrivals_that_found_every_user_busy_are_counted_and_their_wait_is_latency(
+def test_the_wait_of_arrivals_that_found_every_user_busy_is_latency(
     target: Target, samples: Path, tmp_path: Path
 ) -> None:
     """With 2 users and a stall, 2 requests are slow for the server; all that were due meanwhile are slow for users."""
@@ -186,10 +184,8 @@ def test_arrivals_that_found_every_user_busy_are_counted_and_their_wait_is_laten
     assert summary.exit_code is ExitCode.GATE_BROKEN
 
 
-def test_failures_break_the_gate_and_are_listed_with_their_reason(
-    target: Target, samples: Path, tmp_path: Path
-) -> None:
-    """One failed answer in ten, and bad input that breaks the service: each failure has its task, status and text."""
+def test_failures_fail_the_gate_and_are_listed_with_their_reason(target: Target, samples: Path, tmp_path: Path) -> None:
+    """One answer in ten fails, and bad input breaks the service: each failure has its task, status and text."""
     target.break_by(fail_every=10, bad_input_is_500=1)
     plan = scenario(for_s=1.5, mix={"one_row": 80, "many_rows": 0, "bad_input": 20}, gates={"error_ratio": 0.01})
     summary = run(plan, host=target.url, samples=samples, out_dir=tmp_path)
@@ -203,7 +199,7 @@ def test_failures_break_the_gate_and_are_listed_with_their_reason(
 
 
 def test_a_stop_lets_requests_in_flight_finish(target: Target, samples: Path, tmp_path: Path) -> None:
-    """Stopped while a dozen requests are in flight: all are answered, none fails, and the summary says it was early."""
+    """A dozen requests are in flight: all are answered, none fails, and the summary says that the run stopped early."""
     target.break_by(slow_s=0.2)
     with start(scenario(for_s=300), host=target.url, samples=samples, out_dir=tmp_path) as load:
         live = wait_for(lambda live: live.requests > 30 and live.in_flight > 0, load)
@@ -215,7 +211,7 @@ def test_a_stop_lets_requests_in_flight_finish(target: Target, samples: Path, tm
 
 
 def test_a_run_that_sent_nothing_measured_nothing(target: Target, samples: Path, tmp_path: Path) -> None:
-    """Stopped before its first request: exit code 3, not a pass."""
+    """The run was stopped before its first request: exit code 3, not a pass."""
     with start(scenario(for_s=200, rate=0.01), host=target.url, samples=samples, out_dir=tmp_path) as load:
         assert load.stop().exit_code is ExitCode.NOTHING_MEASURED
 
@@ -223,7 +219,7 @@ def test_a_run_that_sent_nothing_measured_nothing(target: Target, samples: Path,
 def test_a_generator_that_dies_is_an_error_with_the_end_of_its_log(
     target: Target, samples: Path, tmp_path: Path
 ) -> None:
-    """No summary is never a summary of zeros."""
+    """A missing summary is never reported as a summary of zeros."""
     with start(scenario(for_s=300), host=target.url, samples=samples, out_dir=tmp_path) as load:
         (generator,) = children_with("locust")
         generator.kill()
@@ -232,7 +228,7 @@ def test_a_generator_that_dies_is_an_error_with_the_end_of_its_log(
 
 
 def test_the_command_ends_with_the_gates_exit_code(samples: Path, tmp_path: Path) -> None:
-    """Nobody listens: every request fails, the failures say why, and the command exits with 1."""
+    """The port is closed: every request fails, the failures say why, and the command exits with 1."""
     plan = tmp_path / "plan.json"
     plan.write_text(scenario(for_s=1, rate=20).model_dump_json(), "utf-8")
     options = ["--host", f"http://127.0.0.1:{closed_port()}", "--samples", str(samples), "--out", str(tmp_path / "out")]
@@ -246,7 +242,7 @@ def test_the_command_ends_with_the_gates_exit_code(samples: Path, tmp_path: Path
 def test_sigterm_to_the_command_stops_the_traffic_and_writes_the_summary(
     target: Target, samples: Path, tmp_path: Path
 ) -> None:
-    """`kanaria loadtest ... &`, then `kill`: no generator goes on behind it."""
+    """After `kanaria loadtest ... &` and `kill`, no generator is left."""
     plan, out = tmp_path / "plan.json", tmp_path / "out"
     plan.write_text(scenario(for_s=300).model_dump_json(), "utf-8")
     command = [sys.executable, "-m", "kanaria", "loadtest", str(plan), "--host", target.url]
@@ -277,7 +273,7 @@ def test_bad_input_to_the_command_exits_with_2_before_anything_is_sent(arguments
     assert "do:" in result.stderr
 
 
-def test_the_locust_file_works_by_hand(target: Target, samples: Path, tmp_path: Path) -> None:
+def test_the_locust_file_works_without_the_command(target: Target, samples: Path, tmp_path: Path) -> None:
     """`locust -f loadtest/locustfile.py --host URL --headless` runs the steady scenario until -t ends it."""
     result = subprocess.run(
         [*LOCUST, "--host", target.url, "--samples", str(samples), "--out-dir", str(tmp_path), "-t", "3s"],
@@ -300,8 +296,8 @@ def test_the_locust_file_works_by_hand(target: Target, samples: Path, tmp_path: 
         (["--host", "http://127.0.0.1", "--samples", "absent.jsonl"], "samples file"),
     ],
 )
-def test_bad_input_by_hand_exits_with_2(arguments: list[str], message: str, samples: Path) -> None:
-    """The same checks hold without the command around them."""
+def test_bad_input_to_the_locust_file_exits_with_2(arguments: list[str], message: str, samples: Path) -> None:
+    """The same checks apply without the command."""
     environment = {**os.environ, "KANARIA_SAMPLES": str(samples)}
     result = subprocess.run(
         [*LOCUST, *arguments], capture_output=True, text=True, timeout=200, check=False, env=environment
@@ -311,13 +307,13 @@ def test_bad_input_by_hand_exits_with_2(arguments: list[str], message: str, samp
 
 
 def test_starting_a_load_test_does_not_patch_the_callers_process() -> None:
-    """Whoever imports the command or the process API gets no gevent."""
+    """A process that imports the command or the process API does not load gevent."""
     code = "import sys, loadtest.cli, loadtest.process; sys.exit('gevent' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> None:
-    """It complained about a samples file before."""
+    """It used to complain about a samples file."""
     command = [sys.executable, "-m", "kanaria", "--home", str(tmp_path), "loadtest", "demo"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KANARIA_")}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -325,7 +321,7 @@ def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> No
 
 
 def test_the_command_knows_the_running_stack(target: Target, samples: Path, tmp_path: Path) -> None:
-    """Its port, key and samples; a host that is named by hand does not get that key. A log shows the progress."""
+    """It uses the stack's port, key and samples; a host given by option does not get that key. A log shows progress."""
     (tmp_path / "samples.jsonl").write_bytes(samples.read_bytes())
     (tmp_path / "api-key").write_text("the-key\n")
     (tmp_path / "listening.json").write_text(json.dumps({"gateway_port": int(target.url.rpartition(":")[2])}))

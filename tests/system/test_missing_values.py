@@ -1,6 +1,6 @@
-"""A table with categories and missing values takes the same way as any other: the passengers of the Titanic.
+"""A table with categories and missing values is released like any other: the passengers of the Titanic.
 
-v1 looks at the class alone and is right in 68 %, v2 at everything and in 80 %, v3 at two more columns.
+v1 uses only the class and is right in 68 %, v2 uses every column and is right in 80 %, v3 has two more columns.
 """
 
 import json
@@ -19,7 +19,7 @@ WOMAN = {"pclass": 1, "sex": "female", "age": 29, "fare": 211.3375, "embarked": 
 
 @pytest.fixture(scope="module")
 def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
-    """Passengers v1, v2 (better) and v3 (which has two more columns, and says how old requests are filled)."""
+    """Passengers v1, v2 (better) and v3 (with two more columns, and defaults for old requests)."""
     made = Bentos(tmp_path_factory.mktemp("bentoml"))
     made.train(*VERSIONS, example="tests.support.passengers")
     for version in VERSIONS:
@@ -48,12 +48,12 @@ def client(kanaria: Kanaria) -> Iterator[httpx.Client]:
 
 
 def test_a_model_with_categories_is_validated(kanaria: Kanaria) -> None:
-    """Every category and every missing value that its schema allows."""
+    """It accepts every category and every missing value that its schema allows."""
     assert "keeps the model contract" in kanaria.ok("validate", "passengers:v2")
 
 
 def test_rows_may_name_their_features(kanaria: Kanaria, client: httpx.Client) -> None:
-    """The answer is the one to the list; what may be missing may be left out; the log lists every column."""
+    """The answer is the same as for a list, missing values may be left out, and the log lists every column."""
     stranger = {"pclass": 3, "sex": "male"}
     listed = client.post("/predict", json={"features": [list(WOMAN.values()), [3, "male", None, None, None]]})
     named = client.post("/predict", json={"rows": [WOMAN, stranger]}, headers={"x-request-id": "by-name"})
@@ -66,7 +66,7 @@ def test_rows_may_name_their_features(kanaria: Kanaria, client: httpx.Client) ->
 
 
 def test_a_refusal_names_the_feature(client: httpx.Client) -> None:
-    """And what it takes."""
+    """It also says what is accepted."""
     answer = client.post("/predict", json={"rows": [WOMAN | {"sex": "woman"}]})
     said = answer.json()
     assert (answer.status_code, said["pointer"]) == (422, "#/rows/0/sex")
@@ -74,18 +74,18 @@ def test_a_refusal_names_the_feature(client: httpx.Client) -> None:
 
 
 def test_a_better_version_is_promoted(kanaria: Kanaria, bentos: Bentos) -> None:
-    """A load test sends the held-out rows as they are in the samples, words and gaps included."""
+    """A load test sends the held-out rows as in the samples, with words and missing values."""
     samples = bentos.model_folder("passengers:v1") / "samples.jsonl"
     assert "null" in samples.read_text()
     with kanaria.users(samples, labelled_ratio=0.8) as users:
         done = kanaria("release", "passengers:v2", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
-        kanaria.until(lambda status: not status["canary"])  # its watch ended: one release at a time
+        kanaria.until(lambda status: not status["canary"])  # its watch has ended: only one release at a time
         summary = users.stop()
     assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
 
 
-def test_drift_is_named_by_the_category_that_grew(kanaria: Kanaria, client: httpx.Client, bentos: Bentos) -> None:
-    """Only men ask from now on."""
+def test_drift_is_reported_by_the_category_that_grew(kanaria: Kanaria, client: httpx.Client, bentos: Bentos) -> None:
+    """From now on all passengers are men."""
     lines = (bentos.model_folder("passengers:v1") / "samples.jsonl").read_text().splitlines()
     rows = [json.loads(line)["features"] for line in lines]
     for row in rows[:300]:
@@ -94,10 +94,10 @@ def test_drift_is_named_by_the_category_that_grew(kanaria: Kanaria, client: http
     assert (done.returncode, "`sex`" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
-def test_a_version_with_more_columns_is_promoted_before_its_callers_know_them(
+def test_a_version_with_more_columns_is_promoted_before_callers_send_them(
     kanaria: Kanaria, client: httpx.Client, bentos: Bentos
 ) -> None:
-    """It fills the requests of today's callers, and takes those of tomorrow's; back to fewer columns is refused."""
+    """It fills in missing columns and accepts the new ones; a version with fewer columns is refused."""
     samples = bentos.model_folder("passengers:v2") / "samples.jsonl"
     with kanaria.users(samples, labelled_ratio=0.5) as users:
         plan = kanaria.plan(steps=["shadow", 50, 100], watch="10m")
@@ -105,7 +105,7 @@ def test_a_version_with_more_columns_is_promoted_before_its_callers_know_them(
         summary = users.stop()
     assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
     assert "Fills requests of stable's callers: `siblings` with 0.0" in " ".join(kanaria.ok("why").split())
-    kanaria.ok("promote")  # ends the watch, for which no users are left
+    kanaria.ok("promote")  # ends the watch, which has no users left
     kanaria.until(lambda status: status["stable"]["tag"] == "passengers:v3" and not status["canary"])
     short, whole = list(WOMAN.values()), [*WOMAN.values(), 0, 0]
     answers = client.post("/predict", json={"features": [short, whole]}).json()["predictions"]

@@ -1,4 +1,4 @@
-"""The server that forks: what it hands to a model's code and to `bentoml serve`, and how it ends."""
+"""The forking model server: what it passes to a model's code and to `bentoml serve`, and how it ends."""
 
 import signal
 import socket
@@ -13,7 +13,7 @@ from kanaria.stack.port_guard.sitecustomize import VARIABLE
 from tests.support.bentos import Bentos
 from tests.support.processes import until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks on Linux only")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the model server forks on Linux only")
 
 TAG = "digits:v1"
 SERVE = "from kanaria.stack.model_server import main; main()"
@@ -29,10 +29,10 @@ sys.addaudithook(watch)
 OURS_ALONE = {"OPENBLAS_NUM_THREADS", "BENTOML_RUNNER_MAP", "PROMETHEUS_MULTIPROC_DIR"}
 
 
-def test_where_an_import_starts_a_thread_bentoml_serves_with_what_was_given(
+def test_bentoml_serves_with_the_given_variables_if_an_import_starts_a_thread(
     bentos: Bentos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And with nothing that the forking server sets for itself."""
+    """It gets nothing that the forking server sets for itself."""
     for name in OURS_ALONE:
         monkeypatch.delenv(name, raising=False)
     guard = guarding(1, "a secret")
@@ -44,16 +44,16 @@ def test_where_an_import_starts_a_thread_bentoml_serves_with_what_was_given(
         assert process.environ()[VARIABLE] == guard[VARIABLE]
 
 
-def test_no_import_of_the_model_sees_the_guard(bentos: Bentos) -> None:
-    """Nor does what it starts."""
+def test_no_import_of_the_model_sees_the_guards_secret(bentos: Bentos) -> None:
+    """Processes that an import starts do not see it either."""
     with bentos.serve(TAG, by=("-c", WATCH_IMPORTS), **guarding(1, "a secret")) as server:
         said = [line for line in server.log.read_text().splitlines() if line.startswith("import sees")]
         assert said
         assert set(said) == {"import sees None"}
 
 
-def test_a_server_that_is_ending_takes_no_new_connection_and_answers_those_it_has(bentos: Bentos) -> None:
-    """Else the system would accept what nobody answers, until the last worker has ended."""
+def test_a_stopping_server_refuses_new_connections_and_finishes_the_open_ones(bentos: Bentos) -> None:
+    """Otherwise the system would accept connections that stay unanswered until the last worker has ended."""
     body = bentos.requests(TAG, 1)
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(
         body

@@ -1,4 +1,4 @@
-"""Decisions of a real stack reach a real mail server and webhook, none lost, also when the controller is killed."""
+"""Decisions of a real stack reach a real mail server and webhook; none is lost if the controller is killed."""
 
 import json
 import stat
@@ -10,11 +10,11 @@ from tests.support.receivers import mailbox, webhook
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
-_KILLS = 2  # of the controller: each may come between sending a message and noting that it was sent
+_KILLS = 2  # of the controller: each may come between sending a message and recording that it was sent
 
 
-def test_decisions_are_told_once_and_no_secret_is_written(kanaria: Kanaria, tmp_path: Path) -> None:
-    """A webhook that refuses at first gets what it missed; no log, command or page has a part of its address."""
+def test_decisions_are_sent_once_and_no_secret_is_written(kanaria: Kanaria, tmp_path: Path) -> None:
+    """A webhook that fails at first gets what it missed; no log, command or page contains a part of its address."""
     addresses = tmp_path / "addresses"
     with webhook() as hook, mailbox() as box:
         mail = f"mailto://127.0.0.1:{box.port}?from=kanaria@example.com&to=ann@example.com"
@@ -45,7 +45,7 @@ def test_decisions_are_told_once_and_no_secret_is_written(kanaria: Kanaria, tmp_
         hook.wait_for(4)
         eventually(lambda: len(box.mails) >= 3)
     folder = tmp_path.name
-    # At least once, and in order: one that was being sent when its controller was killed may come again.
+    # At least once, and in order: a message that was being sent when the controller was killed may come again.
     assert list(dict.fromkeys(hook.titles[1:])) == [
         f"{folder}: release 1 (digits:v2) is paused",
         f"{folder}: release 1 (digits:v2) was aborted",
@@ -61,8 +61,8 @@ def test_decisions_are_told_once_and_no_secret_is_written(kanaria: Kanaria, tmp_
     assert not any("s3cr3t" in text for text in (*written, *said, refused.stderr, kanaria.ok("status", "--json")))
 
 
-def test_the_pages_of_a_stack_lead_to_one_another(kanaria: Kanaria) -> None:
-    """Runbooks included, and to nothing under a name that is not this machine's."""
+def test_the_pages_of_a_stack_link_to_one_another(kanaria: Kanaria) -> None:
+    """Runbooks are included, and requests with a foreign host name are refused."""
     kanaria.ok("up", "digits:v1")
     with httpx.Client(base_url=kanaria.controller, trust_env=False) as client:
         page = client.get("/").raise_for_status()

@@ -1,4 +1,4 @@
-"""What a real Envoy tells a real observer of whose a request is, and which answers belong together."""
+"""What a real Envoy tells a real observer: the caller of a request, and which answers belong together."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ READ = OwnAnswers.model_validate({"/detect": {"label": "version"}})
 
 
 class Observed:
-    """A gateway with two versions, whose answers are the tag that gave them, and an observer."""
+    """A gateway with two versions that answer with their tag, and an observer."""
 
     def __init__(self, gateway: Gateway, observer: ObserverProgram) -> None:
         self._gateway, self._observer = gateway, observer
@@ -44,7 +44,7 @@ class Observed:
         return self._send("/feedback", caller, {}, {"request_id": request, "labels": [label]})
 
     def counts(self, name: str) -> dict[str, int]:
-        """By outcome, without zeros."""
+        """The counts by outcome, without zeros."""
         page = HTTP.get(f"http://{self._observer.address}/metrics").text
         samples = (each for family in text_string_to_metric_families(page) for each in family.samples)
         return {each.labels["outcome"]: int(each.value) for each in samples if each.name == name and each.value}
@@ -79,7 +79,7 @@ def observed(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[
 
 
 def test_a_label_finds_only_answers_of_the_key_that_asked(observed: Observed) -> None:
-    """Whoever used another's request id could label its answer, or make its label fail."""
+    """A caller who used another's request id could label its answer, or make its label fail."""
     eventually(lambda: _is_kept(observed))
     observed.ask("bank", "guessed")
     assert observed.label("clinic", "guessed").status_code == 404
@@ -89,13 +89,13 @@ def test_a_label_finds_only_answers_of_the_key_that_asked(observed: Observed) ->
 
 
 def _is_kept(observed: Observed) -> bool:
-    """Whether the gateway shows the observer answers already."""
+    """Whether the gateway already shows answers to the observer."""
     observed.ask("bank", "first")
     return observed.label("bank", "first").is_success
 
 
-def test_a_caller_who_gives_all_requests_one_id_keeps_no_release_waiting(observed: Observed) -> None:
-    """The gateway gives each request and its copies an id of its own."""
+def test_a_caller_who_reuses_one_request_id_does_not_block_a_release(observed: Observed) -> None:
+    """The gateway gives each request and its copies a separate id."""
     eventually(lambda: _is_kept(observed))
     for _ in range(30):
         observed.ask("clinic", "same")
@@ -104,7 +104,7 @@ def test_a_caller_who_gives_all_requests_one_id_keeps_no_release_waiting(observe
 
 
 @pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
-def test_nobody_fills_its_memory(observed: Observed, endless: str) -> None:
-    """Every user of the machine reaches the port with its counts."""
+def test_an_endless_request_does_not_fill_the_observers_memory(observed: Observed, endless: str) -> None:
+    """Every user of the machine can reach the port with its counts."""
     assert taken(observed.page, endless) < MOST / 2
     assert HTTP.get(f"{observed.page}/metrics").is_success

@@ -1,4 +1,4 @@
-"""Of a share of the requests the observer is shown the answers: by a real Envoy, to a real observer."""
+"""A real Envoy shows a real observer the answers to a share of the requests."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ LEAST_P = 1e-4  # there are dozens of draws in each run
 
 
 class Seen(Observer):
-    """An observer that notes which requests it was shown the answers to, by role and by who was to be read."""
+    """An observer that records the requests whose answers it was shown, by role and by the version to be read."""
 
     def __init__(self) -> None:
         findings = Findings()
@@ -61,7 +61,7 @@ class Seen(Observer):
 
 @contextmanager
 def listening(observer: Observer, address: str) -> Iterator[None]:
-    """The observer at `address`, in a thread."""
+    """Run the observer at `address` in a thread."""
     loop = asyncio.new_event_loop()
     stopped = asyncio.Event()
 
@@ -92,15 +92,15 @@ class Rig:
         self.admin = admin.client(gateway.settings, timeout_s=5.0)
 
     def step(self) -> None:
-        """Both versions answer users, and all answers may be read."""
+        """Let both versions answer users, with all answers readable."""
         self.gateway.router.apply(Split(self.stable, self.canary, 50, answers=MEANING))
 
     def streams(self) -> int:
-        """Answers that Envoy began to show."""
+        """The answers that Envoy started to show."""
         return self.of_observer("envoy_cluster_upstream_rq_total")
 
     def copies(self) -> int:
-        """Copies that count as evidence about the canary."""
+        """The copies that count as evidence about the canary."""
         tags = self.stable.tag, self.canary.tag
         return self.gateway.errors(stable=tags[0], canary=tags[1], mirrored=tags[1])[1].total
 
@@ -132,14 +132,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str
 
 
 def is_shown(rig: Rig) -> bool:
-    """Whether the observer is shown an answer of now, and knows of which request: what a test counts comes after it."""
+    """Whether the observer is shown a new answer with its request; everything that a test counts comes later."""
     before = rig.observer.told
     rig.gateway.predict()
     eventually(lambda: rig.observer.told > before or rig.of_observer("envoy_cluster_upstream_rq_xx_total") > 0)
     return rig.observer.told > before
 
 
-def test_the_share_is_the_same_for_both_versions_and_skipped_requests_cost_the_observer_nothing(rig: Rig) -> None:
+def test_both_versions_have_the_same_share_and_skipped_requests_cost_nothing(rig: Rig) -> None:
     show(rig.admin, SHARE)
     rig.observer.requests.clear()
     before, streams = rig.streams(), rig.observer.streams
@@ -147,14 +147,14 @@ def test_the_share_is_the_same_for_both_versions_and_skipped_requests_cost_the_o
         clients.wait_for(1500)
     eventually(lambda: rig.observer.streams - streams == rig.streams() - before)
     tags = ("text:v1", "text:v2")
-    # What a request is, is told in a stream's first message.
+    # A stream's first message says which request it is.
     eventually(lambda: sum(len(rig.observer.requests[tag]) for tag in tags) == rig.streams() - before)
     assert clients.failures == []
     for tag in tags:
         assert binomtest(len(rig.observer.requests[tag]), clients.answers[tag], SHARE).pvalue > LEAST_P
 
 
-def test_where_nothing_is_to_be_shown_nothing_is(rig: Rig) -> None:
+def test_a_share_of_zero_shows_nothing(rig: Rig) -> None:
     show(rig.admin, 0.0)
     before = rig.streams()
     with load(rig.gateway.url) as clients:
@@ -162,8 +162,8 @@ def test_where_nothing_is_to_be_shown_nothing_is(rig: Rig) -> None:
     assert (rig.streams() - before, clients.failures) == (0, [])
 
 
-def test_in_the_shadow_all_answers_to_a_request_are_shown_or_none(rig: Rig) -> None:
-    """Stable's, the canary's to the copy, and stable's own second one: else they would never meet."""
+def test_in_the_shadow_step_either_all_answers_to_a_request_are_shown_or_none(rig: Rig) -> None:
+    """These are stable's, the canary's to the copy, and stable's second one: otherwise they could not be compared."""
     rig.gateway.router.apply(Split(rig.stable, rig.canary, mirror=True))
     show(rig.admin, SHARE)
     rig.observer.requests.clear()
@@ -172,14 +172,14 @@ def test_in_the_shadow_all_answers_to_a_request_are_shown_or_none(rig: Rig) -> N
         clients.wait_for(800)
     seen = rig.observer.requests
     eventually(lambda: seen[STABLE] == seen[COPY] and seen[REPEAT] <= seen[STABLE])
-    # What is counted of copies does not ask for what is observed.
+    # Copies are counted independently of what is observed.
     eventually(lambda: rig.copies() - before == clients.total)
     assert binomtest(len(seen[STABLE]), clients.total, SHARE).pvalue > LEAST_P
     assert binomtest(len(seen[REPEAT]), len(seen[STABLE]), 0.2).pvalue > LEAST_P
 
 
-def test_copies_of_the_steps_are_made_of_requests_that_are_observed(rig: Rig) -> None:
-    """So no copy is in vain: a tenth is observed, a half would be compared, and each observed request is."""
+def test_copies_in_rollout_steps_are_made_of_observed_requests(rig: Rig) -> None:
+    """No copy is wasted: a tenth is observed, half would be compared, and each observed request is compared."""
     rig.gateway.router.apply(Split(rig.stable, rig.canary, 50, compare_percent=50))
     show(rig.admin, 0.1)
     rig.observer.requests.clear()
@@ -193,8 +193,8 @@ def test_copies_of_the_steps_are_made_of_requests_that_are_observed(rig: Rig) ->
 
 
 @pytest.mark.parametrize("has_canary", [True, False])
-def test_the_share_that_is_recorded_has_nothing_to_do_with_what_is_observed(rig: Rig, has_canary: bool) -> None:
-    """Of what is observed a filter draws it, of all the rest the route, from the number that drew what is observed."""
+def test_the_recorded_share_is_independent_of_the_observed_share(rig: Rig, has_canary: bool) -> None:
+    """A filter draws it from observed requests, and the route from all others with the same random number."""
     shadow = Split(rig.stable, rig.canary, mirror=True)
     rig.gateway.router.apply(shadow if has_canary else Split(rig.stable, answers=MEANING))
     show(rig.admin, SHARE)
@@ -218,11 +218,11 @@ def test_the_share_that_is_recorded_has_nothing_to_do_with_what_is_observed(rig:
 
 
 def record(rig: Rig, *, percent: int) -> None:
-    """Let that share of the requests be recorded."""
+    """Record this share of the requests."""
     rig.admin.post("/runtime_modify", params={NOT_RECORDED_PERCENT: str(100 - percent)}).raise_for_status()
 
 
-def test_a_caller_who_gives_all_requests_one_id_chooses_nothing(rig: Rig) -> None:
+def test_a_caller_who_reuses_one_request_id_does_not_affect_the_share(rig: Rig) -> None:
     show(rig.admin, 0.5)
     before = rig.streams()
     for _ in range(100):
@@ -230,8 +230,8 @@ def test_a_caller_who_gives_all_requests_one_id_chooses_nothing(rig: Rig) -> Non
     assert binomtest(rig.streams() - before, 100, 0.5).pvalue > LEAST_P
 
 
-def test_the_share_follows_the_traffic_and_is_set_anew_after_a_restart_of_the_gateway(rig: Rig) -> None:
-    """Fifty of 200 requests a second; a burst counts for ten looks; what was told is forgotten with the gateway."""
+def test_the_share_follows_the_traffic_and_is_set_again_after_a_restart(rig: Rig) -> None:
+    """Fifty of 200 requests a second; a burst counts for ten looks; a restarted gateway has lost its setting."""
     now_s = 0.0
     wanted = Observe(per_s=50)
     kept = ShownShare(rig.gateway.settings, wanted=lambda: wanted, clock=lambda: now_s)
@@ -260,7 +260,7 @@ def test_the_share_follows_the_traffic_and_is_set_anew_after_a_restart_of_the_ga
     assert "100000" in rig.admin.get("/runtime").json()["entries"]["kanaria.shown"]["final_value"]
 
 
-def test_answers_that_the_observer_did_not_take_are_counted(rig: Rig) -> None:
+def test_answers_that_the_observer_did_not_receive_are_counted(rig: Rig) -> None:
     missed: list[float] = []
     kept = ShownShare(rig.gateway.settings, wanted=Observe.all_that_can_be, missed=missed.append)
     kept.look()

@@ -1,4 +1,4 @@
-"""Answers of services that know nothing of Kanaria are compared in the shadow, by an observer beside real Envoy."""
+"""An observer beside a real Envoy compares answers of services that do not know Kanaria, in the shadow step."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.support.own_service import store_with
 from tests.support.stack import Kanaria, running
 from tests.support.waiting import eventually
 
-# Says what a text is about; no two of its answers are the same, and one in four orders its tags in another way.
+# Classifies a text; no two of its answers are equal, and one in four orders its tags differently.
 LABELS = """
 import hashlib
 import random
@@ -67,7 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
-    """One for all tests."""
+    """One stack for all tests."""
     require_program("envoy")
     with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
         yield made
@@ -81,7 +81,7 @@ def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
 
 @contextmanager
 def clients(kanaria: Kanaria, *, large: int = 0, at_once: int = 4) -> Iterator[Counter[int]]:
-    """Users with a text of their own each time; one request in ten has an answer of `large` bytes. Counts statuses."""
+    """Users with a new text each time; one request in ten has an answer of `large` bytes. Counts statuses."""
     seen: Counter[int] = Counter()
 
     def ask(client: httpx.Client, words: str) -> None:
@@ -100,8 +100,8 @@ def plan(kanaria: Kanaria, **keys: object) -> str:
     return kanaria.plan(signals=signals, **({"steps": ["shadow", 50, 100]} | keys))
 
 
-def test_a_version_that_answers_the_same_is_promoted_although_no_two_answers_are_equal(kanaria: Kanaria) -> None:
-    """Stable differs from itself in `id`, `tags` and `took_ms`, too."""
+def test_a_version_with_equal_but_never_identical_answers_is_promoted(kanaria: Kanaria) -> None:
+    """Stable differs from itself in `id`, `tags` and `took_ms` too."""
     with clients(kanaria) as seen:
         done = kanaria("release", "summary:l2", "--spec", plan(kanaria), "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -116,20 +116,20 @@ def why(kanaria: Kanaria) -> str:
     return " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal
 
 
-def test_a_version_that_is_wrong_for_a_tenth_stays_in_the_shadow(kanaria: Kanaria) -> None:
-    """It never answers 5xx; that it differs is neither within what the plan allows nor proof, so a person decides."""
+def test_a_version_that_is_wrong_for_a_tenth_stays_in_the_shadow_step(kanaria: Kanaria) -> None:
+    """It never answers 5xx; its difference is neither within the plan's limit nor proven, so a person decides."""
     with clients(kanaria) as seen:
         kanaria.ok("release", "summary:l3", "--spec", plan(kanaria, step_deadline="15s"))
         asked = ("no proof of safety", "the plan leaves this to a person")
         kanaria.until(lambda status: any(words in status["last_action"] for words in asked))
         assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
-        status = kanaria.status()  # while there is traffic: without, the release would end at its deadline
+        status = kanaria.status()  # while there is traffic; without it the release would end at its deadline
     assert seen.keys() == {200}
     assert (status["release"]["outcome"], status["canary"]["is_mirrored"]) == (None, True)
 
 
-def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
-    """More than half of its answers have another label: a gross difference asks nobody."""
+def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow_step(kanaria: Kanaria) -> None:
+    """More than half of its answers have another label: a gross difference needs no person."""
     with clients(kanaria) as seen:
         done = kanaria("retry", "summary:l4", "--spec", plan(kanaria), "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -140,8 +140,8 @@ def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: 
     assert "no user's request reached it" in said
 
 
-def test_a_version_that_is_wrong_for_most_is_found_by_requests_that_both_answer_in_the_steps(kanaria: Kanaria) -> None:
-    """Without a shadow step, with fewer than one in two requests compared; it costs no client a request."""
+def test_a_version_that_is_wrong_for_most_is_found_in_a_rollout_step(kanaria: Kanaria) -> None:
+    """There is no shadow step and fewer than half of the requests are compared; no client request fails."""
     with clients(kanaria) as seen:
         done = kanaria("retry", "summary:l4", "--spec", plan(kanaria, steps=[50, 100], compare="40%"), "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -150,8 +150,8 @@ def test_a_version_that_is_wrong_for_most_is_found_by_requests_that_both_answer_
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
-def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanaria, fault: signal.Signals) -> None:
-    """Under load with large answers, in the shadow step; errors and latency are judged on, and the release goes on."""
+def test_an_observer_that_ends_or_hangs_fails_no_client_request(kanaria: Kanaria, fault: signal.Signals) -> None:
+    """In the shadow step under load with large answers: errors and latency are judged, and the release goes on."""
     with clients(kanaria, large=300_000) as seen:
         kanaria.ok("release", "summary:l2", "--spec", plan(kanaria, steps=["shadow", 100], step_deadline="100s"))
         kanaria.until(lambda status: (status["canary"] or {}).get("is_mirrored"))

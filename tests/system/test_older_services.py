@@ -1,4 +1,4 @@
-"""Services of shapes that BentoML has besides its present one: real Bentos, served as a stack serves them."""
+"""Services in forms that BentoML has besides its current one: real Bentos, served as in a stack."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +58,7 @@ class Summary:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Of a stack with a store of its own."""
+    """The settings of a stack with its own store."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
     return Settings(home=tmp_path / ".kanaria")
 
@@ -66,7 +66,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def test_a_legacy_service_is_served_and_counted_by_its_routes(
     tmp_path: Path, settings: Settings, require_program: Callable[[str], str]
 ) -> None:
-    """Those of its description, one of which is not the name of its method; its runner answers, too."""
+    """The routes come from its description, one of them differs from its method's name, and its runner answers too."""
     require_program("envoy")
     tag = build(tmp_path / "legacy", tmp_path / "bentoml", "legacy", service=LEGACY)
     service = service_of(tag)
@@ -87,7 +87,7 @@ def test_a_legacy_service_is_served_and_counted_by_its_routes(
 
 
 def test_a_service_with_a_certificate_is_ready_over_http_and_still_guarded(tmp_path: Path, settings: Settings) -> None:
-    """It never was. Callers see the gateway's certificate, and nobody past the gateway is answered."""
+    """It used to be never ready. Callers see the gateway's certificate, and requests past the gateway are refused."""
     own = pair(tmp_path / "certificate")
     code = WITH_TLS.format(certificate=own.certificate, key=own.key)
     tag = build(tmp_path / "tls", tmp_path / "bentoml", "tls", service=code)

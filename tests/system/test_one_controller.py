@@ -1,4 +1,4 @@
-"""Two controllers' processes on one state folder: one acts, the other waits for its end."""
+"""Two controller processes on one state folder: one acts, the other waits for it to end."""
 
 import json
 import os
@@ -27,19 +27,19 @@ LIMIT_S = 60.0
 
 @dataclass(frozen=True)
 class Process:
-    """One controller's process, as the supervisor starts it."""
+    """A controller process, as the supervisor starts it."""
 
     popen: "subprocess.Popen[bytes]"
     log: Path
     port: int
 
     def says(self, event: str) -> int:
-        """How often it has logged `event`."""
+        """The number of times it has logged `event`."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}"))
         return sum(line["event"] == event for line in lines)
 
     def answers(self, path: str = "/livez") -> bool:
-        """Whether its API does."""
+        """Whether its API answers."""
         try:
             return HTTP.get(f"http://127.0.0.1:{self.port}{path}", timeout=1).is_success
         except httpx.HTTPError:
@@ -60,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path, tmp_path: Path) -> Iterator[Start]:
-    """Starts a controller's process of this state folder; there is no gateway, and nothing to serve yet."""
+    """A function that starts a controller process for this state folder; there is no gateway and no version yet."""
     started: list[Process] = []
 
     def run() -> Process:
@@ -81,7 +81,7 @@ def start(home: Path, tmp_path: Path) -> Iterator[Start]:
     for process in started:
         process.popen.kill()
         process.popen.wait()
-    Supervisor(home, home / "logs").shutdown(doing="the test")  # a controller starts a keeper where there is none
+    Supervisor(home, home / "logs").shutdown(doing="the test")  # a controller starts a keeper if there is none
 
 
 def until(holds: Callable[[], object], what: str) -> None:
@@ -93,7 +93,7 @@ def until(holds: Callable[[], object], what: str) -> None:
 
 
 def test_a_second_controller_waits_while_the_first_lives(start: Start, home: Path) -> None:
-    """It names the holder once, opens no ledger and no port; not when the holder stands still either."""
+    """It names the holder once and opens neither the ledger nor a port, even while the holder is suspended."""
     first = start()
     until(first.answers, "the first answers")
     second = start()
@@ -109,8 +109,8 @@ def test_a_second_controller_waits_while_the_first_lives(start: Start, home: Pat
     assert str(second.popen.pid) in lock_file(home / "ledger.db").read_text()
 
 
-def test_a_controller_that_lost_its_lock_to_another_ends(start: Start, home: Path) -> None:
-    """Somebody removed the file while it stood still: the one that took the new file acts alone."""
+def test_a_controller_that_lost_its_lock_ends(start: Start, home: Path) -> None:
+    """The file was removed while the controller was suspended: the one that locked the new file acts alone."""
     first = start()
     until(first.answers, "the first answers")
     first.popen.send_signal(signal.SIGSTOP)
@@ -123,7 +123,7 @@ def test_a_controller_that_lost_its_lock_to_another_ends(start: Start, home: Pat
     until(second.answers, "the second goes on")
 
 
-def test_a_removed_lock_file_is_made_again(start: Start, home: Path) -> None:
+def test_a_removed_lock_file_is_created_again(start: Start, home: Path) -> None:
     """The controller goes on, and a second one still waits."""
     first = start()
     until(first.answers, "the first answers")
@@ -135,12 +135,12 @@ def test_a_removed_lock_file_is_made_again(start: Start, home: Path) -> None:
 
 
 def test_a_ledger_deleted_under_a_controller_is_put_back(start: Start, home: Path) -> None:
-    """Without a restart; what is written from then on is in the file that is there."""
+    """No restart is needed; later events are written to the restored file."""
     ledger, first = home / "ledger.db", start()
     until(ledger.is_file, "there is a ledger")
-    until(lambda: first.answers("/readyz"), "the loop beats")
+    until(lambda: first.answers("/readyz"), "the loop ticks")
     for file in home.glob("ledger.db*"):
         file.unlink()
-    until(lambda: "ledger_put_back" in first.log.read_text(), "it says that the file was put back")
+    until(lambda: "ledger_put_back" in first.log.read_text(), "the log reports that the file was put back")
     until(lambda: ledger.is_file() and check(ledger).events == 1, "the ledger says so, too")
     assert first.popen.poll() is None

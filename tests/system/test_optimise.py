@@ -1,4 +1,4 @@
-"""From `kanaria optimise` into a Bento: served on the engine that was chosen, or on eager when that cannot be."""
+"""From `kanaria optimise` to a Bento: served on the chosen engine, or on eager if that is not possible."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ FAST = "digits:v2-fast"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, bentos: Bentos) -> Bentos:
-    """A store that holds an optimised digits:v2 as model and as Bento."""
+    """A store with an optimised digits:v2 as model and as Bento."""
     folder = tmp_path_factory.mktemp("optimise")
     own = bentos.copied_to(folder / "bentoml")
-    # The engine is named, because which one is fastest is a matter of the machine.
+    # The engine is given, because the fastest one depends on the machine.
     Kanaria.at(folder, own.home).ok("optimise", "digits:v2", "--engine", "onnx")
     own.build("v2-fast", "--arg", f"model={FAST}")
     return own
@@ -33,8 +33,8 @@ def metadata(store: Bentos, tag: str) -> dict[str, object]:
     return found
 
 
-def test_the_new_version_says_what_it_runs_on_and_why(store: Bentos) -> None:
-    """Choice, fallback and every measurement stand in the model's metadata; what training noted stays."""
+def test_the_new_version_records_its_engine_and_the_reason(store: Bentos) -> None:
+    """The model's metadata has the choice, the fallback and every measurement; training's own metadata stays."""
     noted = metadata(store, FAST)
     assert (noted["engine"], noted["fallback"], noted["optimised_from"]) == ("onnx", "eager", "digits:v2")
     measurements = noted["measurements"]
@@ -45,7 +45,7 @@ def test_the_new_version_says_what_it_runs_on_and_why(store: Bentos) -> None:
 
 
 def test_it_is_served_on_that_engine_with_the_same_answers(store: Bentos) -> None:
-    """Its Bento answers as the model did that it was made from."""
+    """Its Bento gives the same answers as the model that it was made from."""
     body = store.requests("digits:v2", 32)
     with store.serve(FAST) as fast, store.serve("digits:v2") as plain:
         given, expected = (
@@ -58,7 +58,7 @@ def test_it_is_served_on_that_engine_with_the_same_answers(store: Bentos) -> Non
 
 
 def test_the_benchmark_measures_every_engine_and_saves_nothing(kanaria: Kanaria, store: Bentos, tmp_path: Path) -> None:
-    """A page with its chart; the store holds the models that it held."""
+    """It writes a page with a chart; the store's models are unchanged."""
     before = sorted(path.name for path in store.home.glob("models/digits/*"))
     done = kanaria.benchmark("optimise", "digits:v2", "--write", "--out", str(tmp_path / "pages"))
     assert done.returncode == 0, done.stderr
@@ -68,14 +68,14 @@ def test_the_benchmark_measures_every_engine_and_saves_nothing(kanaria: Kanaria,
     assert sorted(path.name for path in store.home.glob("models/digits/*")) == before
 
 
-def test_a_signed_one_passes_its_preflight(kanaria: Kanaria) -> None:
-    """The files that the engine needs are signed with the rest, and its golden answers are its own."""
+def test_a_signed_optimised_model_passes_its_preflight(kanaria: Kanaria) -> None:
+    """The engine's files are signed with the rest, and its golden answers are its own."""
     kanaria.ok("sign", FAST)
     assert "passed" in kanaria.ok("preflight", FAST, "--against", "digits:v2")
 
 
-def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tmp_path: Path) -> None:
-    """The log and the metric name eager; the answers are right."""
+def test_eager_serves_and_is_named_if_the_engine_cannot_load(store: Bentos, tmp_path: Path) -> None:
+    """The log and the metric name eager, and the answers are right."""
     other = store.copied_to(tmp_path / "bentoml")
     (other.model_folder(FAST) / "model.sig").unlink(missing_ok=True)
     (other.model_folder(FAST) / "network.onnx").write_bytes(b"cut short")
@@ -85,8 +85,8 @@ def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tm
         assert "engine_unavailable" in server.log.read_text()
 
 
-def test_a_model_that_was_changed_after_it_was_signed_is_not_optimised(store: Bentos, tmp_path: Path) -> None:
-    """Or its new version would be signed in good faith."""
+def test_a_model_that_was_changed_after_signing_is_not_optimised(store: Bentos, tmp_path: Path) -> None:
+    """Otherwise its new version would be signed although it was changed."""
     kanaria = Kanaria.at(tmp_path, store.copied_to(tmp_path / "bentoml").home)
     kanaria.ok("sign", "digits:v1")
     samples = Path(kanaria.environment["BENTOML_HOME"], "models", "digits", "v1", "samples.jsonl")
@@ -106,6 +106,6 @@ def test_a_model_that_was_changed_after_it_was_signed_is_not_optimised(store: Be
     ],
 )
 def test_bad_input_says_what_to_do(kanaria: Kanaria, arguments: list[str], words: str) -> None:
-    """And nothing is measured."""
+    """Nothing is measured."""
     done = kanaria("optimise", *arguments)
     assert (done.returncode, words in done.stderr, "do:" in done.stderr) == (2, True, True)

@@ -1,6 +1,6 @@
-"""A second model of quite another kind, a number from a table of named features, takes the same way as the example.
+"""A model of a different kind, a number from a table of named features, is released like the first example.
 
-Everything about it lies in examples/diabetes: nothing else in the repository was written for it.
+All of it is in examples/diabetes: nothing else in the repository was written for it.
 """
 
 import json
@@ -36,7 +36,7 @@ def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, bentos: Bentos, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
-    """One for all releases."""
+    """One stack for all releases."""
     require_program("envoy")
     with running(tmp_path_factory.mktemp("stack"), bentos.home, STABLE, KANARIA_METRICS="scrape") as made:
         yield made
@@ -55,7 +55,7 @@ def seen(kanaria: Kanaria) -> dict[str, dict[str, tuple[int, int]]]:
 
 
 def test_a_better_version_is_promoted(kanaria: Kanaria, bentos: Bentos) -> None:
-    """On every signal that a number has: the bins of its answers, agreement with stable, and the truth."""
+    """It is judged on every signal that a number has: its bins, agreement with stable, and labels."""
     with kanaria.users(bentos.model_folder("diabetes:v1") / "samples.jsonl") as users:
         done = kanaria("release", "diabetes:v2", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
         summary = users.stop()
@@ -70,11 +70,11 @@ def test_a_better_version_is_promoted(kanaria: Kanaria, bentos: Bentos) -> None:
     assert seen(kanaria)["disagreement"]["canary"][1] > 0
     rights = {version: counts.correct / (counts.correct + counts.wrong) for version, counts in summary.versions.items()}
     assert set(rights) == {"diabetes:v1", "diabetes:v2"}
-    assert min(rights.values()) > 0.5, "the users' own check knows the tolerance"
+    assert min(rights.values()) > 0.5, "the users' own check must use the tolerance"
 
 
 def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bentos) -> None:
-    """It answers each request with a number that looks like any other; no user ever gets one."""
+    """It answers each request with a plausible number; no user ever gets one."""
     with kanaria.users(bentos.model_folder("diabetes:v1") / "samples.jsonl") as users:
         done = kanaria("release", "diabetes:v3", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
         summary = users.stop()
@@ -84,13 +84,13 @@ def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bento
     assert set(summary.versions) == {"diabetes:v1"}
     logged = read_predictions(kanaria.home / "predictions", 0)
     assert {"age", "body_mass_index", "label"} <= set(logged.columns)
-    assert "sex" not in logged.columns, "a private column"
+    assert "sex" not in logged.columns, "a private column must not be logged"
 
 
-def test_drifting_traffic_is_named_by_its_column(
+def test_drifting_traffic_is_reported_by_its_column(
     tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]
 ) -> None:
-    """Patients with far more sugar in their blood than those that the model was tested on."""
+    """The patients have far more sugar in their blood than those that the model was tested on."""
     require_program("envoy")
     lines = (bentos.model_folder("diabetes:v1") / "samples.jsonl").read_text().splitlines()
     rows = [json.loads(line)["features"] for line in lines]
@@ -106,8 +106,8 @@ def test_drifting_traffic_is_named_by_its_column(
         assert (done.returncode, "`blood_sugar`" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
-def test_nothing_outside_its_folder_names_it() -> None:
-    """The contract is all that the rest knows."""
+def test_no_other_code_mentions_the_example() -> None:
+    """The rest of the code depends only on the contract."""
     folders = ("kanaria", "contract", "service", "observer", "rollout", "monitoring", "loadtest")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in sources if "diabetes" in path.read_text().lower()] == []

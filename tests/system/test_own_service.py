@@ -1,4 +1,4 @@
-"""A BentoML service that knows nothing of Kanaria is released with the same care: under real clients, on real Envoy."""
+"""A BentoML service that does not know Kanaria is released in the same way, with real clients and a real Envoy."""
 
 import subprocess
 from collections import Counter
@@ -31,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
-    """One for all tests that begin with v1."""
+    """One stack for all tests that start with v1."""
     require_program("envoy")
     with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
         yield made
@@ -78,7 +78,7 @@ def release(kanaria: Kanaria, tag: str, **keys: object) -> subprocess.CompletedP
 
 
 def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
-    """Through a shadow step, although there is nothing to compare the answers with, and no client sees a failure."""
+    """It passes a shadow step, although its answers cannot be compared, and no client sees a failure."""
     up = kanaria.ok("up")
     assert "the gateway passes every path of summary:v1 but /metrics" in up
     assert f"gateway:    {kanaria.gateway}  (" in up
@@ -105,8 +105,8 @@ def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -
     assert by_route["route:/summarize"][0] == 0
 
 
-def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
-    """It answers 400 to what stable accepts, and never a 5xx: copies show it before any client is refused."""
+def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shadow_step(kanaria: Kanaria) -> None:
+    """It answers 400 where stable accepts, and never 5xx: copies show this before any client is refused."""
     with clients(kanaria) as seen:
         done = release(kanaria, "summary:refusing", steps=["shadow", 20, 50, 100])
     assert done.returncode == 1, done.stdout + done.stderr
@@ -117,8 +117,8 @@ def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shad
     assert "of its requests were rejected (4xx), 0 % of summary:v1's" in why
 
 
-def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanaria) -> None:
-    """A tenth of the requests is wrong whichever version answers."""
+def test_a_good_version_is_promoted_although_clients_send_invalid_requests(kanaria: Kanaria) -> None:
+    """A tenth of the requests is invalid for both versions."""
     with clients(kanaria, send_rubbish=True) as seen:
         done = release(kanaria, "summary:v2", steps=["shadow", 20, 50, 100])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -126,10 +126,10 @@ def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanar
     assert {status for _, status in seen} == {200, 400}
 
 
-def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(
+def test_status_requests_of_tasks_do_not_look_rejected_in_the_shadow_step(
     tmp_path: Path, home: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Each is about a task that stable has: a copy would be answered 404 by a canary that never heard of it."""
+    """Each is about a task at stable: a copy would get 404 from a canary that does not know the task."""
     require_program("envoy")
     answers: Counter[int] = Counter()
 
@@ -144,10 +144,10 @@ def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(
     assert answers[200] > 0
 
 
-def test_two_versions_that_one_command_starts_have_homes_of_their_own(
+def test_two_versions_started_by_one_command_have_separate_homes(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its home a version knows which server is its own: with one for both, each took the other's for it."""
+    """A version identifies its own server by its home: with one home for both, each took the other's for its own."""
     settings = Kanaria.at(tmp_path, home).settings(monkeypatch)
 
     def home_of(server: TemporaryServer) -> str:
@@ -161,10 +161,10 @@ def test_two_versions_that_one_command_starts_have_homes_of_their_own(
         assert len({home_of(stable), home_of(canary), str(home)}) == 3
 
 
-def test_a_service_whose_workers_fail_at_the_start_is_not_waited_for(
+def test_a_service_whose_workers_cannot_start_is_not_waited_for(
     tmp_path: Path, home: Path, require_program: Callable[[str], str]
 ) -> None:
-    """BentoML starts them again for ever, and both commands waited for two minutes."""
+    """BentoML restarts them without end, and both commands waited for two minutes."""
     require_program("envoy")
     kanaria = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
     tried = kanaria("preflight", "summary:no-start")

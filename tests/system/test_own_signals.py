@@ -1,4 +1,4 @@
-"""Signals of the user's own: counters that a BentoML service shows, and that no line of Kanaria's knows of."""
+"""Custom signals: counters of a user's BentoML service that no code of Kanaria knows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stack(
     tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
-    """One for all tests whose counters are read directly."""
+    """One stack for all tests whose counters are read directly."""
     require_program("envoy")
     with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
         yield made
@@ -64,7 +64,7 @@ def with_prometheus(tmp_path: Path, home: Path, require_program: Callable[[str],
 
 
 def chatting(kanaria: Kanaria) -> AbstractContextManager[None]:
-    """Four users who ask again and again."""
+    """Four users who ask repeatedly."""
     return in_threads(kanaria, lambda client, words: client.post("/summarize", json={"text": f"question {words}"}))
 
 
@@ -73,8 +73,8 @@ def plan(kanaria: Kanaria, **custom: object) -> str:
     return kanaria.plan(signals={"latency": latency, "custom": custom}, steps=["shadow", 20, 50, 100])
 
 
-def test_a_signal_whose_noise_is_unknown_asks_a_person(without_history: Kanaria) -> None:
-    """Nobody knows yet whether refusals come in clusters."""
+def test_a_signal_with_unknown_noise_waits_for_a_person(without_history: Kanaria) -> None:
+    """It is not yet known whether refusals come in clusters."""
     path = plan(without_history, refusals={key: value for key, value in SHARE.items() if key != "history"})
     with chatting(without_history):
         without_history.ok("release", "summary:chat-refusing", "--spec", path)
@@ -84,7 +84,7 @@ def test_a_signal_whose_noise_is_unknown_asks_a_person(without_history: Kanaria)
 
 
 def assert_is_rolled_back_for_its_refusals(kanaria: Kanaria, signal: dict[str, object]) -> None:
-    # Or a step could pass before a busy machine has read the canary's counters.
+    # Otherwise a step could pass before a busy machine has read the canary's counters.
     path = plan(kanaria, refusals=signal | {"required": True})
     with chatting(kanaria):
         done = kanaria("retry", "summary:chat-refusing", "--spec", path, "--wait")
@@ -105,19 +105,19 @@ def assert_is_rolled_back_for_its_refusals(kanaria: Kanaria, signal: dict[str, o
 def test_a_version_that_refuses_three_times_as_often_is_rolled_back(
     kanaria: Kanaria, signal: dict[str, object]
 ) -> None:
-    """All its answers are 200, and quick: nothing but its own counters tells."""
+    """All its answers are fast 200s: only its own counters show it."""
     assert_is_rolled_back_for_its_refusals(kanaria, signal)
 
 
-def test_a_version_that_refuses_three_times_as_often_is_rolled_back_by_what_prometheus_has(
+def test_a_version_that_refuses_more_often_is_rolled_back_by_counters_in_prometheus(
     with_prometheus: Kanaria,
 ) -> None:
-    """The same counters, read from there."""
+    """The same counters are read from Prometheus."""
     assert_is_rolled_back_for_its_refusals(with_prometheus, SHARE)
 
 
 def test_a_healthy_version_is_promoted(kanaria: Kanaria) -> None:
-    """It is judged by all its own signals, and none of them stands in its way."""
+    """It is judged by all its own signals, and passes each."""
     path = plan(kanaria, refusals=SHARE | {"required": True}, words=WORDS)
     with chatting(kanaria):
         done = kanaria("release", "summary:chat-2", "--spec", path, "--wait")
@@ -126,8 +126,8 @@ def test_a_healthy_version_is_promoted(kanaria: Kanaria) -> None:
     assert {"custom.refusals", "custom.words"} <= names
 
 
-def test_validate_looks_whether_the_series_are_there(kanaria: Kanaria) -> None:
-    """With the names that are near, the bounds that there are, and what is no counter."""
+def test_validate_checks_whether_the_series_exist(kanaria: Kanaria) -> None:
+    """It names similar series, the existing bounds, and series that are not counters."""
     right = plan(kanaria, refusals=SHARE)
     with chatting(kanaria):
         until(lambda: kanaria("validate", right).returncode == 0)

@@ -1,4 +1,4 @@
-"""Which process is meant, with and without /proc."""
+"""Identifying processes, with and without /proc."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ from tests.support.processes import SLEEPER, WITH_WORKER, until
 
 @pytest.fixture(params=["linux", "darwin"])
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Start times from /proc, and from psutil alone as on a Mac."""
+    """Start times from /proc, or only from psutil as on macOS."""
     if request.param == "darwin":
         for module in (identity, processes):
             monkeypatch.setattr(module, "start_of", identity._start_by_psutil)
@@ -43,7 +43,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_process_is_alive_until_it_ends(platform: str, sleeper: subprocess.Popen[bytes]) -> None:
-    """One that ended and was not waited for is dead; so is one with another start time; so is number 0."""
+    """Dead are a process that ended without being waited for, another start time, and pid 0."""
     found = Identity.of(sleeper.pid)
     assert found is not None
     assert found.is_alive
@@ -62,7 +62,7 @@ def test_a_process_is_alive_until_it_ends(platform: str, sleeper: subprocess.Pop
 def test_a_start_time_does_not_move_with_the_wall_clock(
     sleeper: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Setting the clock moves the time of the boot that psutil counts from."""
+    """Changing the clock moves the boot time that psutil counts from."""
     found = Identity.of(sleeper.pid)
     assert found is not None
     monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: 12345.0)
@@ -70,8 +70,8 @@ def test_a_start_time_does_not_move_with_the_wall_clock(
     assert found.is_alive
 
 
-def test_a_reused_number_brings_no_foreign_process(sleeper: subprocess.Popen[bytes]) -> None:
-    """The session of another process that has the number now is not taken for the program's."""
+def test_a_reused_pid_does_not_match_another_process(sleeper: subprocess.Popen[bytes]) -> None:
+    """The session of the process that has the pid now does not belong to the program."""
     found = Identity.of(sleeper.pid)
     assert found is not None
     assert [process.pid for process in belongings(found, ())] == [sleeper.pid]
@@ -79,7 +79,7 @@ def test_a_reused_number_brings_no_foreign_process(sleeper: subprocess.Popen[byt
 
 
 def test_workers_without_a_parent_still_belong_to_a_program() -> None:
-    """Found by the session of the parent that is gone; the worker of the worker's session by its mark."""
+    """They are found by the session of their dead parent; a worker with its own session is found by its mark."""
     parent = subprocess.Popen(["sh", "-c", "sleep 600 & sleep 600 & wait"], start_new_session=True)
     found = Identity.of(parent.pid)
     assert found is not None
@@ -92,8 +92,8 @@ def test_workers_without_a_parent_still_belong_to_a_program() -> None:
         process.kill()
 
 
-def test_the_leader_is_the_first_of_a_program_that_has_a_session() -> None:
-    """Its workers may have sessions of their own, which began later."""
+def test_the_leader_is_the_oldest_process_of_a_program_with_a_session() -> None:
+    """Its workers may have their own sessions, which started later."""
     parent = subprocess.Popen(WITH_WORKER, start_new_session=True)
     try:
         (worker,) = until(lambda: psutil.Process(parent.pid).children())
@@ -105,10 +105,10 @@ def test_the_leader_is_the_first_of_a_program_that_has_a_session() -> None:
         parent.wait()
 
 
-def test_without_proc_one_that_may_not_be_looked_at_has_not_ended(
+def test_a_process_that_cannot_be_inspected_is_not_treated_as_ended(
     monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    """As with /proc; it was taken for ended. A sandbox of a Mac may forbid it."""
+    """It was, without /proc. A macOS sandbox may forbid the inspection."""
 
     def forbidden(process: psutil.Process) -> str:
         raise psutil.AccessDenied(process.pid)
@@ -119,10 +119,10 @@ def test_without_proc_one_that_may_not_be_looked_at_has_not_ended(
 
 
 @pytest.mark.parametrize("is_closed", [True, False])
-def test_where_the_system_does_not_name_its_start_processes_are_found_all_the_same(
+def test_processes_are_found_if_the_system_gives_no_boot_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], *, is_closed: bool
 ) -> None:
-    """No keeper began, and no command could say what runs."""
+    """No keeper started, and no command could list the processes."""
 
     def forbidden(path: Path) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -143,8 +143,8 @@ def test_where_the_system_does_not_name_its_start_processes_are_found_all_the_sa
     assert (state.is_alive, state.model_copy(update={"boot": "another"}).is_alive) == (True, False)
 
 
-def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
-    """Every process was taken for ended."""
+def test_without_file_descriptors_liveness_is_unknown(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Every process was treated as ended."""
     found = Identity.of(sleeper.pid)
     assert found is not None
     for ask in (
@@ -158,7 +158,7 @@ def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper:
     assert found.is_alive
 
 
-# What `home` must know of a program whose process is another user's, where this one does not see those of others.
+# The state in `home` of a program whose process belongs to another user, while processes of others are hidden.
 HIDDEN = """
 import pathlib, signal, subprocess, sys, time
 from kanaria.stack.keeper_loop import TICK_S, Keeper
@@ -187,12 +187,12 @@ print([*seen, supervisor.info("one").is_alive, again.pid == pid, again.exits, el
 @pytest.mark.parametrize("hidepid", [1, 2])
 @pytest.mark.parametrize("late_s", ["0", "0.3"], ids=["at once", "late"])
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
-def test_a_process_that_is_hidden_is_not_started_twice(hidepid: int, late_s: str) -> None:
-    """Where /proc shows nobody the processes of others, as of a program that becomes root: it was taken for ended.
+def test_a_hidden_process_is_not_started_twice(hidepid: int, late_s: str) -> None:
+    """/proc may hide other users' processes, such as a program that becomes root: it was treated as ended.
 
-    Where it was hidden before the keeper could look, nothing was written down, and the next keeper knew of none.
+    If it was hidden before the keeper could look, nothing was recorded, and the next keeper did not know it.
     """
-    home = Path(tempfile.mkdtemp())  # where anybody may enter; the folders of pytest are closed
+    home = Path(tempfile.mkdtemp())  # accessible to every user; pytest's folders are not
     program = home / "becomes-root"
     try:
         shutil.copy("/bin/sleep", program)

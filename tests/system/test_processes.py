@@ -1,4 +1,4 @@
-"""A stack whose keeper, controller and machine are killed while users send requests and a release goes on."""
+"""The keeper, the controller and the machine are killed while users send requests and a release runs."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from rollout.routers.envoy.settings import GatewaySettings
 from tests.support.processes import Kept, until
 from tests.support.stack import Kanaria
 
-NASTY = "a b#c %s 'q'"  # a project may lie in such a folder
+NASTY = "a b#c %s 'q'"  # a project folder may have such a name
 
 
 @pytest.fixture
@@ -45,10 +45,10 @@ def is_over(status: dict[str, Any]) -> bool:
 
 
 def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, samples: Path) -> None:
-    """kill -9 of the keeper, of keeper and controller, an upgrade: no failed request, and the judge goes on judging.
+    """The keeper is killed, then keeper and controller, then an upgrade runs: no request fails, judging goes on.
 
-    A good version is promoted and a bad one rolled back meanwhile. In the end `down` leaves nothing, not even a hung
-    worker of a version that nobody keeps.
+    Meanwhile a good version is promoted and a bad one rolled back. At the end `down` leaves no process, not even a hung
+    worker of a version without a keeper.
     """
     kept = Kept(nasty.home)
     nasty.ok("up", "digits:v1")
@@ -63,7 +63,7 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
         until(lambda: kept.supervisor.is_running and kept.keeper != first)  # the controller has started another one
 
         both = kept.keeper, nasty.pid("controller")
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # or the one could start the other again
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # first SIGSTOP, or one could restart the other
             for pid in both:
                 os.kill(pid, number)
         assert "took over" in nasty.ok("up")
@@ -87,7 +87,7 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
 
     (worker, *_) = psutil.Process(nasty.pid("digits@v2")).children(recursive=True)
     os.kill(worker.pid, signal.SIGSTOP)
-    until(lambda: kept.supervisor.is_running)  # the controller has started one in the place of the killed one
+    until(lambda: kept.supervisor.is_running)  # the controller has started a new one
     for pid in (kept.keeper, nasty.pid("controller")):
         os.kill(pid, signal.SIGKILL)
     assert "stopped" in nasty.ok("down")
@@ -96,19 +96,19 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
 
 
 def kill_all(kanaria: Kanaria) -> None:
-    """What a power cut does: every process at once, and the files stay."""
+    """Simulate a power cut: every process is killed at once, and the files stay."""
     kept = Kept(kanaria.home)
-    for number in (signal.SIGSTOP, signal.SIGKILL):  # or one of them would still see the other's end
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # first SIGSTOP, or one of them would see another's end
         for process in kept.everything():
-            with suppress(psutil.NoSuchProcess):  # what one of them ran for a moment has ended meanwhile
+            with suppress(psutil.NoSuchProcess):  # a short-lived child of one of them has ended meanwhile
                 process.send_signal(number)
     until(lambda: not kept.everything())
 
 
-def test_a_release_goes_on_after_the_machine_was_started_again(nasty: Kanaria, samples: Path) -> None:
-    """With a canary that takes longer to load than `down_after`, in a step and in its watch: nothing is rolled back.
+def test_a_release_continues_after_the_machine_was_restarted(nasty: Kanaria, samples: Path) -> None:
+    """The canary loads longer than `down_after`, in a step and in its watch: nothing is rolled back.
 
-    `up --foreground`, as a service runs it, brings back keeper and controller when both are killed; SIGTERM ends all.
+    `up --foreground`, as a service runs it, restarts keeper and controller when both are killed; SIGTERM stops all.
     """
     plan = nasty.plan(steps=[25, 100], soak="5m", step_deadline="10m", watch="10m", down_after="1s")
     nasty.ok("up", "digits:v1")
@@ -142,8 +142,8 @@ def test_a_release_goes_on_after_the_machine_was_started_again(nasty: Kanaria, s
     assert "interrupted the watch" in row["reason"]
 
 
-def test_up_goes_on_waiting_for_a_slow_version_when_the_controller_is_back(nasty: Kanaria) -> None:
-    """For as long as a version may take, and not for as long as what crashed may: as if nothing had been."""
+def test_up_keeps_waiting_for_a_slow_version_after_a_controller_restart(nasty: Kanaria) -> None:
+    """It waits as long as a version may take to load, not the shorter time for a crashed one."""
     up = nasty.begin("up", "digits:v1")
     nasty.until(lambda status: status["stable"] is not None and status["stable"]["health"] != "ready")
     version = psutil.Process(Kept(nasty.home).pid("digits@v1"))
@@ -156,10 +156,10 @@ def test_up_goes_on_waiting_for_a_slow_version_when_the_controller_is_back(nasty
     assert up.returncode == 0, said + output
 
 
-def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path) -> None:
-    """Two `up`: one stack. `down` while the controller is being started again: the release is aborted on record.
+def test_concurrent_commands_wait_for_each_other(nasty: Kanaria, samples: Path) -> None:
+    """Two `up` start one stack. `down` during a controller restart records that the release is aborted.
 
-    A ledger that cannot be read keeps nothing from being stopped; it is said afterwards, with exit code 3.
+    An unreadable ledger does not prevent a stop; it is reported afterwards with exit code 3.
     """
     both = [nasty.begin("up", "digits:v1") for _ in range(2)]
     outputs = [process.communicate()[0] for process in both]
@@ -177,7 +177,7 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
     psutil.Process(nasty.pid("controller")).suspend()  # it would start another keeper
     kept.kill_keeper()
     nasty.kill("controller")  # it would put its ledger back
-    for file in (*companions(ledger), ledger):  # so would the ledger's own log
+    for file in (*companions(ledger), ledger):  # the ledger's own log would put it back too
         file.unlink(missing_ok=True)
     ledger.write_bytes(b"damaged" * 1000)
     done = nasty("down")
@@ -187,7 +187,7 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
 
 @contextmanager
 def suspended_keeper(kanaria: Kanaria) -> Iterator[None]:
-    """It ends nothing that it is asked to, so that a restart goes on."""
+    """Suspend the keeper: it stops no process when asked, so a restart stays in progress."""
     keeper = locks.holder(kanaria.home / "keeper.lock")
     assert keeper is not None
     os.kill(keeper.pid, signal.SIGSTOP)
@@ -197,10 +197,10 @@ def suspended_keeper(kanaria: Kanaria) -> Iterator[None]:
         os.kill(keeper.pid, signal.SIGCONT)
 
 
-def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) -> None:
-    """Killed, and restarted by a command: the next one was told to start the stack, which ran.
+def test_a_command_waits_for_a_controller_that_is_restarting(nasty: Kanaria) -> None:
+    """After a kill or a restart by a command, the next command said to start the stack, which was running.
 
-    `up` meanwhile waits, too: a stack without a controller is a broken one to it, and was ended with all its versions.
+    `up` waits too: it took a stack without a controller for a broken one, and stopped it with all its versions.
     """
     nasty.ok("up", "digits:v1")
     nasty.kill("controller")
@@ -222,11 +222,11 @@ def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_restart_that_is_ended_meanwhile_leaves_the_process(nasty: Kanaria, number: signal.Signals) -> None:
-    """Ended by `kill`, or with its terminal, it left the stack without a controller."""
+def test_an_interrupted_restart_leaves_the_process(nasty: Kanaria, number: signal.Signals) -> None:
+    """Stopped by `kill` or with its terminal, it left the stack without a controller."""
     nasty.ok("up", "digits:v1")
     with suspended_keeper(nasty):
-        before = signal.signal(number, signal.default_int_handler)  # a shell has what runs in its background ignore it
+        before = signal.signal(number, signal.default_int_handler)  # a shell lets its background commands ignore it
         restart = nasty.begin("processes", "restart", "controller")
         signal.signal(number, before)
         until(lambda: ProcessFiles(nasty.home).program("controller") is None)
@@ -237,7 +237,7 @@ def test_a_restart_that_is_ended_meanwhile_leaves_the_process(nasty: Kanaria, nu
     assert "digits:v1" in nasty.ok("status")
 
 
-def test_a_gateway_that_answers_nobody_is_started_again(nasty: Kanaria) -> None:
+def test_a_gateway_that_does_not_answer_is_restarted(nasty: Kanaria) -> None:
     """Its listeners are drained, then it hangs: the status says that it is silent, and soon it serves again."""
     nasty.ok("up", "digits:v1")
     nasty.until(lambda status: status["gateway"] == "ready")

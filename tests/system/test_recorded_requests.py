@@ -1,4 +1,4 @@
-"""Requests of users are recorded through real Envoy, and asked again of the next version before any traffic."""
+"""Users' requests are recorded through a real Envoy, and sent to the next version before any traffic."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from tests.support.own_service import build
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
-# What its answers have, no manifest says: they are plain dictionaries. No two of them are equal.
+# No manifest describes its answers: they are plain dictionaries, and no two are equal.
 DETECT = """
 import random
 import typing
@@ -74,7 +74,7 @@ def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -
 
 @contextmanager
 def users(kanaria: Kanaria) -> Iterator[None]:
-    """Somebody who asks all routes, one after the other, with a cookie."""
+    """A user who calls all routes in turn, with a cookie."""
     stop = threading.Event()
 
     def ask() -> None:
@@ -129,19 +129,19 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     assert "have changed" not in why
 
 
-def test_a_recording_that_was_killed_is_ended_for_it(kanaria: Kanaria) -> None:
-    """The gateway shows the observer no more requests; one that goes on is left alone."""
+def test_a_recording_whose_command_was_killed_is_ended(kanaria: Kanaria) -> None:
+    """The gateway stops showing requests to the observer; a recording that still runs is left alone."""
     kanaria.ok("up", "summary:d1")
     is_begun = kanaria.home / "recorded" / "recording"
     recording = kanaria.begin("record", "--for", "10m")
     eventually(is_begun.exists, within_s=60)
     eventually(lambda: shown_percent(kanaria) == 100)
-    sleep(3)  # the controller looks each second
+    sleep(3)  # the controller checks each second
     assert (is_begun.exists(), shown_percent(kanaria)) == (True, 100)
     recording.kill()
     recording.communicate()
     eventually(lambda: (is_begun.exists(), shown_percent(kanaria)) == (False, 0), within_s=120)
-    eventually(lambda: "recording_ended" in (kanaria.home / "logs" / "controller.log").read_text())  # said after that
+    eventually(lambda: "recording_ended" in (kanaria.home / "logs" / "controller.log").read_text())  # logged afterwards
 
 
 def shown_percent(kanaria: Kanaria) -> int:

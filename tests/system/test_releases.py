@@ -1,4 +1,4 @@
-"""Real releases through the command line: Envoy, BentoML, Prometheus and users, on good days and bad."""
+"""Real releases through the command line, with Envoy, BentoML, Prometheus and users, with and without failures."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def is_over(status: dict[str, Any]) -> bool:
 
 @pytest.fixture(params=["scrape", "prometheus"])
 def source(request: pytest.FixtureRequest, kanaria: Kanaria, require_program: Any) -> None:
-    """Where the counters come from that releases are judged by: both must come to the same end."""
+    """The source of the counters that releases are judged by: both must give the same result."""
     if request.param == "prometheus":
         require_program("prometheus")
         require_program("prometheus-alertmanager")
@@ -43,8 +43,8 @@ def source(request: pytest.FixtureRequest, kanaria: Kanaria, require_program: An
 
 
 @pytest.mark.usefixtures("source")
-def test_a_better_version_is_promoted_and_no_client_notices(kanaria: Kanaria, samples: Path) -> None:
-    """Start, steps, promotion, the end of the watch: not one request fails, and the evidence is kept."""
+def test_a_better_version_is_promoted_without_a_failed_request(kanaria: Kanaria, samples: Path) -> None:
+    """Start, steps, promotion and the end of the watch: not one request fails, and the evidence is kept."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         output = kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(), "--wait")
@@ -59,7 +59,7 @@ def test_a_better_version_is_promoted_and_no_client_notices(kanaria: Kanaria, sa
 
 
 def test_a_failing_version_is_rolled_back_with_exit_code_1(kanaria: Kanaria, samples: Path) -> None:
-    """5 % of errors: traffic returns to stable, the reason names the errors, the tag is in quarantine."""
+    """With 5 % errors, traffic returns to stable, the reason names the errors, and the tag is in quarantine."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples, rate=60) as users:
         done = kanaria("release", "digits:failing", "--spec", kanaria.plan(steps=[50, 100]), "--wait")
@@ -83,11 +83,11 @@ def canary_counts(kanaria: Kanaria, signal: str) -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("source")
-def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, samples: Path) -> None:
-    """It answers quickly and without an error, and is gone before a single user had an answer of it.
+def test_a_silently_wrong_version_is_rolled_back_in_the_shadow_step(kanaria: Kanaria, samples: Path) -> None:
+    """It answers fast and without errors, and is rolled back before any user gets one of its answers.
 
-    Few answers get their labels, or else the alert on the objective for quality may be as quick as the judge. The step
-    soaks for a few windows, because one alone is never enough.
+    Few answers get labels; otherwise the alert on the quality objective may be as fast as the judge. The step soaks for
+    a few windows, because one alone is never enough.
     """
     kanaria.ok("up", "digits:v1")
     signals = {"disagreement": {"on_fail": "rollback"}, "latency": {"slower_than_ms": [250], "tolerance": 2}}
@@ -105,32 +105,32 @@ def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, sam
     assert "no user's request reached it" in why["verdict"]
     different, compared = canary_counts(kanaria, "disagreement")
     assert different > 0.1 * compared > 0
-    assert canary_counts(kanaria, "wrong_label")[1] > 0, "a label for a copied request is also one for the copy"
+    assert canary_counts(kanaria, "wrong_label")[1] > 0, "a label for a copied request must also count for the copy"
 
 
 @dataclass(frozen=True)
 class Story:
-    """A release through the shadow to its promotion, with users all the time and a Grafana beside it."""
+    """A release from the shadow step to its promotion, with users all the time and a Grafana."""
 
     disagreement: tuple[int, int]  # of the canary
     summary: Summary
-    panels: list[dict[str, Any]]  # what `dashboards check` said of each query when it had waited long enough
+    panels: list[dict[str, Any]]  # the result of `dashboards check` for each query after enough time
     annotations: list[dict[str, Any]]
-    runbooks: dict[str, str]  # where each alert of the real Prometheus leads, and the page that is there
+    runbooks: dict[str, str]  # the runbook link of each alert in the real Prometheus, and the page behind it
 
 
 def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
-    """What `dashboards check` finds, once nothing it needs is still to happen: a drift report of the new stable."""
-    deadline = time.monotonic() + 300  # a report gives way to everything else on a busy machine
+    """The result of `dashboards check` once all its data exist, including a drift report of the new stable."""
+    deadline = time.monotonic() + 300  # a drift report has the lowest priority on a busy machine
     while True:
         panels: list[dict[str, Any]] = json.loads(kanaria("dashboards", "check", "--last", "5m", "--json").stdout)
         if time.monotonic() > deadline or all(panel["state"] == "drawn" for panel in panels):
             return panels
-        time.sleep(3)  # each look asks Prometheus for all panels
+        time.sleep(3)  # each check queries Prometheus for all panels
 
 
 def runbook_links(kanaria: Kanaria) -> list[str]:
-    """Those of every alert that Prometheus evaluates."""
+    """The runbook links of all alerts that Prometheus evaluates."""
     address = (kanaria.home / "prometheus" / "url").read_text().strip()
     user, _, password = (kanaria.home / "prometheus-login").read_text().partition(":")
     rules, wanted = f"{address}/api/v1/rules", {"type": "alert"}
@@ -141,7 +141,7 @@ def runbook_links(kanaria: Kanaria) -> list[str]:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: Path, require_program: Any) -> Story:
-    """Told when everything has ended again: this stack reports on drift every few seconds as long as it runs."""
+    """Returns when everything has stopped again: this stack writes a drift report every few seconds while it runs."""
     for program in ("envoy", "prometheus", "prometheus-alertmanager"):
         require_program(program)
     with running_grafana(FakeGrafana()) as grafana:
@@ -157,7 +157,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: P
         try:
             kanaria.ok("up", "digits:v1")
             with kanaria.users(samples) as users:
-                plan = kanaria.plan(steps=SHADOW_FIRST, soak="4s", watch="15s")  # so long that drift is looked for
+                plan = kanaria.plan(steps=SHADOW_FIRST, soak="4s", watch="15s")  # long enough for a drift report
                 kanaria.ok("release", "digits:v2", "--spec", plan, "--wait")
                 kanaria.until(is_over)
                 panels = panels_when_drawn(kanaria)
@@ -173,41 +173,41 @@ def story(tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: P
             kanaria("down")
 
 
-def test_a_better_version_may_disagree_with_the_one_before(story: Story) -> None:
-    """Where v2 differs from v1 it is right: compared in the shadow, allowed, promoted."""
+def test_a_better_version_may_disagree_with_stable(story: Story) -> None:
+    """Where v2 differs from v1 it is right: compared in the shadow step, allowed, promoted."""
     assert story.summary.failures == 0, story.summary.failure_list
     different, compared = story.disagreement
     assert 0 < different < 0.1 * compared
 
 
-def test_every_panel_of_every_board_is_drawn_while_a_release_goes_on(story: Story) -> None:
-    """Every query finds numbers in the real Prometheus: drift and the budget of the whole period too."""
+def test_every_panel_of_every_dashboard_is_drawn_during_a_release(story: Story) -> None:
+    """Every query finds numbers in the real Prometheus, including drift and the budget of the whole period."""
     assert [panel for panel in story.panels if panel["state"] != "drawn"] == []
     assert len(story.panels) > 50
 
 
-def test_every_alert_leads_to_its_runbook_with_one_click(story: Story) -> None:
-    """On the page that this stack's own controller serves, whatever its port."""
+def test_every_alert_links_to_its_runbook(story: Story) -> None:
+    """The page is served by this stack's own controller, whatever its port."""
     assert len(story.runbooks) > 20
     for link, page in story.runbooks.items():
         assert f'id="{link.partition("#")[2]}"' in page
 
 
-def test_grafana_is_told_of_every_decision(story: Story) -> None:
-    """From the request to the promotion, while the release goes on."""
+def test_grafana_gets_every_decision(story: Story) -> None:
+    """They arrive during the release, from the request to the promotion."""
     texts = [annotation["text"] for annotation in story.annotations]
     assert any("release of digits:v2 against digits:v1" in text for text in texts)
     assert any("promoted" in text for text in texts)
     assert sum("(step " in text for text in texts) == len(SHADOW_FIRST)
 
 
-def test_the_version_before_keeps_a_share_until_the_watch_ends(kanaria: Kanaria, samples: Path) -> None:
-    """Both are in the status with what they have, the controller may be killed, and no client notices anything."""
+def test_the_previous_version_keeps_a_share_until_the_watch_ends(kanaria: Kanaria, samples: Path) -> None:
+    """The status shows both versions with their shares, the controller may be killed, and no client request fails."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         plan = kanaria.plan(steps=[50, 100], holdback="20%", watch="8s")
         kanaria.ok("release", "digits:v2", "--spec", plan)
-        status = kanaria.until(  # the decision comes first, and then the split
+        status = kanaria.until(  # the decision comes first, then the split
             lambda status: status["stable"]["tag"] == "digits:v2" and status["stable"]["weight_percent"] == 80
         )
         shares = {status[role]["tag"]: status[role]["weight_percent"] for role in ("stable", "canary")}
@@ -221,7 +221,7 @@ def test_the_version_before_keeps_a_share_until_the_watch_ends(kanaria: Kanaria,
     assert (row["tag"], row["outcome"]) == ("digits:v2", "promoted")
 
 
-def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: Path) -> None:
+def test_a_killed_version_fails_no_client_request(kanaria: Kanaria, samples: Path) -> None:
     """The gateway answers from stable while the controller rolls back."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
@@ -235,10 +235,12 @@ def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: P
     assert "canary_down" in kanaria.ok("history", "--json")
 
 
-def test_a_canary_that_loses_its_workers_is_rolled_back_and_costs_no_request(kanaria: Kanaria, samples: Path) -> None:
-    """BentoML replaces a worker much later, and the other one keeps the version ready: nobody would notice.
+def test_a_canary_that_loses_its_workers_is_rolled_back_without_a_failed_request(
+    kanaria: Kanaria, samples: Path
+) -> None:
+    """BentoML replaces a worker much later, and the other worker keeps the version ready: nothing else would show it.
 
-    Nor does who says at once whether the answer was right: it does not die with the worker that gave it.
+    An immediate label does not fail either: the answer is not lost with the worker that gave it.
     """
     kanaria.environment["KANARIA_WORKERS"] = "2"
     kanaria.ok("up", "digits:v1")
@@ -257,8 +259,8 @@ def test_a_canary_that_loses_its_workers_is_rolled_back_and_costs_no_request(kan
     assert "2 workers of digits:v2 ended by themselves" in kanaria.ok("history", "--json")
 
 
-def test_a_version_of_two_processes_loses_one_without_a_failed_request(kanaria: Kanaria, samples: Path) -> None:
-    """Stable alone, where no other version can answer: kill -9 of one of its processes, and it comes back."""
+def test_a_version_with_two_processes_loses_one_without_a_failed_request(kanaria: Kanaria, samples: Path) -> None:
+    """No other version could answer for stable: one of its processes gets SIGKILL, and is restarted."""
     kanaria.environment |= {"KANARIA_REPLICAS": "2", "KANARIA_WORKERS": "1"}
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users, labelling(kanaria.gateway, kanaria.api_key, samples) as labelled:
@@ -282,8 +284,8 @@ def test_a_version_of_two_processes_loses_one_without_a_failed_request(kanaria: 
     assert labelled.failures == []
 
 
-def test_a_killed_controller_goes_on_where_it_was(kanaria: Kanaria, samples: Path) -> None:
-    """kill -9 in the middle of a step: it is started again and promotes; no evidence is lost or counted twice."""
+def test_a_killed_controller_continues_where_it_was(kanaria: Kanaria, samples: Path) -> None:
+    """Killed in the middle of a step, it is restarted and promotes; no evidence is lost or counted twice."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan())
@@ -297,8 +299,8 @@ def test_a_killed_controller_goes_on_where_it_was(kanaria: Kanaria, samples: Pat
     assert "the controller was restarted and continued where it was" in output
 
 
-def test_a_metric_store_that_hangs_holds_nothing_up(kanaria: Kanaria, samples: Path, require_program: Any) -> None:
-    """Prometheus stopped in the middle of a step: the counters are read directly, and the story says so."""
+def test_a_hanging_metric_store_does_not_delay_a_release(kanaria: Kanaria, samples: Path, require_program: Any) -> None:
+    """Prometheus is suspended in the middle of a step: the counters are read directly, and the status says so."""
     require_program("prometheus")
     kanaria.environment["KANARIA_METRICS"] = "prometheus"
     kanaria.ok("up", "digits:v1")
@@ -311,7 +313,7 @@ def test_a_metric_store_that_hangs_holds_nothing_up(kanaria: Kanaria, samples: P
             status = kanaria.until(is_over)
         finally:
             os.kill(prometheus, signal.SIGCONT)
-        kanaria.until(lambda status: not status["troubles"])  # it is asked again, and gives readings again
+        kanaria.until(lambda status: not status["troubles"])  # it is asked again and answers again
         users.stop()
     assert status["release"]["outcome"] == "promoted"
     assert any("the counters are read directly" in trouble for trouble in status["troubles"])
@@ -319,7 +321,7 @@ def test_a_metric_store_that_hangs_holds_nothing_up(kanaria: Kanaria, samples: P
 
 
 def test_no_traffic_holds_and_then_follows_the_deadline_rule(kanaria: Kanaria) -> None:
-    """No data is never a pass: NO_DATA, then rolled back by the plan's deadline."""
+    """No data is never a pass: NO_DATA, then a rollback by the plan's deadline."""
     kanaria.ok("up", "digits:v1")
     done = kanaria(
         "release", "digits:v2", "--wait", "--spec", kanaria.plan(step_deadline="6s", on_deadline="rollback", soak="1s")
@@ -329,7 +331,7 @@ def test_no_traffic_holds_and_then_follows_the_deadline_rule(kanaria: Kanaria) -
     assert (row["outcome"], row["signal"]) == ("rolled_back", "deadline")
 
 
-def test_people_can_pause_resume_and_go_back(kanaria: Kanaria, samples: Path) -> None:
+def test_people_can_pause_resume_and_roll_back(kanaria: Kanaria, samples: Path) -> None:
     """A paused release holds; a second one is refused; after promotion `rollback` returns to the warm version."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples):
@@ -350,8 +352,8 @@ def test_people_can_pause_resume_and_go_back(kanaria: Kanaria, samples: Path) ->
     assert "users complain" in kanaria.ok("why")
 
 
-def test_down_during_a_release_leaves_stable_for_the_next_start(kanaria: Kanaria, samples: Path) -> None:
-    """The release is aborted and on record; `up` begins with stable, and the gateway serves it."""
+def test_down_during_a_release_keeps_stable_for_the_next_start(kanaria: Kanaria, samples: Path) -> None:
+    """The release is aborted and recorded; `up` starts with stable, and the gateway serves it."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples):
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(soak="30s"))
@@ -370,7 +372,7 @@ def test_down_during_a_release_leaves_stable_for_the_next_start(kanaria: Kanaria
 
 
 def test_a_version_that_does_not_start_gets_no_request(running: Kanaria, bento_home: Path) -> None:
-    """Its model is missing from the store: rolled back, and the reason carries its last words."""
+    """Its model cannot be loaded: the version is rolled back, and the reason has its last output."""
     bento = bento_home / "bentos" / "digits" / "broken"
     (source,) = bento.glob("src/service/service.py")
     source.write_text("raise RuntimeError('this version was built broken')\n")
@@ -382,7 +384,7 @@ def test_a_version_that_does_not_start_gets_no_request(running: Kanaria, bento_h
 
 
 def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(running: Kanaria) -> None:
-    """Exit code 2, what was seen, what to do; and no process is left behind."""
+    """The exit code is 2, with what was seen and what to do; no process is left."""
     home = running.home.with_name("other")
     other = Kanaria(home, running.environment | {"KANARIA_HOME": str(home)})
     taken = other("up", "digits:v1")
@@ -408,7 +410,7 @@ def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(run
     ids=["wrong shape", "10,000 rows", "not numbers", "unknown field", "NaN", "not JSON", "20 MB"],
 )
 def test_bad_input_is_a_clear_problem_for_the_client(running: Kanaria, body: Any, status: int) -> None:
-    """Through the gateway too: a 4xx problem with title and detail, never a 500."""
+    """This holds through the gateway too: a 4xx problem with title and detail, never a 500."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     key = {"x-api-key": running.api_key}
     answer = httpx.post(f"{running.gateway}/predict", content=content, headers=key, timeout=60)
@@ -419,7 +421,7 @@ def test_bad_input_is_a_clear_problem_for_the_client(running: Kanaria, body: Any
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Iterator[Kanaria]:
-    """One stack for the tests that never change which version is stable; one of them alone begins a release."""
+    """One stack for the tests that never change stable; only one of them starts a release."""
     made = Kanaria.at(tmp_path_factory.mktemp("stack"), bento_home, KANARIA_METRICS="scrape")
     made.ok("up", "digits:v1")
     yield made

@@ -1,4 +1,4 @@
-"""A version that was promoted before is back with one command, on the real stack and under load."""
+"""One command restores a version that was promoted before, on the real stack and under load."""
 
 import json
 import time
@@ -20,7 +20,7 @@ def is_alone(status: dict[str, Any]) -> bool:
 
 
 def restore(kanaria: Kanaria, tag: str, *options: str, kind: str) -> None:
-    """Bring `tag` back, and print how long that takes until it has all traffic."""
+    """Restore `tag`, and print how long it takes until it has all traffic."""
     began_s = time.monotonic()
     kanaria.ok("restore", tag, *options)
     kanaria.until(serves(tag))
@@ -30,7 +30,7 @@ def restore(kanaria: Kanaria, tag: str, *options: str, kind: str) -> None:
 
 
 def seconds_to_apply(ledger: Path, tag: str) -> float:
-    """From the newest command in the ledger until the gateway had the split that gives `tag` all traffic."""
+    """The time from the newest command in the ledger until the gateway gave `tag` all traffic."""
     with closing(Ledger(ledger, read_only=True)) as opened:
         events = list(opened.events(without_ticks=True))
     asked_s = max(event.at_s for event in events if event.kind in ("release_requested", "rolled_back"))
@@ -38,8 +38,8 @@ def seconds_to_apply(ledger: Path, tag: str) -> float:
     return applied[-1].at_s - asked_s
 
 
-def test_a_promoted_version_is_back_with_one_command(kanaria: Kanaria, samples: Path) -> None:
-    """Stopped, warm, and with the controller killed meanwhile: no request fails, and history says who and why."""
+def test_a_promoted_version_is_restored_with_one_command(kanaria: Kanaria, samples: Path) -> None:
+    """It is stopped, warm, or the controller is killed meanwhile: no request fails; the history says who and why."""
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(watch="10m"), "--wait")

@@ -1,4 +1,4 @@
-"""Every route of a service without the model contract through the gateway: real BentoML behind a real Envoy."""
+"""Every route of a service without the model contract, through the gateway: real BentoML behind a real Envoy."""
 
 import os
 import re
@@ -49,7 +49,7 @@ class Running:
         return self.version.backends[0].url
 
     def kill(self) -> None:
-        """kill -9 of it and of its workers."""
+        """Send SIGKILL to it and its workers."""
         main = psutil.Process(self.process.pid)
         for one in (main, *main.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
@@ -134,8 +134,8 @@ def only(running: Running) -> Split:
     return Split(running.version)
 
 
-def test_what_a_manifest_says(home: Path) -> None:
-    """Its routes in their order, those of mounted applications, which of them stream, and the time limit."""
+def test_a_manifest_gives_routes_streams_and_the_time_limit(home: Path) -> None:
+    """The routes include those of mounted applications."""
     service = service_of(STABLE)
     assert {route.path: route.is_streamed for route in service.routes} == {
         "/rare": False,
@@ -151,7 +151,7 @@ def test_what_a_manifest_says(home: Path) -> None:
 
 
 def test_every_method_and_path_is_passed(gateway: Gateway, stable: Running) -> None:
-    """JSON, a file in a form, a mounted application, BentoML's own pages and unknown paths: as without a gateway."""
+    """JSON, forms with files, mounted applications, BentoML's own pages and unknown paths work as without a gateway."""
     gateway.router.apply(only(stable))
     client = gateway.client
     answer = client.post("/summarize", json={"text": "a long text"})
@@ -175,7 +175,7 @@ def test_every_method_and_path_is_passed(gateway: Gateway, stable: Running) -> N
     "path", ["/metrics", "/metrics/", "/%6detrics", "/app/../metrics", "//metrics", "/metrics?a=1"]
 )
 def test_a_versions_metrics_are_not_for_clients(gateway: Gateway, stable: Running, path: str) -> None:
-    """However the path is written."""
+    """This holds however the path is written."""
     gateway.router.apply(only(stable))
     with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=10) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
@@ -195,7 +195,7 @@ def test_probes_need_no_key_and_everything_else_does(settings: GatewaySettings, 
 
 
 def test_a_large_upload_passes_and_one_over_the_limit_does_not(gateway: Gateway, stable: Running) -> None:
-    """50 MB with their length given, and in chunks; 101 MiB are a problem before the version sees a byte."""
+    """50 MB with a given length and in chunks pass; 101 MiB are a problem before the version gets a byte."""
     gateway.router.apply(only(stable))
     upload = {"file": ("a.bin", b"x" * 50_000_000)}
     assert gateway.client.post("/size", files=upload).json() == 50_000_000
@@ -217,7 +217,7 @@ def test_a_body_in_chunks_over_the_limit_is_a_problem(settings: GatewaySettings,
 
 
 def test_a_stream_is_not_held_back(gateway: Gateway, stable: Running) -> None:
-    """The client has the first part while the service waits for it to ask for the rest."""
+    """The client gets the first part while the service waits for the client to ask for the rest."""
     gateway.router.apply(only(stable))
     with gateway.client.stream("GET", "/app/until-opened") as answer:
         parts = answer.iter_text()
@@ -226,10 +226,10 @@ def test_a_stream_is_not_held_back(gateway: Gateway, stable: Running) -> None:
         assert "".join(parts) == "last"
 
 
-def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_answers(
+def test_streams_and_large_bodies_pass_while_an_observer_is_shown_answers(
     settings: GatewaySettings, stable: Running, canary: Running, tmp_path: Path
 ) -> None:
-    """It sees the answers of those requests that the canary gets a copy of; bodies of 50 MB and sockets flow on."""
+    """The observer sees answers to requests that are copied to the canary; 50 MB bodies and WebSockets still pass."""
     records = record_environment(Settings(home=tmp_path), tmp_path)
     observer = ObserverProgram.beside(replace(settings, has_observer=True), tmp_path / "recorded", records)
     with Gateway(observer.gateway) as gateway, started(observer.program().command, env=os.environ | records):
@@ -243,7 +243,7 @@ def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_an
             found = re.search(r'kanaria_observer_answers_total{outcome="compared"} (\d+)', page)
             return int(found[1]) if found else 0
 
-        eventually(compared)  # the gateway has found it
+        eventually(compared)  # the gateway has found the observer
         with gateway.client.stream("GET", "/app/until-opened") as answer:
             parts = answer.iter_text()
             assert next(parts) == "first "
@@ -258,7 +258,7 @@ def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_an
 def test_a_stream_that_breaks_off_is_an_error_of_its_version(
     gateway: Gateway, stable: Running, canary: Running
 ) -> None:
-    """Its status was 200 by then."""
+    """Its status of 200 had already been sent."""
     gateway.router.apply(Split(stable.version, canary.version, 100))
     with gateway.client.stream("GET", "/app/cut") as answer:
         assert answer.status_code == 200
@@ -267,7 +267,7 @@ def test_a_stream_that_breaks_off_is_an_error_of_its_version(
     eventually(lambda: gateway.errors(stable=STABLE, canary=CANARY) == (Pair(0, 0), Pair(1, 1)))
 
 
-def test_a_stream_that_its_client_leaves_is_none(gateway: Gateway, stable: Running) -> None:
+def test_a_stream_that_its_client_leaves_is_not_an_error(gateway: Gateway, stable: Running) -> None:
     gateway.router.apply(only(stable))
     with gateway.client.stream("GET", "/app/endless") as answer:
         assert next(answer.iter_text()).startswith("more")
@@ -275,7 +275,7 @@ def test_a_stream_that_its_client_leaves_is_none(gateway: Gateway, stable: Runni
 
 
 def test_a_web_socket_outlives_a_change_of_the_weight(gateway: Gateway, stable: Running, canary: Running) -> None:
-    """It stays on its version; new ones follow the weight. None of them is an error, nor slow for its length."""
+    """It stays on its version; new ones follow the weight. None counts as an error, or as slow because it is long."""
     gateway.router.apply(Split(stable.version, canary.version, 0))
     with WebSocket(gateway.settings.port, "/app/echo") as first:
         assert (first.status, first.headers["x-kanaria-version"]) == (101, STABLE)
@@ -296,7 +296,7 @@ def test_a_thousand_paths_of_one_route_are_counted_as_one(gateway: Gateway, stab
 
 
 def test_most_routes_are_counted_one_by_one_and_the_rest_together(gateway: Gateway, stable: Running) -> None:
-    """What is counted stays bounded, however many routes a service has."""
+    """The number of series stays bounded, however many routes a service has."""
     routes = stable.version.service.routes
     many = [replace(routes[0], path=f"/made-{number}") for number in range(200)]
     gateway.router.apply(
@@ -309,7 +309,7 @@ def test_most_routes_are_counted_one_by_one_and_the_rest_together(gateway: Gatew
 
 
 def test_a_route_beyond_ascii_is_counted_by_its_name(gateway: Gateway, stable: Running) -> None:
-    """Clients send its path escaped."""
+    """Clients send its path percent-encoded."""
     some = stable.version.service.routes[0]
     routes = tuple(replace(some, path=path) for path in ("/größe", "/with space/{id}"))
     gateway.router.apply(Split(replace(stable.version, service=replace(stable.version.service, routes=routes))))
@@ -329,8 +329,8 @@ def test_a_route_that_only_one_version_has_follows_the_split(
     assert counted(gateway) == {("/summarize", "200"): 20}
 
 
-def test_a_bento_without_routes_is_passed_all_the_same(home: Path, gateway: Gateway) -> None:
-    """BentoML's own pages are all it has; they are counted together."""
+def test_a_bento_without_routes_is_passed_through(home: Path, gateway: Gateway) -> None:
+    """It has only BentoML's own pages; they are counted together."""
     with served(home, "summary:empty") as running:
         gateway.router.apply(only(running))
         assert gateway.client.get("/").is_success
@@ -342,8 +342,8 @@ def test_a_bento_without_routes_is_passed_all_the_same(home: Path, gateway: Gate
             )
 
 
-def test_only_whole_answers_are_copied_to_a_shadow(gateway: Gateway, stable: Running, canary: Running) -> None:
-    """Stable's streams are then left out of the comparison, too."""
+def test_only_complete_answers_are_copied_to_a_shadow(gateway: Gateway, stable: Running, canary: Running) -> None:
+    """Stable's streams are then left out of the comparison as well."""
     gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     for _ in range(5):
         assert gateway.client.post("/summarize", json={"text": "a"}).headers["x-kanaria-version"] == STABLE
@@ -366,10 +366,10 @@ def test_a_sticky_caller_stays_on_every_route(gateway: Gateway, stable: Running,
     assert set(seen.values()) == {STABLE, CANARY}
 
 
-def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twice(
+def test_a_killed_canary_loses_only_its_open_requests_and_none_is_sent_twice(
     home: Path, gateway: Gateway, stable: Running
 ) -> None:
-    """kill -9 under load: a request that it may have got is not sent again; all others are answered by stable."""
+    """SIGKILL under load: a request that it may have received is not sent again; stable answers all others."""
     with served(home, CANARY) as doomed, ExitStack() as clients:
         gateway.router.apply(Split(stable.version, doomed.version, 50))
         failed: list[str] = []
@@ -397,14 +397,14 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
         for thread in threads:
             thread.join()
     done = HTTP.get(f"{stable.url}/app/count").json()
-    # What it was doing for each client, and the next request where the gateway has not seen the connection end yet.
+    # Its open request for each client, and the next one if the gateway has not yet seen the connection end.
     assert len(failed) <= 2 * len(threads)
     assert not set(failed) & set(done)
     assert set(done.values()) == {1}
 
 
-def test_a_version_that_does_not_begin_to_answer_in_time_is_charged(gateway: Gateway) -> None:
-    """By the time limit of its own service and a little more, whether an answer would come whole or in parts."""
+def test_a_version_that_does_not_start_to_answer_in_time_is_charged(gateway: Gateway) -> None:
+    """The limit is that of its own service and a little more, whether an answer is streamed or not."""
     service = Service((Route("/whole"), Route("/parts", is_streamed=True)), 0.1)
     with StandIn(STABLE) as slow:
         gateway.router.apply(Split(replace(slow.version, service=service)))

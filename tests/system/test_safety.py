@@ -1,4 +1,4 @@
-"""Models that were tampered with, or that unfold code when they are read, never answer a request."""
+"""Models that were tampered with, or that would run code when they are read, never answer a request."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
 PLAIN = {".safetensors", ".json", ".jsonl", ".yaml", ".py", ".txt", ".in", ".md", ".sh", ".template", ""}
-# Loads models and answers with them while every unpickling of a class is reported by Python itself.
+# Loads models and predicts with them; Python itself reports every unpickling of a class.
 LOAD_UNDER_WATCH = """
 import sys
 from pathlib import Path
@@ -66,8 +66,8 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_signed_version_with_one_flipped_bit_is_rolled_back_before_any_traffic(stack: Kanaria) -> None:
-    """The unchanged one serves and was checked; the changed one does not start, and the reason names the file."""
+def test_a_signed_version_with_a_flipped_bit_is_rolled_back_before_traffic(stack: Kanaria) -> None:
+    """The unchanged version is verified and serves; the changed one does not start, and the reason names the file."""
     stack.ok("sign", "digits:v1")
     stack.ok("sign", "digits:v2")
     flip_a_bit(model_of(stack, "digits:v2") / "weights.safetensors")
@@ -82,8 +82,8 @@ def test_a_signed_version_with_one_flipped_bit_is_rolled_back_before_any_traffic
     assert "kanaria_signature_refused_total 1.0" in metrics.splitlines()
 
 
-def test_a_signed_bento_with_a_changed_line_of_code_never_runs(stack: Kanaria) -> None:
-    """Refused by the file's name where it starts, in a preflight and by `kanaria validate`; its model is untouched."""
+def test_a_signed_bento_with_changed_code_never_runs(stack: Kanaria) -> None:
+    """The error names the file, at the start, in a preflight and in `kanaria validate`; its model is unchanged."""
     for tag in ("digits:v1", "digits:v2"):
         assert f"signed the Bento {tag}" in stack.ok("sign", tag)
     code = Path(stack.environment["BENTOML_HOME"], "bentos", "digits", "v2", "src", "examples", "digits", "model.py")
@@ -99,8 +99,8 @@ def test_a_signed_bento_with_a_changed_line_of_code_never_runs(stack: Kanaria) -
     assert "not what was signed" not in (stack.home / "logs" / "digits@v2.log").read_text()
 
 
-def test_what_is_swapped_in_the_store_while_a_version_runs_is_never_loaded(stack: Kanaria) -> None:
-    """Weights and code that change after the check: its next worker loads what was verified."""
+def test_changes_in_the_store_while_a_version_runs_are_never_loaded(stack: Kanaria) -> None:
+    """The weights changed after the check: the next worker loads what was verified."""
     stack.ok("sign", "digits:v1")
     stack.ok("up", "digits:v1")
     flip_a_bit(model_of(stack, "digits:v1") / "weights.safetensors")
@@ -111,8 +111,8 @@ def test_what_is_swapped_in_the_store_while_a_version_runs_is_never_loaded(stack
     eventually(lambda: log.read_text().count('"is_verified": true') == 2)
 
 
-def test_a_version_that_is_signed_while_it_runs_serves_on_and_is_verified_at_its_next_start(stack: Kanaria) -> None:
-    """Its workers, started before and after, serve what it was started with; once they refused the new signature."""
+def test_a_version_signed_while_it_runs_serves_on_and_is_verified_at_its_next_start(stack: Kanaria) -> None:
+    """Its workers serve what it was started with; once, new workers refused the new signature."""
     stack.ok("up", "digits:v1")
     log, controller = (stack.home / "logs" / name for name in ("digits@v1.log", "controller.log"))
     stack.ok("sign", "digits:v1")
@@ -127,15 +127,15 @@ def test_a_version_that_is_signed_while_it_runs_serves_on_and_is_verified_at_its
 
 
 def test_a_changed_version_cannot_become_the_first_stable(stack: Kanaria) -> None:
-    """`up` tells its last words, and where its log is."""
+    """`up` shows its last output and the path of its log."""
     stack.ok("sign", "digits:v1")
     flip_a_bit(model_of(stack, "digits:v1") / "weights.safetensors")
     done = stack("up", "digits:v1")
     assert (done.returncode, "weights.safetensors" in done.stderr, "digits@v1.log" in done.stderr) == (3, True, True)
 
 
-def test_an_unsigned_version_is_refused_where_signatures_are_required(stack: Kanaria) -> None:
-    """`KANARIA_SIGNATURES=required`: stable is signed, the canary is not."""
+def test_an_unsigned_version_is_refused_if_signatures_are_required(stack: Kanaria) -> None:
+    """With `KANARIA_SIGNATURES=required`, stable is signed and the canary is not."""
     stack.environment["KANARIA_SIGNATURES"] = "required"
     stack.ok("sign", "digits:v1")
     stack.ok("up", "digits:v1")
@@ -144,8 +144,8 @@ def test_an_unsigned_version_is_refused_where_signatures_are_required(stack: Kan
     assert "digits/v2 is not signed" in row["reason"]
 
 
-def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack: Kanaria) -> None:
-    """It takes fewer rows than stable and gives another answer than was recorded: both are shown, in a release too."""
+def test_a_version_that_would_break_callers_is_refused_before_traffic(stack: Kanaria) -> None:
+    """It accepts fewer rows than stable and gives other answers than recorded; preflight and release show both."""
     edit(model_of(stack, "digits:v2") / "schema.json", '"max_rows": 1024', '"max_rows": 10')
     edit(model_of(stack, "digits:v2") / "golden.jsonl", '"confidence":0.9', '"confidence":0.1')
     tried = stack("preflight", "digits:v2", "--against", "digits:v1")
@@ -159,16 +159,16 @@ def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack:
         assert re.search(r"golden request \d+: row 0: `confidence` is 0", " ".join(output.split()).lower())
 
 
-def test_a_version_that_keeps_its_word_passes_with_its_speed_and_size(stack: Kanaria) -> None:
-    """Without a stack: every golden answer as expected, its latency and the memory of its processes measured."""
+def test_a_compatible_version_passes_with_its_latency_and_memory(stack: Kanaria) -> None:
+    """No stack is needed: every golden answer is as expected, and latency and memory are measured."""
     result = json.loads(stack.ok("preflight", "digits:v2", "--json"))
     assert (result["differences"], result["golden_requests"], result["stable"]) == ([], 20, None)
     assert 0 < result["p50_ms"] <= result["slowest_ms"]
     assert result["memory_mb"] > 50
 
 
-def test_a_version_that_does_not_start_fails_its_preflight_with_its_last_words(stack: Kanaria) -> None:
-    """A flipped bit of a signed model; an unknown tag is bad input instead."""
+def test_a_version_that_does_not_start_fails_its_preflight_with_its_last_output(stack: Kanaria) -> None:
+    """A signed model has a flipped bit; an unknown tag is bad input instead."""
     stack.ok("sign", "digits:v2")
     flip_a_bit(model_of(stack, "digits:v2") / "weights.safetensors")
     failed, unknown = stack("preflight", "digits:v2"), stack("preflight", "digits:v99")
@@ -177,7 +177,7 @@ def test_a_version_that_does_not_start_fails_its_preflight_with_its_last_words(s
 
 
 def test_a_model_that_cannot_be_loaded_is_not_waited_for(stack: Kanaria) -> None:
-    """Its server tried again for ever, and both commands waited for two minutes."""
+    """Its server tried without end, and both commands waited for two minutes."""
     os.truncate(model_of(stack, "digits:v1") / "weights.safetensors", 100)
     tried, first = stack("preflight", "digits:v1"), stack("up", "digits:v1")
     assert (tried.returncode, "did not start: " in tried.stdout) == (1, True), tried
@@ -187,8 +187,8 @@ def test_a_model_that_cannot_be_loaded_is_not_waited_for(stack: Kanaria) -> None
         assert "SafetensorError" in output
 
 
-def test_a_signature_survives_the_way_to_another_machine(stack: Kanaria, tmp_path: Path) -> None:
-    """A Bento that was exported and imported carries its own signature and its model's, and both still hold."""
+def test_a_signature_survives_export_and_import(stack: Kanaria, tmp_path: Path) -> None:
+    """A Bento that was exported and imported keeps its own signature and its model's, and both are still valid."""
     stack.ok("sign", "digits:v1")
     other = stack.environment | {"BENTOML_HOME": str(tmp_path / "other")}
     for environment, arguments in ((stack.environment, "export digits:v1"), (other, "import")):
@@ -201,10 +201,10 @@ def test_a_signature_survives_the_way_to_another_machine(stack: Kanaria, tmp_pat
     verify(tmp_path / "other/bentos/digits/v1", stack.home / "signing-key.pub", signature=BENTO_SIGNATURE_FILE)
 
 
-def test_no_file_of_a_model_or_a_bento_can_hold_a_pickle(bento_home: Path) -> None:
+def test_no_file_of_a_model_or_a_bento_is_a_pickle(bento_home: Path) -> None:
     """Every file is text or safetensors; none starts like a pickle or like torch's zip of pickles.
 
-    What Python compiles beside a running version's code is not in what was built, and a signed copy leaves it out.
+    Files that Python compiles beside a running version's code were not built, and a signed copy leaves them out.
     """
     found = [path for kind in ("models", "bentos") for path in (bento_home / kind).rglob("*") if path.is_file()]
     files = [path for path in found if "__pycache__" not in path.parts]
@@ -218,7 +218,7 @@ def test_no_file_of_a_model_or_a_bento_can_hold_a_pickle(bento_home: Path) -> No
 
 
 def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Path) -> None:
-    """Python's own audit hook would tell."""
+    """Python's own audit hook would report it."""
     folders = [str(folder) for folder in (bento_home / "models" / "digits").iterdir() if folder.is_dir()]
     done = subprocess.run(
         [sys.executable, "-c", LOAD_UNDER_WATCH, *folders], cwd=ROOT, capture_output=True, text=True, check=False
@@ -226,10 +226,10 @@ def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Pat
     assert (done.returncode, done.stdout.splitlines()) == (0, folders), done.stderr
 
 
-def test_no_other_user_reads_what_the_stack_keeps(stack: Kanaria) -> None:
-    """The state folder is closed, also one that was open before, and so is all that is written in it.
+def test_no_other_user_can_read_the_state_folder(stack: Kanaria) -> None:
+    """The folder and all files in it are closed, even if the folder was open before.
 
-    Whatever the umask of whoever types the command.
+    The umask of the user who runs the command does not matter.
     """
     stack.home.mkdir(mode=0o755)
     before = os.umask(0)

@@ -1,4 +1,4 @@
-"""A hostile version does not reach what Kanaria keeps, runs and listens at; a harmless one notices nothing."""
+"""A hostile version cannot reach Kanaria's files, processes and sockets; a harmless one is not affected."""
 
 import json
 import os
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(bool(sandbox.lacking()), reason=f"no sandbox here: {sandbox.lacking()}"),
 ]
 
-# Does whatever it is asked to.
+# Executes any code that it is sent.
 HOSTILE = """
 import ctypes, os, pathlib, signal, socket, subprocess, sys, tempfile
 import bentoml
@@ -50,14 +50,14 @@ class Summary:
 
 @dataclass
 class Site:
-    """A stack whose version does as it is told, and an owner with secrets besides."""
+    """A stack whose version runs any code, and an owner with secrets."""
 
     stack: Kanaria
     folder: Path
     tag: str
 
     def attempt(self, code: str, **values: object) -> dict[str, str]:
-        """Have the version run `code`, in which `{name}` stands for a value, once it answers."""
+        """Let the version run `code`, in which `{name}` stands for a value, once it answers."""
 
         def answered() -> httpx.Response | None:
             answer = HTTP.post(
@@ -66,7 +66,7 @@ class Site:
                 headers={"x-api-key": self.stack.api_key},
                 timeout=30,
             )
-            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # it starts again
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # it is restarting
 
         found: dict[str, str] = until(answered).json()
         return found
@@ -117,7 +117,7 @@ if not os.fork():
 os.close(there)
 got = os.read(here, 99) or open('/nothing')
 """
-# Each gives what it got, where it got anything. None does harm that would be felt by the next one.
+# Each sets `got` if it gets something. None does harm that the next one would notice.
 READS = {
     "the owner's token": "got = open('{state}/token').read()",
     "the ledger": "got = open('{state}/ledger.db', 'rb').read(9)",
@@ -125,10 +125,10 @@ READS = {
     "a program's secrets": "got = open('{state}/programs/controller.json').read(9)",
     "the log of another": "got = open('{state}/logs/controller.log').read(9)",
     "an SSH key": "got = open('{owner}/.ssh/id').read()",
-    "whom Kanaria tells": "got = open('{owner}/addresses').read() or open('/nothing')",
+    "the addresses of notifications": "got = open('{owner}/addresses').read() or open('/nothing')",
     "a link to the token": "os.symlink('{state}/token', t := tempfile.mktemp()); got = open(t).read()",
-    "a second name of the token": "os.link('{state}/token', t := tempfile.mktemp()); got = open(t).read()",
-    "the token by way of another program": "got = subprocess.check_output(['cat', '{state}/token'])",
+    "a hard link to the token": "os.link('{state}/token', t := tempfile.mktemp()); got = open(t).read()",
+    "the token through another program": "got = subprocess.check_output(['cat', '{state}/token'])",
     "the token from a fork": FORK,
     "the controller's variables": "got = open('/proc/{controller}/environ').read()",
     "the controller's folders": "got = os.listdir('/proc/{controller}/root')",
@@ -141,37 +141,37 @@ READS = {
 WRITES = {
     "a new program": "got = open('{state}/programs/x@1.json', 'w')",
     "a link in place of a program": "got = os.symlink('/tmp/x', '{state}/programs/x@1.json')",
-    "an end of the ledger": "got = os.unlink('{state}/ledger.db')",
-    "another name of the ledger": "got = os.rename('{state}/ledger.db', '{state}/x')",
-    "rights for everybody": "got = os.chmod('{state}/token', 0o666)",
+    "deleting the ledger": "got = os.unlink('{state}/ledger.db')",
+    "renaming the ledger": "got = os.rename('{state}/ledger.db', '{state}/x')",
+    "making the token public": "got = os.chmod('{state}/token', 0o666)",
     "the code of another version": "got = open('{store}/bentos/summary/v2/src/service.py', 'a')",
-    "a state folder of its own": "got = os.rename('{parent}', '{parent}-away')",
-    "the folder of another's secrets": "got = os.rename('{owner}', '{owner}-away')",
-    "code of Kanaria's": "import kanaria; got = open(kanaria.__file__, 'a')",
+    "moving the state folder": "got = os.rename('{parent}', '{parent}-away')",
+    "moving the owner's folder": "got = os.rename('{owner}', '{owner}-away')",
+    "Kanaria's code": "import kanaria; got = open(kanaria.__file__, 'a')",
     "code that Kanaria's Python imports": "got = open(sys.prefix + '/x.pth', 'w')",
-    "an end of the sandbox": "got = call(libc.umount2, b'{state}', 2)",
-    "other mounts": "got = call(libc.mount, b'x', b'{owner}', b'tmpfs', 0, None)",
-    "a namespace within": "call(libc.unshare, 0x10020000); got = call(libc.umount2, b'{state}', 2)",
-    "limits of the controller": "import resource; got = resource.prlimit({controller}, resource.RLIMIT_CPU, (1, 1))",
-    "the folders below": "got = call(libc.syscall, 428, -100, b'/', 1)",
+    "unmounting the sandbox": "got = call(libc.umount2, b'{state}', 2)",
+    "a new mount": "got = call(libc.mount, b'x', b'{owner}', b'tmpfs', 0, None)",
+    "a nested namespace": "call(libc.unshare, 0x10020000); got = call(libc.umount2, b'{state}', 2)",
+    "the controller's limits": "import resource; got = resource.prlimit({controller}, resource.RLIMIT_CPU, (1, 1))",
+    "the folders below the mounts": "got = call(libc.syscall, 428, -100, b'/', 1)",
 }
 
 
 @pytest.mark.parametrize("attack", [*READS, *WRITES])
-def test_what_is_out_of_reach(site: Site, attack: str) -> None:
-    """Whatever it tries, it gets nothing, and the stack goes on."""
+def test_an_attack_is_refused(site: Site, attack: str) -> None:
+    """It gets nothing, and the stack goes on."""
     found = site.attempt((READS | WRITES)[attack])
     assert list(found) == ["refused"]
 
 
-def test_it_kills_no_process_of_the_stack(site: Site) -> None:
+def test_a_version_cannot_kill_a_process_of_the_stack(site: Site) -> None:
     pid = site.stack.pid("controller")
     assert "refused" in site.attempt("os.kill({controller}, signal.SIGKILL)")
     assert site.stack.pid("controller") == pid
 
 
-def test_an_abstract_socket_of_others_is_not_reached(site: Site) -> None:
-    """It has no file that could be hidden."""
+def test_abstract_sockets_of_other_processes_are_unreachable(site: Site) -> None:
+    """An abstract socket has no file that could be hidden."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0kanaria-{os.getpid()}")
         listening.listen()
@@ -179,7 +179,7 @@ def test_an_abstract_socket_of_others_is_not_reached(site: Site) -> None:
     assert "refused" in found
 
 
-def test_it_sees_of_the_state_folder_what_is_its_own(site: Site) -> None:
+def test_a_version_sees_only_its_own_files_in_the_state_folder(site: Site) -> None:
     found = site.attempt("got = [*os.walk('{state}')][0][1:]")
     assert found == {"done": repr((["versions"], ["signing-key.pub"] if site.tag in _signed(site) else []))}
 
@@ -189,14 +189,14 @@ def _signed(site: Site) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_a_signed_version_does_not_change_its_own_copy(site: Site) -> None:
-    """Nor could a worker that is started again be another one. What nobody signed may write into its own folder."""
+def test_a_signed_version_cannot_change_its_own_copy(site: Site) -> None:
+    """Otherwise a restarted worker could run other code. An unsigned version may write into its own folder."""
     found = site.attempt("got = open(pathlib.Path(__file__), 'a').write('#')")
     assert ("refused" in found) is (site.tag in _signed(site))
 
 
-def test_a_worker_that_is_started_again_is_no_freer(site: Site) -> None:
-    """A version ends its worker; the next one sees as little."""
+def test_a_restarted_worker_has_the_same_sandbox(site: Site) -> None:
+    """A version kills its worker; the next one sees just as little."""
     main = psutil.Process(json.loads((site.stack.home / "processes" / "summary@v1.json").read_text())["pid"])
     before = site.attempt("got = os.getpid()")
     site.attempt("os.posix_spawn('/bin/sh', ['sh', '-c', f'sleep 0.3; kill -9 {{os.getpid()}}'], os.environ)")
@@ -213,8 +213,8 @@ def test_a_worker_that_is_started_again_is_no_freer(site: Site) -> None:
     assert "refused" in site.attempt(READS["the owner's token"])
 
 
-def test_what_services_do_works_as_before(site: Site) -> None:
-    """Temporary files, shared memory, other programs, the owner's folders, links, renames, sockets."""
+def test_normal_services_work_as_before(site: Site) -> None:
+    """They use temporary files, shared memory, other programs, the owner's folders, links, renames and sockets."""
     code = """
 import multiprocessing.shared_memory, shutil, sqlite3
 with tempfile.TemporaryDirectory() as folder:
@@ -241,14 +241,14 @@ got = (os.getuid(), open("{owner}/../later").read(), open("/dev/zero", "rb").rea
     assert site.attempt(code) == {"done": repr((os.getuid(), "made after it was started", b"\0"))}
 
 
-def test_an_unsigned_version_writes_where_it_works(site: Site) -> None:
-    """Its working folder is that of its Bento, which is what was signed where it was."""
+def test_an_unsigned_version_can_write_in_its_working_folder(site: Site) -> None:
+    """This is the folder of its Bento, which is read-only if it was signed."""
     found = site.attempt("got = open('written', 'w').write('x')")
     assert ("done" in found) is (site.tag not in _signed(site))
 
 
-def test_without_a_sandbox_all_that_was_in_reach(tmp_path: Path) -> None:
-    """So these attacks are real ones."""
+def test_without_a_sandbox_every_attack_succeeds(tmp_path: Path) -> None:
+    """This proves that the attacks are real."""
     site = _site(tmp_path, is_signed=False, KANARIA_SANDBOX="off")
     try:
         found = {attack: site.attempt(code) for attack, code in READS.items()}
@@ -268,8 +268,10 @@ if log.name == "server.log":
 """
 
 
-def test_what_a_version_leaves_for_its_log_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that tries a version shows the last words of its log, and follows links that it cannot."""
+def test_a_link_that_a_version_puts_in_place_of_its_log_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that tries a version shows the end of its log, and could follow links that the version cannot."""
     store = tmp_path / "store"
     tag = own_service.build(tmp_path / "hers", store, "v1", service=HOSTILE + LEAVES_A_LINK)
     stack = Kanaria.at(tmp_path, store)
@@ -282,8 +284,8 @@ def test_what_a_version_leaves_for_its_log_is_not_shown(tmp_path: Path, monkeypa
     assert "exit code" in str(failed.value)
 
 
-def test_a_model_of_the_contract_keeps_its_records(kanaria: Kanaria) -> None:
-    """Answers that labels are joined to, and the prediction log; it sees nothing else of the state folder."""
+def test_a_model_of_the_contract_can_write_its_records(kanaria: Kanaria) -> None:
+    """These are its answers and the prediction log; it sees nothing else of the state folder."""
     kanaria.ok("up", "digits:v1")
     headers = {"x-api-key": kanaria.api_key}
     answer = HTTP.post(f"{kanaria.gateway}/predict", json={"features": [[0.0] * 64]}, headers=headers).json()
@@ -299,7 +301,7 @@ def test_a_model_of_the_contract_keeps_its_records(kanaria: Kanaria) -> None:
 
 
 def test_the_observer_sees_little_more_than_a_version(tmp_path: Path) -> None:
-    """It writes where versions of the contract can write, and they can leave links there."""
+    """It writes where versions of the contract can write, and they could leave links there."""
     store = tmp_path / "store"
     tag = own_service.build(tmp_path / "hers", store, "v1")
     stack = Kanaria.at(tmp_path, store)

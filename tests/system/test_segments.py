@@ -1,4 +1,4 @@
-"""Requests told apart by a header, on a real Envoy: what is counted, what callers can send, and what is found."""
+"""Requests segmented by a header on a real Envoy: what is counted, what callers can send, and what is found."""
 
 import socket
 from collections import Counter
@@ -26,7 +26,7 @@ from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.release_rig import ReleaseRig
 
 STABLE, CANARY = "digits:v1", "digits:v2"
-# Every kind of character that a segment may have, and as many and as long ones as there may be.
+# Every kind of character that a segment may have, and the maximum number and length.
 NAMES = ("acme", "b.c-d_e@f:g/h+1", *(f"{n:x<{LONGEST_SEGMENT}}" for n in range(MOST_SEGMENTS - 2)))
 SPEC = RolloutSpec(
     steps=(50, 100),
@@ -68,7 +68,7 @@ def rig(gateway: Gateway, models: tuple[StandIn, StandIn], tmp_path: Path) -> It
 
 
 def totals(gateway: Gateway) -> Counter[str]:
-    """Requests by segment, of both versions, as the gateway shows them; no name stands for all others."""
+    """Requests by segment of both versions, as the gateway shows them; an empty name stands for all others."""
     found: Counter[str] = Counter()
     for name, labels, value in gateway.samples():
         if name == SEGMENT_REQUESTS:
@@ -77,7 +77,7 @@ def totals(gateway: Gateway) -> Counter[str]:
 
 
 def send(gateway: Gateway, *headers: bytes) -> bytes:
-    """Send a prediction as bytes; gives the status line."""
+    """Send a prediction as bytes; return the status line."""
     body = b'{"features": [[0.0]]}'
     lines = (b"POST /predict HTTP/1.1", b"host: x", b"connection: close", b"content-length: %d" % len(body), *headers)
     with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=60) as client:
@@ -85,8 +85,8 @@ def send(gateway: Gateway, *headers: bytes) -> bytes:
         return client.makefile("rb").readline()
 
 
-def test_only_the_segments_that_there_are_become_series(gateway: Gateway, models: tuple[StandIn, StandIn]) -> None:
-    """Whatever callers send there are as many as segments and two; the name of a header has no case, a value has."""
+def test_only_known_segments_become_series(gateway: Gateway, models: tuple[StandIn, StandIn]) -> None:
+    """There are at most two more series than segments. Case matters in a header's value, not in its name."""
     gateway.router.apply(Split(models[0].version, models[1].version, 50, segments=Segments("x-tenant", NAMES)))
     before = totals(gateway)
     sent: dict[str, list[tuple[bytes, ...]]] = {
@@ -120,10 +120,8 @@ def test_only_the_segments_that_there_are_become_series(gateway: Gateway, models
     assert totals(gateway).keys() == wanted.keys()
 
 
-def test_a_segment_is_counted_for_the_version_that_was_chosen(
-    gateway: Gateway, models: tuple[StandIn, StandIn]
-) -> None:
-    """Errors and rejections; and what stable answered because the canary did not in time."""
+def test_a_segment_is_counted_for_the_chosen_version(gateway: Gateway, models: tuple[StandIn, StandIn]) -> None:
+    """Errors and rejections count, and also answers that stable gave because the canary was too slow."""
     stable, canary = models
     split = Split(stable.version, canary.version, 100, segments=Segments("x-tenant", ("of-canary",)))
     gateway.router.apply(split)
@@ -148,8 +146,8 @@ def test_a_segment_is_counted_for_the_version_that_was_chosen(
     eventually(lambda: counted() == {CANARY: Pair(6, 10)})
 
 
-def test_nothing_is_told_apart_or_written_where_no_plan_asks(gateway: Gateway, models: tuple[StandIn, StandIn]) -> None:
-    """Nor are values written down that are segments, or that were listed."""
+def test_without_a_plan_nothing_is_segmented_or_recorded(gateway: Gateway, models: tuple[StandIn, StandIn]) -> None:
+    """Values that are already segments or listed are not recorded either."""
     for segments in (None, Segments("x-tenant", ("a",)), Segments("x-tenant", ("a",), is_open=True)):
         gateway.router.apply(Split(models[0].version, models[1].version, 50, segments=segments))
         before = totals(gateway)
@@ -162,7 +160,7 @@ def test_nothing_is_told_apart_or_written_where_no_plan_asks(gateway: Gateway, m
 
 
 def test_the_name_of_a_callers_key_may_be_a_segment(models: tuple[StandIn, StandIn], tmp_path: Path) -> None:
-    """It is told apart by what the gateway says of the key, and by nothing that the caller says."""
+    """The gateway's name for the key is used, and nothing that the caller claims."""
     keys = (ApiKey("one", "shop"), ApiKey("two", "school"))
     settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), api_keys=keys)
     with Gateway(settings) as gateway:
@@ -173,8 +171,8 @@ def test_the_name_of_a_callers_key_may_be_a_segment(models: tuple[StandIn, Stand
         eventually(lambda: totals(gateway) == {"shop": 1, "": 1})
 
 
-def test_whose_request_it_was_is_written_beside_the_value(models: tuple[StandIn, StandIn], tmp_path: Path) -> None:
-    """By the gateway, whatever the caller says of himself: what one can take is bounded by it."""
+def test_the_caller_is_recorded_with_the_value(models: tuple[StandIn, StandIn], tmp_path: Path) -> None:
+    """The gateway names the caller, whatever the caller claims; this bounds what one caller can use up."""
     keys = (ApiKey("one", "shop"),)
     settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), api_keys=keys)
     with Gateway(settings) as gateway:
@@ -185,10 +183,10 @@ def test_whose_request_it_was_is_written_beside_the_value(models: tuple[StandIn,
     assert GatewaySegments(settings.segments_path).read(STABLE)[0] == Asked("acme", "shop")
 
 
-def test_values_are_read_of_requests_that_stable_answered_well(
+def test_values_are_read_from_requests_that_stable_answered_well(
     gateway: Gateway, models: tuple[StandIn, StandIn]
 ) -> None:
-    """Not of those that it refused, nor of the canary's; a long value is cut, and is no segment then."""
+    """Refused requests and those of the canary are ignored; a long value is cut and becomes no segment."""
     stable, canary = models
     log = GatewaySegments(gateway.settings.segments_path)
     gateway.router.apply(Split(stable.version, canary.version, 0, segments=Segments("x-tenant", ("a",), is_open=True)))
@@ -204,8 +202,8 @@ def test_values_are_read_of_requests_that_stable_answered_well(
     assert log.read(STABLE) == []
 
 
-def test_a_version_that_breaks_one_tenant_of_ten_is_rolled_back_for_it(rig: ReleaseRig) -> None:
-    """Nobody listed the tenants: they were found in stable's requests, by a controller that was killed meanwhile."""
+def test_a_version_that_breaks_one_tenant_of_ten_is_rolled_back(rig: ReleaseRig) -> None:
+    """The tenants were not listed: a controller that was killed meanwhile found them in stable's requests."""
     rig.release(SPEC)
     numbers = count()
 
@@ -240,8 +238,8 @@ def test_a_version_that_breaks_one_tenant_of_ten_is_rolled_back_for_it(rig: Rele
     assert "by segment as well, the header `x-user-id`: tenant-" in str(explained.topics)
 
 
-def test_callers_with_ten_thousand_values_get_no_more_than_twenty_segments(rig: ReleaseRig) -> None:
-    """The first that stable answers often are segments; when twenty are, nobody looks for more."""
+def test_ten_thousand_values_give_at_most_twenty_segments(rig: ReleaseRig) -> None:
+    """The first values that stable answers often become segments; after twenty the search ends."""
     rig.release(SPEC)
     path = rig.gateway.settings.segments_path
     line = '{{"version":"digits:v1","value":"caller-{}"}}\n'

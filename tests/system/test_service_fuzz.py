@@ -1,4 +1,4 @@
-"""Nothing that a client can send makes the service fail, show its insides or stop answering. Every run is the same."""
+"""No client input makes the service fail, reveal internals or stop answering. Every run is the same."""
 
 import contextlib
 import gzip
@@ -34,7 +34,7 @@ def body(bentos: Bentos) -> bytes:
 
 @pytest.fixture(autouse=True)
 def unharmed(server: Server) -> Iterator[None]:
-    """After whatever a test sent: no 5xx was counted, nothing was logged as an error, and it still answers."""
+    """After each test: no 5xx was counted, no error was logged, and the service still answers."""
     yield
     counted = server.metrics()
     failed = {name: value for name, value in counted.items() if name[0] == "kanaria_requests_total" and "5xx" in name}
@@ -44,7 +44,7 @@ def unharmed(server: Server) -> Iterator[None]:
 
 
 def is_clean(answer: httpx.Response) -> bool:
-    """An answer, or a problem that says what to do and nothing about the insides."""
+    """Whether it is an answer, or a problem that says what to do and reveals no internals."""
     is_problem = answer.headers["content-type"] == "application/problem+json"
     expected = is_problem if answer.status_code != 200 else "predictions" in answer.text or "counted" in answer.text
     return answer.status_code < 500 and expected and INSIDES.search(answer.text) is None
@@ -100,8 +100,8 @@ HOSTILE: dict[str, bytes] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])
-def test_a_hostile_body_is_answered_or_refused_in_words(server: Server, path: str, kind: str) -> None:
-    """Never a 5xx, never a word about the insides."""
+def test_a_hostile_body_is_answered_or_refused_with_a_reason(server: Server, path: str, kind: str) -> None:
+    """The answer is never a 5xx, and reveals no internals."""
     assert is_clean(HTTP.post(server.url + path, content=HOSTILE[kind], timeout=60))
 
 
@@ -122,13 +122,13 @@ def test_a_hostile_body_is_answered_or_refused_in_words(server: Server, path: st
     ],
     ids=lambda headers: str(headers)[:60],
 )
-def test_odd_headers_change_nothing(server: Server, body: bytes, headers: dict[str, str]) -> None:
-    """The body is JSON whatever they say; what is not is refused."""
+def test_unusual_headers_change_nothing(server: Server, body: bytes, headers: dict[str, str]) -> None:
+    """The body is JSON whatever they say; other bodies are refused."""
     assert HTTP.post(f"{server.url}/predict", content=body, headers=headers).status_code == 200
 
 
-def test_a_gzip_bomb_is_not_unpacked(server: Server) -> None:
-    """48 KB that would be 50 MB: it is no JSON, the header says why, and that is all that is found out about it."""
+def test_a_gzip_bomb_is_not_decompressed(server: Server) -> None:
+    """48 KB would become 50 MB: the body is not JSON, the header says why, and it is not examined further."""
     bomb = HOSTILE["a gzip bomb"]
     answer = HTTP.post(f"{server.url}/predict", content=bomb, headers={"content-encoding": "gzip"})
     assert (answer.status_code, is_clean(answer)) == (415, True)
@@ -149,15 +149,15 @@ def test_a_gzip_bomb_is_not_unpacked(server: Server) -> None:
     ],
     ids=lambda labels: str(labels[:20]),
 )
-def test_odd_labels_are_refused_or_kept(server: Server, body: bytes, labels: bytes) -> None:
-    """Feedback for an answer that there is."""
+def test_unusual_labels_are_refused_or_kept(server: Server, body: bytes, labels: bytes) -> None:
+    """They are sent as feedback to an existing answer."""
     request_id = HTTP.post(f"{server.url}/predict", content=body).json()["request_id"]
     content = b'{"request_id": "%b", "labels": %b}' % (request_id.encode(), labels)
     assert is_clean(HTTP.post(f"{server.url}/feedback", content=content, timeout=60))
 
 
 def mutated(body: bytes, luck: random.Random) -> bytes:
-    """`body` after one to five small accidents."""
+    """`body` with one to five small random changes."""
     content = bytearray(body)
     for _ in range(luck.randint(1, 5)):
         at, length = luck.randrange(len(content) + 1), luck.randint(1, 40)
@@ -169,12 +169,12 @@ def mutated(body: bytes, luck: random.Random) -> bytes:
 
 @pytest.mark.parametrize(
     ("path", "mutations"),
-    [("/predict", 1500), ("/feedback", 300)],  # feedback for an unknown request is looked for a while
+    [("/predict", 1500), ("/feedback", 300)],  # feedback for an unknown request is searched for a while
 )
-def test_mutated_requests_are_answered_or_refused_in_words(
+def test_mutated_requests_are_answered_or_refused_with_a_reason(
     server: Server, body: bytes, path: str, mutations: int
 ) -> None:
-    """Good bodies with small accidents get further than rubbish does."""
+    """Valid bodies with small changes get further than random bytes."""
     good = body if path == "/predict" else b'{"request_id": "some-request", "labels": ["1", "2"]}'
     luck = random.Random(20_241)
     with httpx.Client(base_url=server.url, timeout=60) as client:
@@ -188,13 +188,13 @@ HEAD = b"POST /predict HTTP/1.1\r\nhost: a\r\n"
 WIRE: dict[str, bytes] = {
     "chunked": HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     "bad chunk size": HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-    "chunk shorter than said": HEAD + b"transfer-encoding: chunked\r\n\r\nffff\r\n{}",
+    "chunk shorter than declared": HEAD + b"transfer-encoding: chunked\r\n\r\nffff\r\n{}",
     "length and chunked": HEAD + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
     "two lengths": HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-    "no number for a length": HEAD + b"content-length: two\r\n\r\n{}",
+    "invalid length": HEAD + b"content-length: two\r\n\r\n{}",
     "negative length": HEAD + b"content-length: -2\r\n\r\n{}",
     "endless length": HEAD + b"content-length: " + b"9" * 40 + b"\r\n\r\n{}",
-    "body shorter than said": HEAD + b"content-length: 500\r\n\r\n{}",
+    "body shorter than declared": HEAD + b"content-length: 500\r\n\r\n{}",
     "no host": b"POST /predict HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}",
     "old protocol": b"POST /predict HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}",
     "no protocol": b"POST /predict\r\n\r\n",
@@ -203,14 +203,14 @@ WIRE: dict[str, bytes] = {
     "bytes in a header": HEAD + b"x-request-id: \xff\xfe\r\ncontent-length: 2\r\n\r\n{}",
     "null in the path": b"POST /predict\x00 HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
     "long path": b"POST /predict?" + b"a" * 60_000 + b" HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}",
-    "waits to be asked": HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n{}",
+    "expect 100-continue": HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n{}",
     "pipelined": (HEAD + b"content-length: 2\r\n\r\n{}") * 20,
 }
 
 
 @pytest.mark.parametrize("kind", WIRE)
 def test_broken_http_is_refused_or_dropped(server: Server, kind: str) -> None:
-    """On the bare socket: an answer below 500, or a closed connection; also when the client goes away in the middle."""
+    """The test uses a socket: an answer below 500 or a closed connection, even if the client leaves in the middle."""
     answers = sent(server, WIRE[kind])
     assert ([status for status in statuses(answers) if status >= 500], INSIDES.search(answers)) == ([], None)
 
@@ -218,13 +218,13 @@ def test_broken_http_is_refused_or_dropped(server: Server, kind: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])
 def test_other_methods_are_refused(server: Server, path: str, method: str) -> None:
-    """With what is allowed."""
+    """The answer names the allowed method."""
     answer = HTTP.request(method, server.url + path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def sent(server: Server, content: bytes) -> str:
-    """What comes back on one connection to which `content` was written, until it is closed or silent."""
+    """What comes back on one connection after `content` was sent, until it is closed or silent."""
     url = httpx.URL(server.url)
     received = bytearray()
     with socket.create_connection((url.host, url.port or 0), timeout=10) as connection:

@@ -1,4 +1,4 @@
-"""The served Bento, as a client and a supervisor see it: real training, real `bentoml build` and `bentoml serve`."""
+"""The served Bento as a client and a supervisor see it: real training, `bentoml build` and `bentoml serve`."""
 
 import asyncio
 import gzip
@@ -28,7 +28,7 @@ V1, SLOW = "digits:v1", "digits:v3-latency"
 
 @pytest.fixture(scope="module")
 def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
-    """Two Bentos; v1 is built as `latest` says, and then `latest` moves on."""
+    """Two Bentos; v1 is built from `latest`, which then changes."""
     made = Bentos(tmp_path_factory.mktemp("bentoml"))
     made.train("v1")
     made.build("v1")
@@ -45,7 +45,7 @@ def server(bentos: Bentos) -> Iterator[Server]:
 
 @pytest.fixture
 def body(bentos: Bentos) -> bytes:
-    """One row."""
+    """A request with one row."""
     return bentos.requests(V1, 1)
 
 
@@ -58,7 +58,7 @@ def feedback(server: Server, request_id: str, *labels: str) -> httpx.Response:
 
 
 async def sent(client: httpx.AsyncClient, content: bytes) -> asyncio.Task[httpx.Response]:
-    """Start a prediction; come back when the request has been written, with the answer still to come."""
+    """Start a prediction; return when the request has been written and the answer is still to come."""
     is_written = asyncio.Event()
 
     async def trace(event: str, _info: object) -> None:
@@ -81,7 +81,7 @@ def port_is_closed(server: Server) -> bool:
 
 
 def test_every_series_exists_at_zero_before_the_first_request(server: Server) -> None:
-    """A rate over the first request sees its increase: counters are there, and no prediction was made."""
+    """A rate over the first request sees its increase: the counters exist before any prediction."""
     metrics = server.metrics()
     totals = {name: value for name, value in metrics.items() if name[0].endswith("_total")}
     expected = {
@@ -110,8 +110,8 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
     assert totals == dict.fromkeys(expected, 0.0)
 
 
-def test_histograms_and_the_model_are_there_too(server: Server) -> None:
-    """The buckets that rules are written for exist, by version."""
+def test_histograms_and_the_model_info_exist_from_the_start(server: Server) -> None:
+    """The buckets that rules use exist, by version."""
     metrics = server.metrics()
     assert {
         ("kanaria_request_duration_seconds_bucket", "0.1", "/predict", V1),
@@ -121,7 +121,7 @@ def test_histograms_and_the_model_are_there_too(server: Server) -> None:
 
 
 def test_a_row_is_answered_with_label_and_confidence(server: Server, body: bytes) -> None:
-    """One row in, one prediction out, by a named version under a request id."""
+    """One row gives one prediction, with the version and a request id."""
     answer = predict(server, body)
     document = answer.json()
     assert (answer.status_code, document["version"], len(document["predictions"])) == (200, V1, 1)
@@ -146,7 +146,7 @@ def test_a_given_request_id_is_kept(server: Server, body: bytes) -> None:
 
 @pytest.mark.parametrize("bad", ["with space", "x" * 129, "{}"])
 def test_a_request_id_that_is_not_safe_to_log_is_replaced(server: Server, body: bytes, bad: str) -> None:
-    """The caller gets an id all the same."""
+    """The caller still gets an id."""
     assert len(predict(server, body, **{"x-request-id": bad}).json()["request_id"]) == 32
 
 
@@ -154,7 +154,7 @@ WIDE = [0.0] * 64
 BAD_BODIES: dict[str, tuple[bytes | str, int, str]] = {
     "not JSON": ("digits please", 400, "not JSON"),
     "empty": ("", 400, "not JSON"),
-    "another form": ("[1, 2]", 422, "object"),
+    "not an object": ("[1, 2]", 422, "object"),
     "no rows": ('{"features": []}', 422, "1 to 1024 rows, saw 0"),
     "wrong width": ('{"features": [[1, 2]]}', 422, "row 0: expected 64 columns, saw 2"),
     "NaN": (json.dumps({"features": [WIDE, [*WIDE[1:], float("nan")]]}), 422, "row 1, column 63 (pixel_7_7)"),
@@ -170,7 +170,7 @@ BAD_BODIES: dict[str, tuple[bytes | str, int, str]] = {
 
 @pytest.mark.parametrize("kind", BAD_BODIES)
 def test_a_bad_body_is_refused_with_a_problem_that_says_why(server: Server, kind: str) -> None:
-    """RFC 9457, the right status, the place and the reason."""
+    """The answer is an RFC 9457 problem with the right status, the location and the reason."""
     content, status, reason = BAD_BODIES[kind]
     answer = predict(server, content)
     problem = answer.json()
@@ -180,22 +180,22 @@ def test_a_bad_body_is_refused_with_a_problem_that_says_why(server: Server, kind
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP, identity", "br"])
-def test_a_packed_body_is_refused_with_the_header_that_says_so(server: Server, body: bytes, coding: str) -> None:
-    """It would be called broken JSON otherwise. A body that is not packed may say so."""
+def test_a_compressed_body_is_refused_because_of_its_header(server: Server, body: bytes, coding: str) -> None:
+    """Otherwise the error would be about invalid JSON. `identity` is allowed."""
     answer = predict(server, gzip.compress(body), **{"content-encoding": coding})
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
     assert f"content-encoding says '{coding}'" in answer.json()["detail"]
     assert predict(server, body, **{"content-encoding": "identity"}).status_code == 200
 
 
-def test_another_method_is_refused_by_name(server: Server) -> None:
-    """GET /predict says what is answered instead."""
+def test_another_method_is_refused_with_the_allowed_one(server: Server) -> None:
+    """GET /predict names the allowed method."""
     answer = HTTP.get(f"{server.url}/predict")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_each_request_is_counted_however_many_rows_it_has(bentos: Bentos, server: Server) -> None:
-    """One good request of three rows, one of one row, and a bad one: the counters rise by exactly that."""
+def test_each_request_is_counted_once_however_many_rows_it_has(bentos: Bentos, server: Server) -> None:
+    """A good request with three rows, one with one row and a bad one raise the counters by exactly that."""
     before = server.metrics()
     predict(server, bentos.requests(V1, 3))
     predict(server, bentos.requests(V1, 1))
@@ -212,12 +212,12 @@ def test_each_request_is_counted_however_many_rows_it_has(bentos: Bentos, server
 
 
 def others(answer: dict[str, Any]) -> list[str]:
-    """For each row a digit that was not answered."""
+    """For each row a digit that was not the answer."""
     return [str((int(row["label"]) + 1) % 10) for row in answer["predictions"]]
 
 
-def test_feedback_is_counted_once_by_request(bentos: Bentos, server: Server) -> None:
-    """Three rows that are all right count as one, two that are all wrong as well; sent twice, they count once."""
+def test_feedback_is_counted_once_per_request(bentos: Bentos, server: Server) -> None:
+    """Three right rows count as one, and so do two wrong ones; sent twice, they count once."""
     before = server.metrics()
     right, wrong = (predict(server, bentos.requests(V1, rows)).json() for rows in (3, 2))
     sent = (right, [row["label"] for row in right["predictions"]]), (wrong, others(wrong))
@@ -228,7 +228,7 @@ def test_feedback_is_counted_once_by_request(bentos: Bentos, server: Server) -> 
 
 
 def test_a_label_counts_again_when_its_answer_is_ten_seconds_old(bentos: Bentos, server: Server) -> None:
-    """It comes at once, and until then it only waits."""
+    """It arrives at once and waits until then."""
     age = "kanaria_labels_total", "10"
 
     def waiting() -> float:
@@ -250,16 +250,16 @@ def test_a_label_counts_again_when_its_answer_is_ten_seconds_old(bentos: Bentos,
 
 
 def test_feedback_that_fits_no_answer_is_refused(server: Server, body: bytes) -> None:
-    """An unknown id is 404, another number of labels 422."""
+    """An unknown id gets a 404, another number of labels a 422."""
     known = predict(server, body).json()["request_id"]
     statuses = (feedback(server, "unknown", "1").status_code, feedback(server, known, "1", "2").status_code)
     assert statuses == (404, 422)
 
 
-def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
+def test_feedback_received_by_another_version_is_counted_by_the_one_that_answered(
     bentos: Bentos, server: Server, body: bytes
 ) -> None:
-    """The gateway may send feedback anywhere; and a second server leaves the first one's counters alone."""
+    """The gateway may send feedback to any version; a second server does not change the first one's counters."""
     answer = predict(server, body).json()
     before = server.metrics()
     with bentos.serve(SLOW) as other:
@@ -271,7 +271,7 @@ def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
 
 
 def test_a_request_that_two_versions_answered_is_compared_by_both(bentos: Bentos, server: Server) -> None:
-    """A mirrored request has one id: each version's counters rise by one for it, and agree with the answers."""
+    """A mirrored request has one id: both versions' counters rise by one, and agree with the answers."""
     before = server.metrics()
     with bentos.serve(SLOW, workers=2) as other:
         differ = 0
@@ -289,13 +289,13 @@ def test_a_request_that_two_versions_answered_is_compared_by_both(bentos: Bentos
 
 
 def test_a_bento_keeps_the_model_that_it_was_built_with(bentos: Bentos, server: Server) -> None:
-    """v1 was built from `latest`, which means another model by now."""
+    """v1 was built from `latest`, which is another model now."""
     latest = (bentos.home / "models" / "digits" / "latest").read_text()
     assert (latest, ("kanaria_model_info", "eager", V1, V1) in server.metrics()) == ("v3-latency", True)
 
 
 def test_two_workers_are_counted_as_one(bentos: Bentos, body: bytes) -> None:
-    """Forty requests, spread over two processes: each scrape shows all of them."""
+    """Forty requests go to two processes: each scrape shows all of them."""
     with bentos.serve(V1, workers=2) as server:
         for _ in range(40):  # a new connection each time, for either worker
             predict(server, body)
@@ -304,19 +304,19 @@ def test_two_workers_are_counted_as_one(bentos: Bentos, body: bytes) -> None:
 
 
 def test_the_openapi_page_documents_both_endpoints(server: Server) -> None:
-    """BentoML's own page knows /predict and /feedback beside its health endpoints."""
+    """BentoML's own page lists /predict and /feedback beside its health endpoints."""
     paths = HTTP.get(f"{server.url}/docs.json").json()["paths"]
     assert {"/predict", "/feedback", "/readyz"} <= paths.keys()
 
 
-def test_a_busy_model_does_not_hide_that_the_service_is_ready(bentos: Bentos) -> None:
+def test_a_busy_model_stays_ready(bentos: Bentos) -> None:
     """/readyz answers while slow predictions are still computed."""
     row = orjson.loads(bentos.requests(SLOW, 1))["features"][0]
     largest = orjson.dumps({"features": [row] * 1024})
 
     async def ask(server: Server) -> bool:
         async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
-            slow = [await sent(client, largest) for _ in range(6)]  # each is a batch of its own
+            slow = [await sent(client, largest) for _ in range(6)]  # each is a separate batch
             ready = await client.get("/readyz")
             was_first = ready.status_code == 200 and not slow[-1].done()
             await asyncio.gather(*slow)
@@ -327,12 +327,12 @@ def test_a_busy_model_does_not_hide_that_the_service_is_ready(bentos: Bentos) ->
 
 
 def test_sigterm_lets_every_request_in_flight_finish(bentos: Bentos) -> None:
-    """Sixteen requests are with the slow model when the server is told to stop: all are answered, then it ends."""
+    """Sixteen requests are in the slow model when the server gets SIGTERM: all are answered, then it ends."""
 
     async def ask(server: Server) -> list[int]:
         async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
             asked = await asyncio.gather(*(sent(client, bentos.requests(SLOW, 1)) for _ in range(16)))
-            for _ in range(10):  # when these are answered, the server has read what came before them
+            for _ in range(10):  # when these are answered, the server has read everything before them
                 await client.get("/livez")
             server.process.send_signal(signal.SIGTERM)
             return [answer.status_code for answer in await asyncio.gather(*asked)]
@@ -343,15 +343,15 @@ def test_sigterm_lets_every_request_in_flight_finish(bentos: Bentos) -> None:
 
 
 @pytest.mark.parametrize("by", [None, BENTOML], ids=["ours", "bentoml"])
-def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos, by: tuple[str, ...] | None) -> None:
-    """After kill -9 of the server its port is free for the next start."""
+def test_workers_end_with_a_killed_supervisor(bentos: Bentos, by: tuple[str, ...] | None) -> None:
+    """After SIGKILL of the server its port is free for the next start."""
     with bentos.serve(V1, by=by) as server:
         server.process.kill()
         eventually(lambda: port_is_closed(server))
 
 
-def test_a_bento_answers_as_well_where_bentoml_serves_it(bentos: Bentos, body: bytes) -> None:
-    """As in its container."""
+def test_a_bento_also_answers_when_bentoml_serves_it(bentos: Bentos, body: bytes) -> None:
+    """This is the case in its container."""
     with bentos.serve(V1, by=BENTOML) as server:
         assert predict(server, body).json()["predictions"]
         assert server.metrics()["kanaria_requests_total", "/predict", "2xx", V1] == 1
@@ -359,7 +359,7 @@ def test_a_bento_answers_as_well_where_bentoml_serves_it(bentos: Bentos, body: b
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_workers_share_what_they_import(bentos: Bentos, body: bytes) -> None:
-    """Of each at least half lies in memory once, also after it has answered; a killed one is replaced."""
+    """At least half of each worker's memory is shared, also after it has answered; a killed one is replaced."""
     with bentos.serve(V1, workers=2) as server:
         for _ in range(20):
             assert predict(server, body).status_code == 200
@@ -373,8 +373,8 @@ def test_workers_share_what_they_import(bentos: Bentos, body: bytes) -> None:
         assert predict(server, body).status_code == 200
 
 
-def test_a_bento_carries_the_service_the_contract_and_its_own_example(bentos: Bentos) -> None:
-    """No test, no release tool, no other example and no data."""
+def test_a_bento_contains_only_the_service_the_contract_and_its_example(bentos: Bentos) -> None:
+    """It has no test, no release tool, no other example and no data."""
     carried = bentos.carried(V1)
     files = {"bentofile.yaml", "constraints.txt"}
     assert {path.parts[0] for path in carried} == {"service", "contract", "examples", "container"} | files
@@ -382,8 +382,8 @@ def test_a_bento_carries_the_service_the_contract_and_its_own_example(bentos: Be
     assert {path.suffix for path in carried} == {".py", ".yaml", ".txt"}
 
 
-def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path) -> None:
-    """Where the state folder lies in the project, it holds earlier Bentos with files of the same names."""
+def test_a_store_inside_the_project_is_not_packed(bentos: Bentos, tmp_path: Path) -> None:
+    """The state folder may be inside the project, and contains earlier Bentos with files of the same names."""
     for folder in ("service", "contract", "examples", "container"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("bentofile.yaml", "constraints.txt"):
@@ -395,7 +395,7 @@ def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path
     assert within.carried("digits:v1-again") == bentos.carried(V1)
 
 
-def test_nothing_outside_the_example_names_it() -> None:
+def test_no_other_code_mentions_the_example() -> None:
     """Every other file of the service works for any model."""
     sources = [path for folder in ("service", "contract") for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in sources if "digits" in path.read_text().lower()] == []

@@ -1,4 +1,4 @@
-"""The served Bento under more than it can do: a bounded queue, deadlines, clients who leave, and steady memory."""
+"""The served Bento under overload: a bounded queue, deadlines, clients who leave, and steady memory."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from tests.support.bentos import Bentos, Server
 from tests.support.waiting import eventually
 
 V1, SLOW = "digits:v1", "digits:slow"  # the slow one takes 150 ms for each batch
-MAX_ROWS, QUEUE = 1024, 8  # of one request; how many such requests may wait
+MAX_ROWS, QUEUE = 1024, 8  # rows of one request; the number of such requests that may wait
 STAYING = 6  # clients that wait for the answer
 ANSWER = b'"predictions":['
 REQUESTS, WARM_UP, AT_ONCE = 100_000, 20_000, 50
@@ -43,8 +43,8 @@ def large(bentos: Bentos) -> bytes:
     return orjson.dumps({"features": [row] * MAX_ROWS})
 
 
-def test_a_full_queue_is_refused_with_retry_after_while_health_is_green(bentos: Bentos, slow: Server) -> None:
-    """Six times what may wait: some are answered, the others know when to come back, and nothing else happens."""
+def test_a_full_queue_refuses_with_retry_after_and_stays_healthy(bentos: Bentos, slow: Server) -> None:
+    """Six times the queue's size: some are answered, the others get a Retry-After header, and nothing else happens."""
 
     async def ask() -> tuple[list[httpx.Response], list[int]]:
         async with client(slow) as opened:
@@ -65,8 +65,8 @@ def test_a_full_queue_is_refused_with_retry_after_while_health_is_green(bentos: 
     assert (len(healths) > 0, set(healths)) == (True, {200})
 
 
-def test_a_client_that_leaves_costs_no_model_time(bentos: Bentos, slow: Server) -> None:
-    """Of eight requests that wait, two are left by their clients before the model comes to them, a second later."""
+def test_a_client_that_leaves_uses_no_model_time(bentos: Bentos, slow: Server) -> None:
+    """Of eight waiting requests, the clients of two leave a second before the model reaches them."""
 
     async def ask() -> list[bytes]:
         async with client(slow) as opened:
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_costs_no_model_time(bentos: Bentos, slow: Server) 
 
 
 async def waiting(server: Server, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection on which one request was sent, all of it."""
+    """A connection on which one complete request was sent."""
     reader, writer = await asyncio.open_connection(*server.address)
     writer.transport.set_write_buffer_limits(high=0)
     writer.write(b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
@@ -98,13 +98,13 @@ async def waiting(server: Server, body: bytes) -> tuple[asyncio.StreamReader, as
 
 
 async def read_by(opened: httpx.AsyncClient) -> None:
-    """When these are answered, one after the other, the server has read all that was sent or closed before."""
+    """Wait until the server has read everything sent or closed before: it answers these requests in order."""
     for _ in range(10):
         await opened.get("/livez")
 
 
-def test_a_request_that_waits_too_long_is_given_up(bentos: Bentos) -> None:
-    """With a deadline shorter than the model: 503, the reason, and when to come back."""
+def test_a_request_that_waits_too_long_gets_a_503(bentos: Bentos) -> None:
+    """The deadline is shorter than the model's time: the answer has the reason and a Retry-After header."""
     with bentos.serve(SLOW, KANARIA_DEADLINE_S="0.1") as server:
         answer = HTTP.post(f"{server.url}/predict", content=bentos.requests(V1, 1))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -116,8 +116,8 @@ def test_a_request_that_waits_too_long_is_given_up(bentos: Bentos) -> None:
     ("method", "path", "status"),
     [("GET", "/nothing", 404), ("POST", "/predict/", 404), ("POST", "/readyz", 405), ("DELETE", "/metrics", 405)],
 )
-def test_an_unknown_path_is_a_problem_too(slow: Server, method: str, path: str, status: int) -> None:
-    """What BentoML refuses in plain text is said like all else, with the caller's own request id."""
+def test_an_unknown_path_gets_a_problem(slow: Server, method: str, path: str, status: int) -> None:
+    """BentoML refuses it in plain text; the client gets a problem with its own request id."""
     answer = HTTP.request(method, slow.url + path, headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     problem = answer.json()
@@ -125,7 +125,7 @@ def test_an_unknown_path_is_a_problem_too(slow: Server, method: str, path: str, 
 
 
 def test_memory_is_steady_over_100_000_requests(bentos: Bentos) -> None:
-    """With the prediction log and the memory for feedback on; after a warm-up, what is left grows no more."""
+    """The prediction log and the table for feedback are on; after a warm-up, memory does not grow."""
     with bentos.serve(V1) as server:
         (worker,) = server.workers()
         pipelined(server, bentos.requests(V1, 1), WARM_UP)
@@ -138,7 +138,7 @@ def test_memory_is_steady_over_100_000_requests(bentos: Bentos) -> None:
 
 
 def pipelined(server: Server, body: bytes, requests: int) -> None:
-    """Ask on one connection, many at a time: a client that costs less than the server."""
+    """Send many requests at a time on one connection: such a client uses less CPU than the server."""
     one = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     with socket.create_connection(server.address, timeout=120) as connection:
         for _ in range(requests // AT_ONCE):

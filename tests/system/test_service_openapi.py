@@ -1,4 +1,4 @@
-"""The running service keeps what its OpenAPI page says, for all that the page allows a client to send, and forbids."""
+"""The running service keeps what its OpenAPI page promises, for everything that the page allows or forbids."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def page(server: Server) -> schemathesis.BaseSchema:
 
 
 def test_the_page_has_no_other_operation(page: schemathesis.BaseSchema) -> None:
-    """Each of them is tried below."""
+    """Each operation is tested below."""
     assert {found.ok().label for found in page.get_all_operations()} == set(OPERATIONS)
 
 
@@ -40,14 +40,14 @@ def test_the_page_has_no_other_operation(page: schemathesis.BaseSchema) -> None:
     ],
 )
 def test_schemathesis_finds_nothing(page: schemathesis.BaseSchema, label: str, mode: GenerationMode) -> None:
-    """What is allowed is accepted, all else refused; no 5xx, documented statuses, the right types and shapes."""
+    """Allowed input is accepted and other input refused; no 5xx, documented statuses, the right types and shapes."""
     (operation,) = (found.ok() for found in page.get_all_operations() if found.ok().label == label)
     with httpx.Client(timeout=60) as client:
 
         @settings(max_examples=EXAMPLES, derandomize=True, database=None)
         @given(case=operation.as_strategy(generation_mode=mode))
         def keeps_its_contract(case: schemathesis.Case) -> None:
-            # Its own client does not work beside another package's fork of urllib3.
+            # schemathesis's own client does not work beside another package's fork of urllib3.
             asked = case.as_transport_kwargs()
             asked["content"] = asked.pop("data", None)
             wanted = {name: asked.get(name) for name in ("method", "url", "params", "headers", "json", "content")}

@@ -1,4 +1,4 @@
-"""What the judge reads of a real Envoy is what its clients saw."""
+"""The judge reads from a real Envoy what its clients saw."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def test_errors_and_latency_of_each_version_are_those_that_clients_saw(gateway: 
             (instance, CANARY, "latency:50"): Pair(failed, failed),
         }
         steps = len(LATENCY_STEPS_MS)
-        # Envoy adds up histograms only twice a second.
+        # Envoy merges histograms only twice a second.
         eventually(lambda: expected.items() <= dict(source.read(()).counters).items())
         total = source.read(()).counters[instance, CANARY, "typical_latency:sum"]
         assert total.total == steps * failed
@@ -55,7 +55,7 @@ def test_errors_and_latency_of_each_version_are_those_that_clients_saw(gateway: 
 
 
 def test_copied_requests_are_counted_for_the_mirrored_version(gateway: Gateway, source: ScrapeSource) -> None:
-    """Clients see only stable's answers; the failures of the copies are counted all the same."""
+    """Clients see only stable's answers; the failures of the copies are still counted."""
     with StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         canary.behave(status=500)
         gateway.router.apply(Split(stable=stable.version, canary=canary.version, mirror=True))

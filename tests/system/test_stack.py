@@ -1,4 +1,4 @@
-"""How long `kanaria up` waits, and what is in its way."""
+"""How long `kanaria up` waits, and what can prevent it and other commands."""
 
 import os
 import signal
@@ -27,8 +27,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings()
 
 
-def test_a_version_has_as_long_to_load_as_a_plan_says(settings: Settings) -> None:
-    """The longest of ./rollout.yaml and the newest release; the default without either; no matter a broken plan."""
+def test_a_version_may_load_for_as_long_as_a_plan_says(settings: Settings) -> None:
+    """The longest of ./rollout.yaml and the newest release counts, or the default without either or if it is broken."""
     default_s = RolloutSpec().startup_deadline
     assert startup_deadline_s(settings) == default_s
     Path("rollout.yaml").write_text("startup_deadline: 15m")
@@ -43,8 +43,8 @@ def test_a_version_has_as_long_to_load_as_a_plan_says(settings: Settings) -> Non
     assert startup_deadline_s(settings) == default_s
 
 
-def test_nothing_is_running_is_said_only_where_that_is_true(settings: Settings) -> None:
-    """The state folder was removed while a process of it ran, kept by nobody: `down` finds and ends it."""
+def test_nothing_is_running_is_reported_only_if_it_is_true(settings: Settings) -> None:
+    """The state folder was removed while a process ran without a keeper: `down` finds and stops the process."""
     kept = Kept(settings.root)
     kept.supervisor.start()
     pid = kept.run("one", WITH_WORKER)
@@ -64,10 +64,10 @@ def test_nothing_is_running_is_said_only_where_that_is_true(settings: Settings) 
     assert lines == ["nothing is running"]
 
 
-def test_an_upgrade_to_a_controller_that_does_not_come_up_says_how_to_go_back(
+def test_an_upgrade_whose_controller_does_not_start_says_how_to_go_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others go on in their processes; what the controller wrote last is shown."""
+    """The other processes go on, and the controller's last output is shown."""
     monkeypatch.setattr(stack, "_SECOND_CHANCE_S", 0.5)
     kept = Kept(settings.root)
     kept.supervisor.start()
@@ -86,8 +86,8 @@ def test_an_upgrade_to_a_controller_that_does_not_come_up_says_how_to_go_back(
         kept.supervisor.shutdown()
 
 
-def test_a_keeper_that_ends_while_up_waits_is_brought_back(settings: Settings) -> None:
-    """Or whoever waits would wait for a process that nobody starts."""
+def test_a_keeper_that_ends_while_up_waits_is_restarted(settings: Settings) -> None:
+    """Otherwise `up` would wait for a process that is never started."""
     kept = Kept(settings.root)
     kept.supervisor.start()
     try:

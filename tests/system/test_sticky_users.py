@@ -1,4 +1,4 @@
-"""Sticky callers on a real Envoy: whose requests failed is logged, read, counted once, and forgotten."""
+"""Sticky callers on a real Envoy: the callers of failed requests are logged, read, counted once, and deleted."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,10 +32,10 @@ STICKY = SPEC.model_copy(update={"sticky": "x-user-id"})
 
 
 class Rig(ReleaseRig):
-    """With users, some of whom fail."""
+    """A release with users, some of whose requests fail."""
 
     def counted(self, signal: str) -> tuple[int, int, int]:
-        """Bad events on stable and on canary, and all requests."""
+        """Bad events on stable and on the canary, and all requests."""
         windows = [
             window
             for event in self.events()
@@ -52,11 +52,11 @@ class Rig(ReleaseRig):
         return str(self.gateway.predict(headers={"x-user-id": user}).json()["version"])
 
     def user_of(self, tag: str) -> str:
-        """Somebody whom the hash sends to `tag`."""
+        """A user whom the hash sends to `tag`."""
         return next(user for n in count() if self.predict(user := f"user-{n}") == tag)
 
     def fail(self, user: str | None) -> None:
-        """From now on every request of `user` fails, whoever answers it."""
+        """From now on every request of `user` fails, whichever version answers it."""
         for model in self.models:
             model.behave(fails_user=user)
 
@@ -74,8 +74,8 @@ def rig(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Rig]:
         made.close()
 
 
-def test_a_broken_user_counts_once_also_after_a_restart(rig: Rig) -> None:
-    """Thirty failures of one user are thirty for the budget and one for FAIL; ten more after kill -9 are none."""
+def test_an_affected_user_is_counted_once_also_after_a_restart(rig: Rig) -> None:
+    """Thirty failures of one user are thirty for the budget and one for FAIL; ten more after SIGKILL are none."""
     rig.release(STICKY)
     broken = rig.user_of(CANARY)
     rig.fail(broken)
@@ -90,8 +90,8 @@ def test_a_broken_user_counts_once_also_after_a_restart(rig: Rig) -> None:
     assert rig.counted(AFFECTED_USERS)[2] == rig.counted("errors")[2]
 
 
-def test_users_of_both_versions_are_counted_in_one_place(rig: Rig) -> None:
-    """One of stable's and one of canary's, each failing over and over, and requests that name nobody."""
+def test_affected_users_of_both_versions_and_unnamed_requests_are_counted(rig: Rig) -> None:
+    """One user of stable and one of the canary fail repeatedly, and so do requests without a user."""
     rig.release(STICKY)
     for tag in (STABLE, CANARY):
         rig.fail(broken := rig.user_of(tag))
@@ -106,8 +106,8 @@ def test_users_of_both_versions_are_counted_in_one_place(rig: Rig) -> None:
     assert sum(rig.counted("errors")[:2]) == 18
 
 
-def test_a_user_whom_another_version_answered_is_affected(rig: Rig) -> None:
-    """The canary hangs for one user after the other: stable answers them, and they are the canary's failures."""
+def test_a_user_whom_another_version_answered_counts_as_affected(rig: Rig) -> None:
+    """The canary hangs for several users: stable answers them, and they count as the canary's failures."""
     rig.release(STICKY)
     users = [user for n in range(40) if rig.predict(user := f"user-{n}") == CANARY]
     rig.models[1].behave(delay_s=6.0)
@@ -118,8 +118,8 @@ def test_a_user_whom_another_version_answered_is_affected(rig: Rig) -> None:
     assert rig.counted("errors")[0] == rig.counted(AFFECTED_USERS)[0] == 0
 
 
-def test_nothing_is_logged_where_callers_are_not_sticky(rig: Rig) -> None:
-    """Raw errors are judged as ever, and nobody's name touches the disk."""
+def test_nothing_is_logged_if_callers_are_not_sticky(rig: Rig) -> None:
+    """Raw errors are judged as before, and no user's name is written to disk."""
     rig.release(SPEC)
     rig.fail("ann")
     for _ in range(20):
@@ -129,8 +129,8 @@ def test_nothing_is_logged_where_callers_are_not_sticky(rig: Rig) -> None:
     assert rig.log() == []
 
 
-def test_names_are_gone_when_the_release_is(rig: Rig) -> None:
-    """While it runs they are in one file that only its owner may read; the ledger has keys, and those leave it too."""
+def test_names_are_deleted_with_the_release(rig: Rig) -> None:
+    """During the release only one private file has them; the ledger has keys, which are deleted too."""
     rig.release(STICKY)
     rig.fail("ann@example.org")
     rig.predict("ann@example.org")
@@ -147,7 +147,7 @@ def test_names_are_gone_when_the_release_is(rig: Rig) -> None:
 
 
 def test_only_failed_predictions_are_logged(rig: Rig) -> None:
-    """By whom, by which version, and when; the request reaches the model as the client sent it."""
+    """The log has the user, the version and the time; the request reaches the model as the client sent it."""
     stable, canary = rig.models
     rig.gateway.router.apply(Split(stable.version, canary.version, 100, sticky="x-user-id"))
     rig.predict("fine")

@@ -1,4 +1,4 @@
-"""A stack whose gateway and controller speak TLS: all of Kanaria's own goes on, and everybody else is encrypted."""
+"""A stack whose gateway and controller use TLS: Kanaria's own parts keep working, and all clients use encryption."""
 
 import re
 import ssl
@@ -41,7 +41,7 @@ def scraped(kanaria: Kanaria, job: str) -> bool:
 
 
 def expires(kanaria: Kanaria, service: str, trust: ssl.SSLContext) -> float | None:
-    """When its certificate does, as the controller's metrics say, Unix seconds; None: they do not."""
+    """The expiry time of its certificate in the controller's metrics, Unix seconds; None if there is none."""
     url = kanaria.controller.replace("http:", "https:")
     page = httpx.get(f"{url}/metrics", verify=trust, trust_env=False, timeout=60).text
     found = re.search(
@@ -55,7 +55,7 @@ def until_when(made: Pair) -> float:
 
 
 def alert(kanaria: Kanaria, name: str) -> None:
-    """Has Alertmanager pass on an alert, and waits until the controller has it."""
+    """Let Alertmanager send an alert, and wait until the controller has it."""
     configuration = yaml.safe_load((kanaria.home / "prometheus" / "prometheus.yml").read_text())
     ((address,),) = (one["targets"] for one in configuration["alerting"]["alertmanagers"][0]["static_configs"])
     owner = ("kanaria", (kanaria.home / "alertmanager-password").read_text())
@@ -68,10 +68,10 @@ def alert(kanaria: Kanaria, name: str) -> None:
     until(lambda: log.read_text().count('"event": "alerts"') > before)
 
 
-def test_a_stack_with_certificates_is_used_over_tls_alone(
+def test_a_stack_with_certificates_is_only_used_over_tls(
     kanaria: Kanaria, tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Clients, commands, Prometheus; a renewed certificate is taken without a restart, and commands go on."""
+    """Clients, commands and Prometheus use TLS; a renewed certificate is used without a restart, and commands go on."""
     for program in ("prometheus", "prometheus-alertmanager"):
         require_program(program)
     made = pair(tmp_path / "made")
@@ -85,7 +85,7 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     for url in (kanaria.gateway, kanaria.controller):
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/livez", trust_env=False)
-    del kanaria.environment["KANARIA_CONTROLLER_TLS_CERTIFICATE"]  # the running stack knows
+    del kanaria.environment["KANARIA_CONTROLLER_TLS_CERTIFICATE"]  # the running stack has recorded it
     assert kanaria.status()["stable"]["tag"] == "digits:v1"
     assert "no release" in kanaria("pause").stderr
     until(lambda: scraped(kanaria, "controller"))
@@ -107,8 +107,8 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     alert(kanaria, "AfterTheRenewal")
 
 
-def test_a_stack_with_files_that_cannot_be_used_does_not_start(kanaria: Kanaria, tmp_path: Path) -> None:
-    """Before anything is started; the error names the file."""
+def test_a_stack_with_an_invalid_certificate_does_not_start(kanaria: Kanaria, tmp_path: Path) -> None:
+    """Nothing is started, and the error names the file."""
     made = pair(tmp_path / "made", days=(-30, -1))
     with_tls(kanaria, made)
     done = kanaria("up", "digits:v1")
@@ -116,7 +116,7 @@ def test_a_stack_with_files_that_cannot_be_used_does_not_start(kanaria: Kanaria,
     assert "nothing is running" in kanaria("down").stdout
 
 
-def test_a_controller_that_others_reach_without_tls_is_said(kanaria: Kanaria) -> None:
+def test_a_controller_that_is_reachable_without_tls_is_reported(kanaria: Kanaria) -> None:
     """`kanaria up` goes on: a proxy may encrypt."""
     kanaria.environment |= {"KANARIA_CONTROLLER_HOST": "0.0.0.0"}  # noqa: S104 - what is tested
     assert "the controller listens on 0.0.0.0 without TLS" in kanaria.ok("up", "digits:v1")

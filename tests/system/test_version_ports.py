@@ -1,4 +1,4 @@
-"""Versions answer at their own ports nobody but who has their secret: models of the contract and services of others."""
+"""At their own ports, versions answer only clients with their secret: models of the contract and other services."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ from tests.support.web_socket import WebSocket
 
 OTHERS = [{}, {SECRET_HEADER: "guessed"}, {SECRET_HEADER: "", CALLER_HEADER: "shop"}, {"authorization": "Bearer x"}]
 
-# Says what it was sent, and asks another service of its Bento, which BentoML puts at a Unix socket.
+# Returns what it was sent, and calls another service of its Bento, which BentoML puts at a Unix socket.
 CURIOUS = """
 import os
 import bentoml
@@ -59,7 +59,7 @@ class Summary:
         return {"summary": self.inner.turn(text=text)}
 """
 
-# No Bento. Checks the secret itself where its entry has it told one, and says which headers it was sent.
+# Not a Bento. Checks the secret itself if its entry requests one, and returns the headers it was sent.
 LISTED = """
 import http.server, json, os, sys
 
@@ -85,7 +85,7 @@ def secret_of(kanaria: Kanaria) -> str:
 
 
 def counts(kanaria: Kanaria) -> dict[tuple[str, ...], float]:
-    """What the version has counted."""
+    """The counters of the version."""
     page = HTTP.get(f"{url_of(kanaria)}/metrics", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status().text
     return {
         (sample.name, *map(str, sorted(sample.labels.items()))): sample.value
@@ -110,7 +110,7 @@ def stack(
 
 @pytest.fixture(scope="module")
 def curious(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
-    """A service that knows nothing of Kanaria."""
+    """A service that does not know Kanaria."""
     require_program("envoy")
     store = store_with(tmp_path_factory.getbasetemp().parent, "curious", {"curious": {"service": CURIOUS}})
     made = Kanaria.at(tmp_path_factory.mktemp("curious-stack"), store, KANARIA_METRICS="scrape")
@@ -121,8 +121,10 @@ def curious(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 
 @pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
 @pytest.mark.parametrize("kind", ["stack", "curious"])
-def test_nobody_fills_the_memory_of_a_version(request: pytest.FixtureRequest, kind: str, endless: str) -> None:
-    """Who lacks the secret is refused only when his headers have come."""
+def test_an_endless_request_does_not_fill_a_versions_memory(
+    request: pytest.FixtureRequest, kind: str, endless: str
+) -> None:
+    """A client without the secret is refused only after its headers have arrived."""
     kanaria: Kanaria = request.getfixturevalue(kind)
     assert taken(url_of(kanaria), endless) < MOST / 2
     HTTP.get(f"{url_of(kanaria)}/livez", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status()
@@ -132,8 +134,8 @@ def key_of(kanaria: Kanaria) -> dict[str, str]:
     return {"x-api-key": (kanaria.home / "api-key").read_text().strip()}
 
 
-def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack: Kanaria, samples: Path) -> None:
-    """Neither predictions nor labels under another caller's name, nor its metrics, nor whether it lives."""
+def test_a_model_answers_only_the_gateway_and_counts_nothing_else(stack: Kanaria, samples: Path) -> None:
+    """Other clients get no prediction, cannot label under another caller's name, and see neither metrics nor probes."""
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
     answered = HTTP.post(f"{stack.gateway}/predict", json=body, headers=key_of(stack)).raise_for_status().json()
     before = counts(stack)
@@ -152,15 +154,15 @@ def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack:
     assert counts(stack) == before
 
 
-def test_its_owner_asks_it_directly(stack: Kanaria, samples: Path) -> None:
-    """To find a fault; as the page about the service says."""
+def test_the_owner_can_call_a_version_directly(stack: Kanaria, samples: Path) -> None:
+    """This is for finding a fault, as the page about the service says."""
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
     answer = HTTP.post(f"{url_of(stack)}/predict", json=body, headers={SECRET_HEADER: secret_of(stack)})
     assert answer.status_code == 200
 
 
 def test_no_client_of_the_gateway_can_set_or_see_the_secret(curious: Kanaria) -> None:
-    """What it sends in that header is replaced; the service is shown none, so that it can pass none on or back."""
+    """The header is replaced, and the service never sees the secret, so it cannot pass it on or return it."""
     with httpx.Client(base_url=curious.gateway, headers=key_of(curious), timeout=60) as client:
         for sent in ({}, {SECRET_HEADER: "of a client"}):
             answer = client.get("/app/headers", headers=sent).raise_for_status()
@@ -173,8 +175,8 @@ def test_no_client_of_the_gateway_can_set_or_see_the_secret(curious: Kanaria) ->
         assert talk.ask(SECRET_HEADER) == "none"
 
 
-def test_a_service_of_others_answers_nobody_past_the_gateway(curious: Kanaria) -> None:
-    """Applications and WebSockets of its own neither; the services of one Bento ask each other as before."""
+def test_a_service_that_does_not_know_kanaria_answers_only_the_gateway(curious: Kanaria) -> None:
+    """This includes its applications and WebSockets; the services of one Bento still call each other."""
     url = url_of(curious)
     for headers in OTHERS:
         asked = [
@@ -188,8 +190,8 @@ def test_a_service_of_others_answers_nobody_past_the_gateway(curious: Kanaria) -
     assert answer.json() == {"summary": "cba"}
 
 
-def test_a_version_opens_no_port_but_its_own(stack: Kanaria, curious: Kanaria) -> None:
-    """Circus, which starts BentoML's workers, took commands from every user at another: also to start a program."""
+def test_a_version_opens_only_its_own_port(stack: Kanaria, curious: Kanaria) -> None:
+    """Circus, which starts BentoML's workers, accepted any user's commands at another port, even to start a program."""
     for kanaria, name in ((stack, "digits@v1"), (curious, "summary@curious")):
         main = psutil.Process(kanaria.pid(name))
         processes = [main, *main.children(recursive=True)]
@@ -202,8 +204,8 @@ def test_a_version_opens_no_port_but_its_own(stack: Kanaria, curious: Kanaria) -
         assert (listening, len(processes) > 1) == ({httpx.URL(url_of(kanaria)).port}, True)
 
 
-def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
-    """With the secret, from a file of the owner's."""
+def test_prometheus_reads_the_counters_of_a_version(stack: Kanaria) -> None:
+    """It uses the secret from a file of the owner."""
     address = (stack.home / "prometheus" / "url").read_text().strip()
     user, _, password = (stack.home / "prometheus-login").read_text().strip().partition(":")
 
@@ -216,14 +218,14 @@ def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
 
 
 def content(path: Path) -> bytes:
-    """Nothing of a file that a process has replaced or removed meanwhile."""
+    """The content of a file; empty if a process has replaced or removed it meanwhile."""
     with suppress(FileNotFoundError):
         return path.read_bytes()
     return b""
 
 
-def test_the_secret_is_where_its_owner_alone_can_read_it(stack: Kanaria, curious: Kanaria) -> None:
-    """Not in command lines, which all users see, nor in logs, the ledger or Prometheus's data."""
+def test_only_the_owner_can_read_the_secret(stack: Kanaria, curious: Kanaria) -> None:
+    """It is not in command lines, which all users see, nor in logs, the ledger or Prometheus's data."""
     allowed = {"version-secret", "programs", "gateway"}
     for kanaria in (stack, curious):
         secret = secret_of(kanaria).encode()
@@ -238,8 +240,8 @@ def test_the_secret_is_where_its_owner_alone_can_read_it(stack: Kanaria, curious
         assert secret not in HTTP.get(f"{kanaria.controller}/metrics").content
 
 
-def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samples: Path) -> None:
-    """The gateway, which was told nothing new, reaches it."""
+def test_a_restarted_version_requires_the_same_secret(stack: Kanaria, samples: Path) -> None:
+    """The gateway, whose configuration did not change, reaches it."""
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
     stack.ok("processes", "restart", "digits@v1")
     asked = {"json": body, "headers": key_of(stack)}
@@ -247,11 +249,11 @@ def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samp
     assert HTTP.post(f"{url_of(stack)}/predict", json=body).status_code == 403
 
 
-@pytest.mark.parametrize("asks", [True, False], ids=["asks for the secret", "asks for none"])
-def test_a_version_that_is_no_bento_is_sent_the_secret_where_its_entry_says_so(
+@pytest.mark.parametrize("asks", [True, False], ids=["requires the secret", "requires none"])
+def test_a_version_that_is_not_a_bento_is_sent_the_secret_if_its_entry_says_so(
     asks: bool, tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """It may check it. One that does not might show it to callers, and is sent none."""
+    """It may check it. A version that does not might show it to callers, so it is sent none."""
     require_program("envoy")
     entry = {"command": [sys.executable, "-c", LISTED, "{port}"], "ready": "/ready"} | (
         {"secret": True} if asks else {}
@@ -268,8 +270,8 @@ def test_a_version_that_is_no_bento_is_sent_the_secret_where_its_entry_says_so(
         kanaria("down")
 
 
-def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria) -> None:
-    """Its gateway and its Prometheus send no secret. `kanaria upgrade` says so, and `down` and `up` close the ports."""
+def test_a_stack_of_an_earlier_version_continues_with_open_ports(curious: Kanaria) -> None:
+    """Its gateway and Prometheus send no secret. `kanaria upgrade` says so, and `down` and `up` close the ports."""
     name, supervisor = "summary@curious", Supervisor(curious.home, curious.home / "logs")
     environment = supervisor.environment()
     with supervisor.taken_over(doing="a test"):

@@ -1,4 +1,4 @@
-"""A keeper that all is well for sleeps, and whatever happens wakes it."""
+"""A keeper sleeps while everything runs, and every event wakes it."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from kanaria.stack.processes import marks
 from kanaria.stack.supervision import KEEPER
 from tests.support.processes import Kept, until
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system wakes a keeper for each change")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a keeper is woken by each change on Linux only")
 
-# Its net is away: what it does not see at once it never sees.
+# The periodic check is disabled: what the keeper does not see at once it never sees.
 SLEEPS_ON = """
 import math, sys
 from kanaria.stack import keeper, keeper_loop
@@ -41,7 +41,7 @@ def start(kept: Kept) -> None:
 
 
 def sleeps(kept: Kept) -> None:
-    """Wait until it does not wake up for four times as long as it otherwise waits."""
+    """Wait until the keeper has not woken up for four times its normal interval."""
     keeper = psutil.Process(kept.keeper)
     seen: list[int] = []
 
@@ -52,8 +52,8 @@ def sleeps(kept: Kept) -> None:
     until(is_asleep)
 
 
-def test_a_keeper_sleeps_while_all_runs_and_sees_what_should_run(kept: Kept) -> None:
-    """It looked five times a second. A program that comes is started, one that goes is ended."""
+def test_a_sleeping_keeper_starts_and_stops_programs_at_once(kept: Kept) -> None:
+    """It used to look five times a second. A new program is started, and a removed one is stopped."""
     one = kept.run("one")
     sleeps(kept)
     two = kept.run("two")
@@ -65,9 +65,9 @@ def test_a_keeper_sleeps_while_all_runs_and_sees_what_should_run(kept: Kept) -> 
     assert kept.pid("two") == two
 
 
-@pytest.mark.parametrize("is_taken_over", [False, True], ids=["its own child", "an earlier keeper's"])
-def test_what_dies_while_the_keeper_sleeps_is_started_again(kept: Kept, is_taken_over: bool) -> None:
-    """Also what it is not told of as a parent."""
+@pytest.mark.parametrize("is_taken_over", [False, True], ids=["its own child", "started by an earlier keeper"])
+def test_a_process_that_dies_while_the_keeper_sleeps_is_restarted(kept: Kept, is_taken_over: bool) -> None:
+    """This includes a process that is not the keeper's child."""
     pid = kept.run("one")
     if is_taken_over:
         kept.kill_keeper()

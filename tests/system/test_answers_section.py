@@ -1,4 +1,4 @@
-"""A plan says how to read the answers of a service that knows nothing of Kanaria; real BentoML, Envoy and observer."""
+"""The `answers` section of a plan reads the answers of a service that does not know Kanaria: real BentoML and Envoy."""
 
 import json
 from collections import Counter
@@ -18,7 +18,7 @@ LANGUAGES = dict(zip(TEXTS, ("english", "german", "french", "spanish"), strict=T
 READ = {
     "/detect": {"label": "label", "confidence": "confidence", "features": {"letters": "length(text)"}},
 }
-# No thirty letters in a row are like any that were learned.
+# No sequence of thirty letters was in the training texts.
 VERSIONS = {"v2": ("letters=3",), "forgetful": ("letters=30",), "worse": ("letters=31",)}
 
 
@@ -41,7 +41,7 @@ def kanaria(tmp_path: Path, store: Path, require_program: Callable[[str], str]) 
 
 @contextmanager
 def users(kanaria: Kanaria) -> Iterator[Counter[int]]:
-    """Callers with texts in four languages, who say afterwards which one it was. Counts statuses."""
+    """Callers with texts in four languages, who send the right one afterwards. Counts statuses."""
     seen: Counter[int] = Counter()
 
     def ask(client: httpx.Client, words: str) -> None:
@@ -56,11 +56,11 @@ def users(kanaria: Kanaria) -> Iterator[Counter[int]]:
         yield seen
 
 
-def test_the_plan_reads_the_answers_of_a_service_that_knows_nothing_of_kanaria(kanaria: Kanaria) -> None:
-    """A version answers 200, fast, and always with one language; no request is copied to it, users' answers tell.
+def test_a_plan_reads_the_answers_of_a_service_that_does_not_know_kanaria(kanaria: Kanaria) -> None:
+    """A version always answers 200, fast and with one language. No request is copied to it; users' answers show it.
 
-    First its classes give it away. The next one is judged by labels alone, sent to /feedback, which the service does
-    not have; then the drift report compares what was kept of both.
+    The first one is found by its classes. The next one is judged only by labels, sent to /feedback, which the service
+    does not have. Then the drift report compares the records of both.
     """
     kanaria.ok("up", "languages:v2")
     by_class = kanaria.plan(steps=[50, 100], answers=READ, signals={"latency": None})
@@ -79,7 +79,7 @@ def test_the_plan_reads_the_answers_of_a_service_that_knows_nothing_of_kanaria(k
         done = kanaria("release", "languages:worse", "--spec", by_label, "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "were wrong" in why(kanaria)
-    assert seen.keys() <= {200, 404, 503}  # before the first release nobody takes labels
+    assert seen.keys() <= {200, 404, 503}  # before the first release labels are not accepted
     found = json.loads(kanaria("drift", "report", "--release", "2", "--quick", "--json").stdout)
     assert {column["column"] for column in found["columns"]} == {"letters", "label", "confidence", "error"}
     kept = (kanaria.home / "predictions").glob("languages@*/*.jsonl")

@@ -1,4 +1,4 @@
-"""A folder of somebody's own, whose files have the names of our packages: none is imported in place of ours."""
+"""A user's folder whose files have the names of our packages: none is imported in place of ours."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.stack import Kanaria
 
-# BentoML's own first example in its shape: text in, a dictionary out, no model in the store.
+# Like BentoML's first example: text in, a dictionary out, no model in the store.
 SERVICE = """
 import bentoml
 
@@ -56,8 +56,8 @@ def in_folder(
     )
 
 
-def test_files_with_the_names_of_ours_disturb_nothing(folder: Path, hers: Kanaria) -> None:
-    """Every command works there, and so do all processes that it starts."""
+def test_files_with_our_package_names_do_not_affect_commands(folder: Path, hers: Kanaria) -> None:
+    """Every command works there, and so does every process that it starts."""
     console = str(Path(sys.executable).parent / "kanaria")
     bentoml = str(Path(sys.executable).parent / "bentoml")
     built = in_folder(folder, hers, bentoml, "build", "--version", "v1", has_proxy=False)  # it installs what it needs
@@ -81,8 +81,8 @@ def test_files_with_the_names_of_ours_disturb_nothing(folder: Path, hers: Kanari
     assert down.returncode == 0, down.stderr
 
 
-def test_the_module_is_run_from_a_folder_with_the_names_of_ours(folder: Path, hers: Kanaria) -> None:
-    """As `python -P -m kanaria`, and without `-P` wherever nothing there is called `kanaria`."""
+def test_the_module_runs_from_a_folder_with_our_package_names(folder: Path, hers: Kanaria) -> None:
+    """`python -P -m kanaria` always works, and without `-P` it works if no file there is called `kanaria`."""
     safe = in_folder(folder, hers, sys.executable, "-P", "-m", "kanaria", "history")
     assert "there is no ledger yet" in safe.stderr
     (folder / "kanaria.py").unlink()

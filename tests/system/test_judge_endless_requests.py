@@ -1,4 +1,4 @@
-"""Whoever reaches the port of `kanaria judge serve` fills no memory of its."""
+"""No client that reaches the port of `kanaria judge serve` can fill its memory."""
 
 import socket
 import subprocess
@@ -14,7 +14,7 @@ from kanaria.stack.ports import free_port
 from tests.support.waiting import eventually
 
 TOKEN = "a token of the judge that is long"  # noqa: S105 - of this test
-MOST = 8 * 2**20  # bytes that are sent; it hangs up long before
+MOST = 8 * 2**20  # bytes that are sent; the judge disconnects long before
 HEAD = b"POST /v1/judge HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 CHUNKED = HEAD + f"authorization: Bearer {TOKEN}\r\ntransfer-encoding: chunked\r\n\r\n".encode()
 ENDLESS = {
@@ -35,7 +35,7 @@ def is_up(port: int) -> bool:
 
 
 def send_without_end(port: int, begin: bytes, again: bytes) -> None:
-    """Raises OSError once the server hangs up, also after an answer."""
+    """Raise OSError once the server disconnects, also after an answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(begin)
         for _ in range(MOST // len(again)):
@@ -47,7 +47,7 @@ def send_without_end(port: int, begin: bytes, again: bytes) -> None:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a judge whose Prometheus is away."""
+    """The port of a judge whose Prometheus is unreachable."""
     folder, port = tmp_path_factory.mktemp("judge"), free_port()
     (folder / "token").write_text(TOKEN)
     options = ["--prometheus", f"http://127.0.0.1:{free_port()}", "--token-file", folder / "token"]
@@ -62,8 +62,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("what", ENDLESS)
-def test_what_has_no_end_is_hung_up_on(judge: int, what: str) -> None:
-    """Before it fills the memory; others are answered all the same."""
+def test_an_endless_request_is_disconnected(judge: int, what: str) -> None:
+    """The judge disconnects before its memory fills, and still answers others."""
     with pytest.raises(OSError, match=r"pipe|reset"):
         send_without_end(judge, *ENDLESS[what])
     eventually(lambda: is_up(judge))
