@@ -91,22 +91,22 @@ SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
     "no certificate": (lambda made, _: made.certificate.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
     "no key": (lambda made, _: made.key.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
     "a folder": (lambda made, _: _folder(made.key) or made, "cannot be read"),  # type: ignore[func-returns-value]
-    "bytes": (lambda made, _: made.certificate.write_bytes(b"\xff\xfe") and made, "cannot be read"),
+    "not text": (lambda made, _: made.certificate.write_bytes(b"\xff\xfe") and made, "cannot be read"),
     "empty": (lambda made, _: made.certificate.write_text("") or made, "certificate cannot be used"),
-    "exchanged": (lambda made, _: Pair(made.key, made.certificate, made.authority), "certificate cannot be used"),
-    "a key that is none": (lambda made, _: made.key.write_text("key") and made, "key of the certificate"),
+    "swapped": (lambda made, _: Pair(made.key, made.certificate, made.authority), "certificate cannot be used"),
+    "not a key": (lambda made, _: made.key.write_text("key") and made, "key of the certificate"),
     "a key with a password": (lambda _, tmp: pair(tmp / "other", password=b"secret"), "key of the certificate"),
     "another key": (
         lambda made, tmp: Pair(made.certificate, pair(tmp / "other").key, made.authority),
         "do not belong together",
     ),
     "expired": (lambda _, tmp: pair(tmp / "other", days=(-30, -1)), "not valid now"),
-    "too early": (lambda _, tmp: pair(tmp / "other", days=(1, 30)), "not valid now"),
+    "not yet valid": (lambda _, tmp: pair(tmp / "other", days=(1, 30)), "not valid now"),
     "for no host": (lambda _, tmp: pair(tmp / "other", names=()), "names no host"),
     "a pipe": (lambda made, _: _pipe(made.certificate) or made, "cannot be read"),  # type: ignore[func-returns-value]
     "a pipe with the key": (lambda made, _: _pipe(made.key) or made, "cannot be read"),  # type: ignore[func-returns-value]
     "a short key": (lambda _, tmp: pair(tmp / "other", key=_rsa(1024)), "no server can use"),
-    "a curve of few": (lambda _, tmp: pair(tmp / "other", key=ec.generate_private_key(ec.SECP256K1())), "no server"),
+    "a rare curve": (lambda _, tmp: pair(tmp / "other", key=ec.generate_private_key(ec.SECP256K1())), "no server"),
     "Ed448": (lambda _, tmp: pair(tmp / "other", key=ed448.Ed448PrivateKey.generate()), "no server can use"),
     "for clients": (lambda _, tmp: pair(tmp / "other", more=[FOR_CLIENTS]), "no server can use"),
     "a key that signs nothing": (lambda _, tmp: pair(tmp / "other", more=[_use(signs=False)]), "no server can use"),

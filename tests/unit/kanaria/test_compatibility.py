@@ -186,13 +186,13 @@ def test_a_model_without_its_files_is_reported(tmp_path: Path) -> None:
 
 MANY = 100_001
 HOSTILE = {
-    "features that are none": ("schema.json", '{"features":[' + "1," * MANY + "1]}"),
-    "labels that are none": ("schema.json", '{"answer":{"kind":"label","labels":[' + "1," * MANY + "1]}}"),
-    "edges that are none": ("schema.json", '{"answer":{"kind":"number","edges":[' + '"a",' * MANY + '"a"]}}'),
-    "defaults that are none": ("schema.json", json.dumps({"defaults": {str(n): [] for n in range(MANY)}})),
-    "answers that are none": ("golden.jsonl", '{"features":[],"predictions":[' + "1," * MANY + "1]}"),
-    "lists without end": ("golden.jsonl", '{"predictions":[],"features":[' + "[]," * 2**20 + "[]]}"),
-    "lines without end": ("golden.jsonl", '{"features":[],"predictions":[]}\n' * 4 * MANY),
+    "malformed features": ("schema.json", '{"features":[' + "1," * MANY + "1]}"),
+    "malformed labels": ("schema.json", '{"answer":{"kind":"label","labels":[' + "1," * MANY + "1]}}"),
+    "malformed edges": ("schema.json", '{"answer":{"kind":"number","edges":[' + '"a",' * MANY + '"a"]}}'),
+    "malformed defaults": ("schema.json", json.dumps({"defaults": {str(n): [] for n in range(MANY)}})),
+    "malformed answers": ("golden.jsonl", '{"features":[],"predictions":[' + "1," * MANY + "1]}"),
+    "endless lists": ("golden.jsonl", '{"predictions":[],"features":[' + "[]," * 2**20 + "[]]}"),
+    "endless lines": ("golden.jsonl", '{"features":[],"predictions":[]}\n' * 4 * MANY),
 }
 
 

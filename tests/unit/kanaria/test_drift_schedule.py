@@ -84,7 +84,7 @@ def test_no_report_is_submitted_after_the_schedule_stops(settings: Settings) -> 
 
 
 @dataclass(frozen=True)
-class Heard:
+class Outcomes:
     """The outcome of reports: the commands sent to the controller and the reports that crashed."""
 
     commands: list[Command] = field(default_factory=list)
@@ -99,21 +99,21 @@ class Heard:
 
 
 @pytest.fixture(scope="module")
-def first_report(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+def first_report(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     """The first report on a release whose versions have no prediction log yet."""
-    heard = Heard()
+    outcomes = Outcomes()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        heard.listen(in_folder(tmp_path_factory.mktemp("home"), monkeypatch), lambda: heard.commands)
-    return heard
+        outcomes.listen(in_folder(tmp_path_factory.mktemp("home"), monkeypatch), lambda: outcomes.commands)
+    return outcomes
 
 
-def test_a_report_on_the_canary_is_submitted(first_report: Heard) -> None:
+def test_a_report_on_the_canary_is_submitted(first_report: Outcomes) -> None:
     """The newest result about the canary goes to the controller."""
     assert getattr(first_report.commands[0], "canary", None) == "m:v2"
 
 
 @pytest.mark.needs("monitoring")
-def test_a_missing_log_is_not_a_crash(first_report: Heard) -> None:
+def test_a_missing_log_is_not_a_crash(first_report: Outcomes) -> None:
     """The report itself says that the log is missing."""
     assert first_report.crashes == []
 
@@ -123,9 +123,9 @@ def test_a_report_that_crashes_is_counted(settings: Settings, tmp_path: Path, mo
     """Its exit code used to equal that of a report that found drift."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['monitoring.drift.sample'] = sys\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    heard = Heard()
-    heard.listen(settings, lambda: heard.crashes)
-    assert heard.crashes
+    outcomes = Outcomes()
+    outcomes.listen(settings, lambda: outcomes.crashes)
+    assert outcomes.crashes
 
 
 def test_a_killed_report_has_failed() -> None:
@@ -138,7 +138,7 @@ def test_a_killed_report_has_failed() -> None:
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+def started_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Returns the arguments of each started report; the reports are empty and take no time."""
     reports = tmp_path / "reports"
     program = tmp_path / "bin" / "nice"  # every report is started with this program
@@ -172,18 +172,20 @@ def watching(settings: Settings, release: Release) -> Iterator[Callable[[], None
         thread.join()
 
 
-def test_an_idle_canary_is_not_reported_on_repeatedly(settings: Settings, made: Callable[[], list[str]]) -> None:
+def test_an_idle_canary_is_not_reported_on_repeatedly(
+    settings: Settings, started_reports: Callable[[], list[str]]
+) -> None:
     """Each report takes one second of CPU time, and a waiting release without requests had one every minute."""
     segment = settings.predictions / version_folder(RELEASE.canary) / segment_name(2.0, 1)
     segment.parent.mkdir(parents=True)
     with watching(settings, RELEASE) as look:
-        until(made)
+        until(started_reports)
         look()
-        assert len(made()) == 1
+        assert len(started_reports()) == 1
         segment.write_text("{}\n")
-        until(lambda: len(made()) == 2, limit_s=60)
+        until(lambda: len(started_reports()) == 2, limit_s=60)
         look()
-        assert len(made()) == 2
+        assert len(started_reports()) == 2
 
 
 PROMOTED = replace(RELEASE, phase=Phase.WATCHING, phase_since_s=RESULT.at_s)
@@ -201,7 +203,11 @@ PROMOTED = replace(RELEASE, phase=Phase.WATCHING, phase_since_s=RESULT.at_s)
     ids=["page exists", "older page", "no page", "started before", "other version"],
 )
 def test_a_promoted_version_is_reported_on_once_despite_restarts(
-    settings: Settings, made: Callable[[], list[str]], release: Release, page_at_s: float | None, reports: int
+    settings: Settings,
+    started_reports: Callable[[], list[str]],
+    release: Release,
+    page_at_s: float | None,
+    reports: int,
 ) -> None:
     """Each start of a controller made both reports again.
 
@@ -212,9 +218,9 @@ def test_a_promoted_version_is_reported_on_once_despite_restarts(
         page.touch()
         os.utime(page, (page_at_s, page_at_s))
     with watching(settings, release) as look:
-        until(lambda: len(made()) >= reports, limit_s=60)
+        until(lambda: len(started_reports()) >= reports, limit_s=60)
         look()
-    assert ["--quick" in report for report in made()] == [True, False][:reports]
+    assert ["--quick" in report for report in started_reports()] == [True, False][:reports]
 
 
 def test_a_report_that_cannot_start_does_not_stop_the_schedule(
@@ -222,6 +228,6 @@ def test_a_report_that_cannot_start_does_not_stop_the_schedule(
 ) -> None:
     """A full process table or a missing file silently ended both threads permanently."""
     monkeypatch.setenv("PATH", "/nonexistent")
-    heard = Heard()
-    heard.listen(settings, lambda: {"data", "release"} <= set(heard.crashes) and len(heard.crashes) > 4)
-    assert heard.commands == []
+    outcomes = Outcomes()
+    outcomes.listen(settings, lambda: {"data", "release"} <= set(outcomes.crashes) and len(outcomes.crashes) > 4)
+    assert outcomes.commands == []

@@ -25,7 +25,7 @@ COMMAND = own_module(model_server.MODULE, "m:v1")
 
 
 @dataclass(frozen=True, slots=True)
-class Later(Program):
+class ProgramWithNewField(Program):
     """A program with one field more than today's programs have."""
 
     seclusion: str | None = None
@@ -40,15 +40,15 @@ def forked(tmp_path: Path) -> Iterator[ForkedVersions]:
 
 def test_a_confined_version_with_the_standard_server_is_forked(forked: ForkedVersions) -> None:
     """Its keeper waits for the fork server."""
-    assert forked.is_preparing(Later("m@v1", COMMAND, is_confined=True), {})
+    assert forked.is_preparing(ProgramWithNewField("m@v1", COMMAND, is_confined=True), {})
 
 
 @pytest.mark.parametrize(
     "program",
     [
-        Later("m@v1", COMMAND),
-        Later("m@v1", COMMAND, is_confined=True, seclusion="complete"),
-        Later("m@v1", own_module("bentoml", "serve", "m:v1"), is_confined=True),
+        ProgramWithNewField("m@v1", COMMAND),
+        ProgramWithNewField("m@v1", COMMAND, is_confined=True, seclusion="complete"),
+        ProgramWithNewField("m@v1", own_module("bentoml", "serve", "m:v1"), is_confined=True),
     ],
     ids=["gains rights", "unknown field", "another server"],
 )

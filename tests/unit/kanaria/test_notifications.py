@@ -57,7 +57,7 @@ def addresses_file(folder: Path, *lines: str, mode: int = 0o600) -> Path:
     return path
 
 
-class Told:
+class NotifierRig:
     """A notifier of one state folder, and what it counts."""
 
     def __init__(self, folder: Path, *lines: str, marks: Path | None = None, looks: bool = True) -> None:
@@ -118,7 +118,7 @@ def test_a_request_for_a_person_has_reason_deadline_and_commands(tmp_path: Path,
     A second message follows when the release ends because nobody decided.
     """
     world, controller = released(tmp_path, classes=NO_SEVENS)
-    told = Told(tmp_path, hook.url)
+    told = NotifierRig(tmp_path, hook.url)
     controller.execute(c.StartRelease("digits:v2", LEFT_TO_A_PERSON, "ann"))
     reason = asked_of(world, controller)
     world.live(controller, 30)
@@ -141,7 +141,7 @@ def test_a_request_for_a_person_has_reason_deadline_and_commands(tmp_path: Path,
 def test_every_outcome_is_notified(tmp_path: Path, hook: Webhook) -> None:
     """Paused, promoted, aborted and restored each have their own sentence."""
     world, controller = released(tmp_path)
-    told = Told(tmp_path, hook.url)
+    told = NotifierRig(tmp_path, hook.url)
     pause(world, controller)
     controller.execute(c.Resume("ann"))
     world.live_until_ended(controller)
@@ -167,7 +167,7 @@ def test_every_outcome_is_notified(tmp_path: Path, hook: Webhook) -> None:
 def test_a_freeze_and_its_end_are_notified(tmp_path: Path, hook: Webhook) -> None:
     """Both versions fail, so the canary is not to blame. Once stable recovers, the release continues by itself."""
     world, controller = released(tmp_path)
-    told = Told(tmp_path, hook.url)
+    told = NotifierRig(tmp_path, hook.url)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
     world.live(controller, 4)
     for version in ("digits:v1", "digits:v2"):
@@ -189,11 +189,11 @@ def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, ho
     world, controller = released(tmp_path)
     abort(world, controller, "before")
     world.live_until_ended(controller)
-    Told(tmp_path, hook.url).look()
+    NotifierRig(tmp_path, hook.url).look()
     abort(world, controller, "while nobody looked")
     controller.close()
     for _ in range(3):
-        Told(tmp_path, hook.url).look()
+        NotifierRig(tmp_path, hook.url).look()
     assert hook.titles == ["digits: release 2 (digits:v2) was aborted"]
 
 
@@ -202,7 +202,7 @@ def test_an_unreachable_address_delays_no_other_and_is_retried(tmp_path: Path, h
     world, controller = released(tmp_path)
     with webhook() as broken:
         broken.status = 500
-        told = Told(tmp_path, broken.url, hook.url)
+        told = NotifierRig(tmp_path, broken.url, hook.url)
         abort(world, controller)
         controller.close()
         with capture_logs() as logs:
@@ -229,7 +229,7 @@ def test_a_message_that_cannot_be_worded_blocks_no_other_message(tmp_path: Path,
     world, controller = released(tmp_path)
     with webhook() as second:
         begin(world, controller)
-        told = Told(tmp_path, hook.url, second.url)
+        told = NotifierRig(tmp_path, hook.url, second.url)
         controller.execute(c.Abort("ann", "enough"))
         world.live_until_ended(controller)
         abort(world, controller)
@@ -254,7 +254,7 @@ def test_a_failure_at_one_address_does_not_affect_the_others(tmp_path: Path, hoo
     world, controller = released(tmp_path)
     with webhook() as second:
         (tmp_path / "marks").mkdir()
-        told = Told(tmp_path, hook.url, second.url, marks=tmp_path / "marks" / "notified.json")
+        told = NotifierRig(tmp_path, hook.url, second.url, marks=tmp_path / "marks" / "notified.json")
         abort(world, controller)
         controller.close()
         (tmp_path / "marks" / "notified.json").unlink()
@@ -270,7 +270,7 @@ def test_a_failure_at_one_address_does_not_affect_the_others(tmp_path: Path, hoo
 
 def test_a_notifier_that_cannot_read_the_ledger_is_overdue(tmp_path: Path, hook: Webhook) -> None:
     """It is overdue from the first look, because messages may be due."""
-    told = Told(tmp_path, hook.url, looks=False)
+    told = NotifierRig(tmp_path, hook.url, looks=False)
     (tmp_path / "ledger.db").write_text("no ledger")
     assert told.notifier.overdue_s == 0
     with pytest.raises(LedgerError):
@@ -292,7 +292,7 @@ def test_unwanted_messages_do_not_displace_wanted_ones(
     """For an address with selected kinds, messages of other kinds do not count."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
-    told = Told(tmp_path, f"aborted = {hook.url}")
+    told = NotifierRig(tmp_path, f"aborted = {hook.url}")
     abort(world, controller)
     world.live_until_ended(controller)
     pause(world, controller)
@@ -308,7 +308,7 @@ def test_the_oldest_messages_are_dropped_and_counted(
     """An address that was unreachable for a month does not receive a month of messages."""
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
-    told = Told(tmp_path, hook.url)
+    told = NotifierRig(tmp_path, hook.url)
     pause(world, controller)
     controller.execute(c.Abort("ann", "enough"))
     controller.close()
@@ -321,11 +321,11 @@ def test_events_after_a_restored_ledger_copy_are_notified_by_time(tmp_path: Path
     """An older ledger in its place numbers its entries from an earlier point."""
     (tmp_path / "notified.json").write_text("{}")
     world, controller = released(tmp_path)
-    told = Told(tmp_path, hook.url)
+    told = NotifierRig(tmp_path, hook.url)
     key = told.notifier._addresses[0].key
     late = f'{{"{key}": {{"number": 5000, "at_s": {world.now_s}}}}}'
     (tmp_path / "notified.json").write_text(late)
-    again = Told(tmp_path, hook.url)
+    again = NotifierRig(tmp_path, hook.url)
     abort(world, controller)
     controller.close()
     again.look()
@@ -351,7 +351,7 @@ def test_damaged_marks_silence_no_address(tmp_path: Path, hook: Webhook, marks: 
     raw = marks.replace("KEY", address.key).encode() if isinstance(marks, str) else marks
     (tmp_path / "notified.json").write_bytes(raw)
     with capture_logs() as logs:
-        told = Told(tmp_path, hook.url)
+        told = NotifierRig(tmp_path, hook.url)
     (line,) = logs
     assert (line["event"], says in line["saw"]) == ("marks_unreadable", True), line
     abort(world, controller)
@@ -363,7 +363,7 @@ def test_damaged_marks_silence_no_address(tmp_path: Path, hook: Webhook, marks: 
 def test_an_address_gets_only_the_messages_that_it_wants(tmp_path: Path, hook: Webhook) -> None:
     """A pager does not need to hear of promotions."""
     world, controller = released(tmp_path)
-    told = Told(tmp_path, f"waiting, aborted = {hook.url}")
+    told = NotifierRig(tmp_path, f"waiting, aborted = {hook.url}")
     pause(world, controller)
     controller.execute(c.Abort("ann", "enough"))
     controller.close()

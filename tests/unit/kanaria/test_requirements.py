@@ -161,13 +161,13 @@ def test_a_model_of_the_contract_runs_with_kanarias_packages(home: Path, runtime
 
 
 HOSTILE = {
-    "extras without end": "numpy[" + ",".join(f"e{number}" for number in range(100_000)) + "]",
-    "extras that fit a line": "\n".join(f"httpx[{'a' * 9}{number},{'b' * 900},{'c' * 900}]" for number in range(2000)),
+    "endless extras": "numpy[" + ",".join(f"e{number}" for number in range(100_000)) + "]",
+    "many lines of extras": "\n".join(f"httpx[{'a' * 9}{number},{'b' * 900},{'c' * 900}]" for number in range(2000)),
     "a long line": "a" * 1_000_000,
     "a deep marker": "numpy; " + "(" * 100_000,
-    "a deep marker that fits": "numpy; " + "(" * 1900,
-    "a marker of nothing": "numpy; python_version ~= 'abc'",
-    "packages without end": "\n".join(f"numpy>=0.{number}" for number in range(200_000)),
+    "a deep marker within the limit": "numpy; " + "(" * 1900,
+    "a meaningless marker": "numpy; python_version ~= 'abc'",
+    "endless packages": "\n".join(f"numpy>=0.{number}" for number in range(200_000)),
 }
 
 
