@@ -1,4 +1,4 @@
-"""The control loop's tests keep their ledgers in memory."""
+"""The tests of the control loop keep their ledgers in memory."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
-    """In memory where there is such a folder: a loop waits for the disk at each beat, and hours of beats run here."""
+    """A folder in memory on Linux: the loop waits for the disk at each beat, and these tests run hours of beats."""
     if not os.access(MEMORY, os.W_OK):
         yield tmp_path
         return

@@ -1,4 +1,4 @@
-"""A canary that has all the traffic, judged by the failures before."""
+"""A promoted canary has all the traffic; the watch judges it by the failures that were seen before."""
 
 from collections.abc import Iterator
 
@@ -42,7 +42,7 @@ def windows(error_ratio: float | np.ndarray, seed: int, *, cluster: int = 1) -> 
 
 
 def failed(watch: Watch, seen: Iterator[Window]) -> Judgement | None:
-    """The judgement at the first FAIL; None for never."""
+    """The judgement at the first FAIL, or None if there is none."""
     recent = RecentFailures()
     for window in seen:
         watch.observe([window], recent)
@@ -55,62 +55,62 @@ def failed(watch: Watch, seen: Iterator[Window]) -> Judgement | None:
 
 
 def failed_after(watch: Watch, seen: Iterator[Window]) -> int | None:
-    """Windows until FAIL."""
+    """The number of windows until FAIL, or None if there is none."""
     judgement = failed(watch, seen)
     return round((judgement.signals["watched_errors"].decided_at_s or 0) / 5) if judgement else None
 
 
 @pytest.mark.parametrize("known", [Pair(0, 20_000), Pair(1000, 200_000), Pair(10_000, 200_000)])
 def test_a_version_as_good_as_stable_is_never_rolled_back(known: Pair) -> None:
-    """Errors of 0, 0.5 and 5 %: thirty watches each."""
+    """With 0, 0.5 and 5 % errors, none of 30 watches each ends in a rollback."""
     ratio = known.bad / known.total
     assert {failed_after(watch_of(known), windows(ratio, seed)) for seed in range(30)} == {None}
 
 
 def test_ten_times_the_errors_are_rolled_back_within_half_a_minute() -> None:
-    """From 0.5 to 5 %, at 100 requests a second."""
+    """Errors rise from 0.5 to 5 % at 100 requests a second."""
     found = [failed_after(watch_of(Pair(1000, 200_000)), windows(0.05, seed)) for seed in range(30)]
     assert all(number is not None and number <= 6 for number in found)
 
 
 def test_a_version_just_within_the_limit_is_rarely_rolled_back() -> None:
-    """The promise: at most 1 % of the versions that fail just as often as is harmless."""
+    """A canary whose error ratio is exactly the harmless limit is rolled back with probability at most 1 %."""
     limit = watch_of(Pair(1000, 200_000)).harmless_ratio(NOTHING)
     found = [failed_after(watch_of(Pair(1000, 200_000)), windows(limit, seed)) for seed in range(200)]
     assert sum(number is not None for number in found) <= 6
 
 
-def test_the_less_is_known_of_stable_the_more_is_harmless() -> None:
-    """No errors in 60 requests say little, in 60,000 much; no requests say nothing."""
+def test_less_history_of_stable_gives_a_wider_harmless_limit() -> None:
+    """No errors in 60 requests prove little, in 60,000 much; without any requests nothing is judged."""
     few, many = (watch_of(Pair(0, total)).harmless_ratio(NOTHING) for total in (60, 60_000))
     assert few > 0.1
     assert many < 0.006
     assert failed(watch_of(NOTHING), windows(1.0, 1)) is None
 
 
-def test_clusters_of_failures_need_more_of_them() -> None:
-    """Stable's own retries in clusters of five are no harm of the canary."""
+def test_clustered_failures_need_more_evidence_for_a_rollback() -> None:
+    """Stable's failures already came in clusters of five (retries), so such clusters are not blamed on the canary."""
     known = Pair(2000, 200_000)
     found = {failed_after(watch_of(known, phi=5.0), windows(0.02, seed, cluster=5)) for seed in range(30)}
     assert found == {None}
 
 
-def test_a_slow_drift_is_no_harm() -> None:
-    """Errors that rise eightfold within the watch, a little faster every minute."""
+def test_a_slow_drift_is_not_rolled_back() -> None:
+    """Errors rise eightfold over the whole watch, exponentially."""
     rising = 0.005 * 8 ** (np.arange(WATCH) / WATCH)
     found = {failed_after(watch_of(Pair(1000, 200_000)), windows(rising, seed)) for seed in range(30)}
     assert found == {None}
 
 
-def test_the_same_rise_at_once_is_harm() -> None:
-    """Eightfold from one minute to the next, after five healthy ones."""
+def test_a_sudden_rise_of_the_same_size_is_rolled_back() -> None:
+    """Errors rise eightfold from one window to the next, after five healthy minutes."""
     jump = np.repeat([0.005, 0.04], [60, WATCH - 60])
     found = [failed_after(watch_of(Pair(1000, 200_000)), windows(jump, seed)) for seed in range(30)]
     assert all(number is not None and 60 < number <= 70 for number in found)
 
 
-def test_the_reason_counts_from_when_the_harm_began() -> None:
-    """Ten good minutes before it do not make "1 % failed, 2 % are allowed" of it."""
+def test_the_reason_gives_the_error_ratio_since_the_harm_began() -> None:
+    """Ten good minutes before must not dilute it to "1 % failed, 2 % are allowed"."""
     jump = np.repeat([0.005, 0.05], [120, WATCH - 120])
     judgement = failed(watch_of(Pair(1000, 200_000)), windows(jump, 5))
     assert judgement
@@ -120,7 +120,7 @@ def test_the_reason_counts_from_when_the_harm_began() -> None:
 
 
 def test_recent_failures_end_two_minutes_ago() -> None:
-    """Harm must not count as usual before it is found; older than five minutes more is forgotten."""
+    """Ongoing harm must not become part of the baseline before it is found; failures over 7 minutes old are dropped."""
     recent = RecentFailures()
     for number in range(1, 121):
         recent.add([Window(5.0 * number, 5.0, "errors", Pair(1, 10), Pair(5, 10))], is_alone=number > 90)

@@ -1,4 +1,4 @@
-"""An alert rolls back the release that it is about, if it began in it and there is a healthy version to go back to."""
+"""An alert rolls back a release if it is about it, began during it, and a healthy version is there to return to."""
 
 from dataclasses import replace
 
@@ -21,13 +21,13 @@ def during(phase: Phase) -> Deployment:
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.STEPPING, Phase.WATCHING])
 @pytest.mark.parametrize("alert", [FIRING, replace(FIRING, version=None), replace(FIRING, began_s=None)])
-def test_rolls_back_while_the_release_runs_and_while_it_is_watched(phase: Phase, alert: Alert) -> None:
-    """Also one that names no version, or no time: then it is about whatever is released now."""
+def test_an_alert_rolls_back_during_the_release_and_its_watch(phase: Phase, alert: Alert) -> None:
+    """An alert without a version or a start time is taken to be about the current release."""
     assert objection(alert, during(phase), WELL) is None
 
 
-def test_what_failed_while_versions_were_loading_accuses_none() -> None:
-    """The alert looks back for five minutes; once they are over it counts again."""
+def test_an_alert_about_failures_while_versions_loaded_is_ignored() -> None:
+    """The alert looks back five minutes. When they are over, it counts again."""
     assert "40 s ago, when versions were loading" in str(objection(FIRING, during(Phase.WATCHING), WELL, loaded_s=40))
     assert objection(FIRING, during(Phase.WATCHING), WELL, loaded_s=LOOKS_BACK_S) is None
 
@@ -50,5 +50,5 @@ def test_what_failed_while_versions_were_loading_accuses_none() -> None:
 def test_any_other_alert_changes_nothing_and_says_why(
     alert: Alert, deployment: Deployment, health: dict[str, Health], words: str
 ) -> None:
-    """Each case has its own reason."""
+    """Each case gives its own reason."""
     assert words in str(objection(alert, deployment, health))

@@ -1,4 +1,4 @@
-"""When a person is asked: once for one reason, in the ledger, and over when the reason is gone."""
+"""When a person is asked: once for each reason. The ledger has it, and it ends when the reason is gone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ FINE = Hold("passed; the step soaks 5 s more")
 
 
 class Asked:
-    """One release whose events are folded as the controller does."""
+    """One release, to which events are applied as the controller applies them."""
 
     def __init__(self) -> None:
         request = e.ReleaseRequested(
@@ -39,17 +39,17 @@ class Asked:
         assert self._deployment.release is not None
         return self._deployment.release
 
-    def hears(self, action: Action, at_s: float) -> list[str]:
-        """The kinds of what is written down."""
+    def events_for(self, action: Action, at_s: float) -> list[str]:
+        """The kinds of the events that are written."""
         news = self._asking.news(self.release, action, Instant(1e9 + at_s, at_s))
         for event in news:
             self._deployment = apply(self._deployment, event)
         return [event.kind for event in news]
 
     def ask(self, at_s: float) -> None:
-        """Let a person be needed for so long that one is asked."""
-        assert self.hears(LEFT, at_s) == []
-        assert self.hears(LEFT, at_s + NEEDED_S) == ["person_asked"]
+        """A person is needed for long enough that the controller asks."""
+        assert self.events_for(LEFT, at_s) == []
+        assert self.events_for(LEFT, at_s + NEEDED_S) == ["person_asked"]
 
     def pause(self) -> None:
         paused = e.Paused(at_s=9, release=1, reason="lunch", by="ann")
@@ -60,70 +60,74 @@ class Asked:
 
 
 def test_a_person_is_asked_once_for_one_reason() -> None:
-    """Also by a controller that was started again in between."""
+    """A restart of the controller in between does not ask again."""
     asked = Asked()
-    assert asked.hears(FINE, 1) == []
-    assert asked.hears(LEFT, 2) == []
-    assert asked.hears(LEFT, 2 + NEEDED_S) == ["person_asked"]
-    assert asked.hears(LEFT, 8) == []
+    assert asked.events_for(FINE, 1) == []
+    assert asked.events_for(LEFT, 2) == []
+    assert asked.events_for(LEFT, 2 + NEEDED_S) == ["person_asked"]
+    assert asked.events_for(LEFT, 8) == []
     asked.restart()
-    assert asked.hears(LEFT, 9) == []
-    assert asked.hears(LEFT, 9 + NEEDED_S) == []
+    assert asked.events_for(LEFT, 9) == []
+    assert asked.events_for(LEFT, 9 + NEEDED_S) == []
     assert asked.release.asked is not None
     assert (asked.release.asked.reason, asked.release.asked.left_s) == (LEFT.reason, 300.0)
 
 
-def test_a_reason_that_is_gone_in_a_moment_needs_nobody() -> None:
-    """A version that misses a probe does not wake anybody, however often."""
+def test_a_reason_that_lasts_a_moment_asks_nobody() -> None:
+    """A version that misses a probe alerts nobody, however often this happens."""
     asked = Asked()
     for at_s in range(0, 40, 8):
-        assert asked.hears(LEFT, at_s) == []
-        assert asked.hears(LEFT, at_s + NEEDED_S - 1) == []
-        assert asked.hears(FINE, at_s + NEEDED_S) == []
+        assert asked.events_for(LEFT, at_s) == []
+        assert asked.events_for(LEFT, at_s + NEEDED_S - 1) == []
+        assert asked.events_for(FINE, at_s + NEEDED_S) == []
 
 
-def test_a_reason_that_comes_and_goes_is_one_reason() -> None:
-    """Only when it has been away for a while, nobody is needed any longer, and may be asked again."""
+def test_an_intermittent_reason_is_one_reason() -> None:
+    """Only after it has been away for a while is nobody needed; then a person may be asked again."""
     asked = Asked()
     asked.ask(0)
     for at_s, action in ((11, FINE), (20, LEFT), (30, LEFT), (31, FINE), (31 + CALM_S - 1, FINE)):
-        assert asked.hears(action, at_s) == []
-    assert asked.hears(FINE, 31 + CALM_S) == ["person_not_needed"]
+        assert asked.events_for(action, at_s) == []
+    assert asked.events_for(FINE, 31 + CALM_S) == ["person_not_needed"]
     assert asked.release.asked is None
-    assert asked.hears(FINE, 500) == []
+    assert asked.events_for(FINE, 500) == []
     asked.ask(501)
 
 
 @pytest.mark.parametrize(("first", "then", "after_s"), [(NO_PROOF, LEFT, NEEDED_S), (LEFT, NO_PROOF, CALM_S)])
-def test_another_end_is_asked_about_again(first: Hold, then: Hold, after_s: float) -> None:
-    """A person who was told that nothing happens by itself hears of the rollback that now comes, and the reverse."""
+def test_a_person_is_asked_again_when_what_happens_without_an_answer_changes(
+    first: Hold, then: Hold, after_s: float
+) -> None:
+    """A person who read that nothing happens automatically is told of the coming rollback, and the reverse."""
     asked = Asked()
-    assert asked.hears(first, 0) == []
-    assert asked.hears(first, NEEDED_S) == ["person_asked"]
-    assert asked.hears(then, 10) == []
-    assert asked.hears(then, 10 + after_s - 1) == []
-    assert asked.hears(then, 10 + after_s) == ["person_asked"]
+    assert asked.events_for(first, 0) == []
+    assert asked.events_for(first, NEEDED_S) == ["person_asked"]
+    assert asked.events_for(then, 10) == []
+    assert asked.events_for(then, 10 + after_s - 1) == []
+    assert asked.events_for(then, 10 + after_s) == ["person_asked"]
     assert asked.release.asked is not None
     assert (asked.release.asked.reason, asked.release.asked.left_s) == (then.reason, then.left_s)
     assert ("it is rolled back in" in by_itself(asked.release)) is (then is LEFT)
-    assert asked.hears(then, 500) == []
+    assert asked.events_for(then, 500) == []
 
 
-def test_reasons_that_take_turns_call_a_person_about_the_rollback_once() -> None:
-    """What comes and goes faster than a person answers is one reason, and the nearer end counts."""
+def test_alternating_reasons_announce_the_rollback_once() -> None:
+    """Reasons that alternate faster than a person answers are one reason; the one with the earlier deadline counts."""
     asked = Asked()
-    assert [asked.hears(LEFT if at_s // 10 % 2 else NO_PROOF, at_s) for at_s in range(200)].count(["person_asked"]) == 2
+    assert [asked.events_for(LEFT if at_s // 10 % 2 else NO_PROOF, at_s) for at_s in range(200)].count(
+        ["person_asked"]
+    ) == 2
     assert asked.release.asked is not None
     assert asked.release.asked.left_s is not None
 
 
 def test_a_pause_asks_nobody_again() -> None:
-    """It stops the time, and whoever paused knows."""
+    """A pause stops the deadline, and the person who paused knows the reason already."""
     asked = Asked()
     asked.ask(0)
     asked.pause()
     for at_s in (10, 10 + CALM_S, 500):
-        assert asked.hears(replace(LEFT, left_s=None), at_s) == []
+        assert asked.events_for(replace(LEFT, left_s=None), at_s) == []
     assert by_itself(asked.release).startswith("It stays as it is")
 
 
@@ -138,11 +142,11 @@ def test_a_pause_asks_nobody_again() -> None:
     ],
     ids=lambda event: event.kind,
 )
-def test_a_decision_ends_the_waiting(decision: e.Event) -> None:
-    """By itself: no other entry says so."""
+def test_a_decision_ends_the_request_for_a_person(decision: e.Event) -> None:
+    """No separate event records the end."""
     asked = Asked()
     asked.ask(0)
-    assert asked.hears(Rollback("errors", "worse"), 1) == []
+    assert asked.events_for(Rollback("errors", "worse"), 1) == []
     after = apply(Deployment(stable="m:v1", release=asked.release), decision)
     assert after.release is not None
     assert after.release.asked is None
@@ -150,7 +154,7 @@ def test_a_decision_ends_the_waiting(decision: e.Event) -> None:
 
 @pytest.fixture
 def left_to_a_person(tmp_path: Path) -> tuple[DigitsWorld, Path]:
-    """v2 predicts other classes, which its plan leaves to a person, and one was asked."""
+    """v2 predicts other classes; its plan leaves this to a person, and one was asked."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path, classes=NO_SEVENS)
     spec = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
@@ -166,7 +170,7 @@ def left_to_a_person(tmp_path: Path) -> tuple[DigitsWorld, Path]:
 
 
 def test_a_restarted_controller_asks_nobody_again(left_to_a_person: tuple[DigitsWorld, Path]) -> None:
-    """It knows from the ledger who was asked, and rolls back when nobody decided in the time of a step."""
+    """The ledger says who was asked. When nobody decides within the deadline of a step, the release is rolled back."""
     world, path = left_to_a_person
     controller = world.controller()
     world.live_until_ended(controller)

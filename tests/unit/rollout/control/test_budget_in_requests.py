@@ -1,4 +1,4 @@
-"""A budget in requests: however much traffic there is, so many of users' requests are harmed at most."""
+"""A budget in requests: at most this many of users' requests are harmed, however much traffic there is."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +35,7 @@ PLAN = parse_spec(f"risk_budget: {{share: 0.5%, requests: {ALLOWED}}}")
 ERRORS_ONLY = PLAN.model_copy(update={"signals": PLAN.signals.only("errors")})
 
 
-# ---- what a plan may say
+# ---- what a plan may contain
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,17 @@ ERRORS_ONLY = PLAN.model_copy(update={"signals": PLAN.signals.only("errors")})
     ],
 )
 def test_a_budget_is_a_share_or_also_a_number(text: str, budget: RiskBudget) -> None:
-    """The share alone is written as before."""
+    """A budget that is only a share is written as before."""
     spec = parse_spec(text)
     assert spec.risk_budget == budget
-    assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec  # as the ledger keeps it
+    assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec  # as stored in the ledger
 
 
 @pytest.mark.parametrize(
     "value", ["0", "-1", "1.5", "5%", "many", "'1,000'", "true", "[5]", "1000000000001", ".inf", "1e3"]
 )
-def test_a_wrong_number_is_named_with_what_to_write(value: str) -> None:
-    """Zero too: a canary of which nothing may be harmed cannot be released."""
+def test_a_wrong_number_is_refused_with_an_example(value: str) -> None:
+    """Zero is refused too: a canary that may harm nothing cannot be released."""
     with pytest.raises(SpecError) as refused:
         parse_spec(f"risk_budget: {{requests: {value}}}")
     assert "`risk_budget.requests` is" in refused.value.saw
@@ -77,8 +77,8 @@ def test_a_wrong_number_is_named_with_what_to_write(value: str) -> None:
         ("risk_budget: ", "write a share such as 0.5%"),
     ],
 )
-def test_a_wrong_budget_is_named(text: str, do: str) -> None:
-    """Whatever stands there."""
+def test_a_wrong_budget_is_refused_with_a_remedy(text: str, do: str) -> None:
+    """Any type of value is handled."""
     with pytest.raises(SpecError) as refused:
         parse_spec(text)
     assert do in refused.value.do
@@ -86,15 +86,15 @@ def test_a_wrong_budget_is_named(text: str, do: str) -> None:
 
 @pytest.mark.parametrize("steps", ["auto", "[100]", "[1, 5, 25, 50, 100]"])
 def test_a_plan_without_a_shadow_is_refused(steps: str) -> None:
-    """Its first request is a user's, and nothing is proven before it."""
+    """Its first request would come from a user, before anything is proven."""
     with pytest.raises(SpecError) as refused:
         parse_spec(f"{{steps: {steps}, risk_budget: {{requests: 5}}}}")
     assert "`risk_budget.requests` is 5" in refused.value.saw
     assert "begin `steps` with `shadow`" in refused.value.do
 
 
-def test_validate_says_what_it_means() -> None:
-    """The number beside the share."""
+def test_validate_explains_the_budget() -> None:
+    """It prints the number next to the share."""
     assert any(
         "0.5 % of all requests may be harmed, and at most 500 of users' requests" in line
         for line in plan_in_words(PLAN)
@@ -104,8 +104,8 @@ def test_validate_says_what_it_means() -> None:
 # ---- the arithmetic
 
 
-def test_the_most_excess_is_the_smaller_of_both() -> None:
-    """A share of the traffic at a weight, or a number among the requests answered by then."""
+def test_the_allowed_excess_is_the_smaller_of_both_limits() -> None:
+    """One limit is a share of traffic at a weight; the other a number among the requests answered by then."""
     config = JudgeConfig(budget_requests=500)
     assert config.most_excess(Ask(0.5, requests=1000)) == pytest.approx(0.01)
     assert config.most_excess(Ask(0.5, requests=1_000_000)) == pytest.approx(0.0005)
@@ -113,8 +113,8 @@ def test_the_most_excess_is_the_smaller_of_both() -> None:
     assert JudgeConfig().most_excess(Ask(0.5, requests=1e9)) == pytest.approx(0.01)
 
 
-def test_copies_are_not_users_requests() -> None:
-    """They tell how much traffic there is, and harm nobody."""
+def test_shadow_copies_do_not_spend_the_budget() -> None:
+    """They show how much traffic there is, and harm nobody."""
     exposure = Exposure()
     exposure.observe([Window(5, 5, "errors", Pair(0, 500), Pair(0, 500))], mirror=True)
     assert (exposure.requests, exposure.per_s) == (0, 100)
@@ -124,8 +124,8 @@ def test_copies_are_not_users_requests() -> None:
     assert exposure.of_steps(PLAN, (0.05, 0.25)) == (Ask(0.05, 50 + 300), Ask(0.25, 50 + 1800))
 
 
-def test_bets_know_of_a_small_excess() -> None:
-    """The excess that much traffic asks for is refuted sooner where it is bet on, and the stakes still sum to 1."""
+def test_bets_include_the_small_excess_of_a_request_budget() -> None:
+    """High traffic needs a small excess refuted; a stake on it makes that faster, and the stakes still sum to 1."""
     known, excess = Pair(360_000, 36_000_000), 2.4e-4
     aware, unaware = bets_for(0.005, known, [excess]), bets_for(0.005, known)
     assert sum(np.exp(aware.log_stakes)) == pytest.approx(1)
@@ -139,21 +139,21 @@ def test_bets_know_of_a_small_excess() -> None:
 
 
 @pytest.mark.parametrize("excess", [2e-4, 1e-3, 5e-3, 0.3])
-def test_so_many_are_harmed_at_most_at_any_time(excess: float) -> None:
-    """The rule alone, against a canary that is worse by any constant excess: at each window as much as it allows."""
+def test_the_budget_bounds_harmed_requests_at_every_time(excess: float) -> None:
+    """Only the rule, at the largest weight it allows, against canaries that are worse by a constant excess."""
     rng, allowed, rate, runs, broken = np.random.default_rng(5), 20, 5000, 200, 0
     for _ in range(runs):
         bound, answered, worst = ExcessBound(0.01), 0, 0.0
         for _ in range(40):
             room = allowed / bound.upper() - answered
-            weight = min(0.5, max(0.0, room / rate))  # the greediest share that the rule allows; none: a copy
+            weight = min(0.5, max(0.0, room / rate))  # the largest weight that the rule allows; 0 means a shadow copy
             to_canary = int(weight * rate)
             n_c, n_s = (to_canary, rate - to_canary) if to_canary else (rate, rate)
             bound.observe(Pair(int(rng.binomial(n_s, 0.002)), n_s), Pair(int(rng.binomial(n_c, 0.002 + excess)), n_c))
             answered += to_canary
             worst = max(worst, excess * answered)
         broken += worst > allowed
-    assert broken <= 6  # of 200 at 1 %: more than 6 in at most 5 of 1,000 such tests
+    assert broken <= 6  # of 200 runs at 1 %: more than 6 occur in at most 5 of 1,000 such tests
 
 
 # ---- the decisions
@@ -188,8 +188,8 @@ def facts(*, unseen_s: float = 0.0, stable: Health = Health.READY) -> Facts:
     return Facts(30.0, unseen_s, Health.READY, stable, False, 0.0, "", True, True, Pair(0, 600), Pair(0, 600))
 
 
-def test_it_returns_before_the_next_window_could_break_the_budget() -> None:
-    """5,000 more requests with an excess of at most 0.1 %: five more."""
+def test_it_returns_to_the_shadow_before_the_next_window_could_break_the_budget() -> None:
+    """5,000 more requests with an excess of at most 0.1 % could harm five more."""
     assert isinstance(decide(live(), facts(), judged(495)), Hold)
     for release in (live(), live(is_paused=True)):
         back = decide(release, facts(), judged(495.1))
@@ -198,14 +198,14 @@ def test_it_returns_before_the_next_window_could_break_the_budget() -> None:
         assert "than the plan's 500" in back.reason
 
 
-def test_requests_that_cannot_be_counted_count() -> None:
-    """While there is no reading, the canary answers as many as before."""
+def test_uncounted_requests_spend_the_budget() -> None:
+    """Without readings, the canary is assumed to answer as many requests as before."""
     assert isinstance(decide(live(), facts(unseen_s=100), judged(390)), Hold)
     assert isinstance(decide(live(), facts(unseen_s=115), judged(390)), EnterStep)
 
 
-def test_proof_that_is_missing_after_the_soak_is_earned_by_copies() -> None:
-    """At the step it would cost users' requests."""
+def test_proof_missing_after_the_soak_is_collected_in_the_shadow() -> None:
+    """Collecting it at the step would harm users' requests."""
     missing = judged(10, verdict=Verdict.INCONCLUSIVE, more=100.0)
     assert isinstance(decide(live(), facts(), missing), Hold)
     back = decide(live(seen_s=60.0), facts(), missing)
@@ -214,14 +214,14 @@ def test_proof_that_is_missing_after_the_soak_is_earned_by_copies() -> None:
 
 
 def test_without_a_healthy_stable_a_person_is_asked() -> None:
-    """There is nowhere to return to."""
+    """There is no version to return to."""
     action = decide(live(), facts(stable=Health.UNREADY), judged(600))
     assert isinstance(action, Hold)
     assert action.needs_person
 
 
-def test_a_plan_without_such_a_budget_never_returns_for_it() -> None:
-    """Its judgements have no bound on requests."""
+def test_a_plan_without_a_request_budget_never_returns_for_it() -> None:
+    """Its judgements have no bound on harmed requests."""
     assert isinstance(
         decide(live(spec=RolloutSpec()), facts(), replace(judged(600), answered=None, least_upper=None)), Hold
     )
@@ -235,8 +235,8 @@ def at(rps: float, ratio: float, *, base: float = 0.001, spec: RolloutSpec = ERR
     return simulate_release(spec, traffic, seed, patience_s=600.0, until_s=3600.0)
 
 
-def test_much_traffic_is_promoted_as_before() -> None:
-    """20,000 requests a second, 0.1 % errors: half a minute of copies proves what the budget asks for."""
+def test_high_traffic_is_promoted_as_before() -> None:
+    """At 20,000 requests a second and 0.1 % errors, half a minute of copies is proof enough for the budget."""
     run = at(20_000, 0.001)
     assert (run.outcome, run.asked_s) == ("promoted", None)
     share_alone = ERRORS_ONLY.model_copy(update={"risk_budget": RiskBudget()})
@@ -244,8 +244,8 @@ def test_much_traffic_is_promoted_as_before() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0012, 0.0015, 0.002])
-def test_a_little_harm_to_much_traffic_is_within_the_budget(ratio: float) -> None:
-    """Without it 0.12 % harms 3,800 requests, and no test finds it: it is within every tolerance."""
+def test_a_small_harm_at_high_traffic_stays_within_the_budget(ratio: float) -> None:
+    """Without a request budget, 0.12 % harms 3,800 requests and no test finds it: it is within every tolerance."""
     assert at(20_000, ratio).harmed_before <= ALLOWED
 
 
@@ -256,18 +256,18 @@ def test_a_little_harm_to_much_traffic_is_within_the_budget(ratio: float) -> Non
         (2, 500, "promoted"),
         (100, 20, "promoted"),
         (0.0001, 500, "held"),  # no traffic
-        (1000, 1, "held"),  # copies do not prove so little within the hour
+        (1000, 1, "held"),  # copies cannot prove so small an excess within the hour
     ],
 )
 def test_other_traffic_and_other_budgets(rps: float, requests: int, outcome: str) -> None:
-    """A budget that asks for little changes nothing; one that asks for too much ends in no harm."""
+    """A generous budget changes nothing; one that asks for too much ends without harm."""
     spec = ERRORS_ONLY.model_copy(update={"risk_budget": RiskBudget(requests=requests)})
     run = at(rps, 0.0, base=0.0, spec=spec) if requests > 1 else at(rps, 0.001, spec=spec)
     assert (run.outcome, run.harmed_before) == (outcome, 0)
 
 
-def test_a_simulation_says_what_the_budget_allows() -> None:
-    """How many releases harmed more; those that are within it are none."""
+def test_a_simulation_reports_releases_over_the_budget() -> None:
+    """It counts the releases that harmed more; those within the budget are not counted."""
     traffic = Scenario(20_000, Behaviour(0.001), Behaviour(0.0015))
     findings = Findings(ERRORS_ONLY, traffic, (at(20_000, 0.001),), (at(20_000, 0.0015),))
     lines = [answer for story in stories(findings) for answer in story.answers]
@@ -296,8 +296,8 @@ def story(world: World) -> Timeline:
     return timeline(of_release(world))
 
 
-def test_the_controller_keeps_it_shows_it_and_replays_it(world: World, controller: Controller) -> None:
-    """The traffic grows tenfold at a step: it returns to the shadow, says why, and comes back when it is proven."""
+def test_the_controller_keeps_shows_and_replays_the_budget(world: World, controller: Controller) -> None:
+    """Traffic grows tenfold at a step: the canary returns to the shadow with a reason, and comes back when proven."""
     plan = RolloutSpec(soak=5, window=2, warmup=0, holdback=0, watch=4, risk_budget=RiskBudget(share=0.02, requests=60))
     controller.execute(c.StartRelease("m:v2", plan, "ann"))
     while not any(split.canary_percent > 1 for split in world.router.history):

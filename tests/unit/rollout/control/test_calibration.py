@@ -1,4 +1,4 @@
-"""What is learned about stable before a release: the noise of every signal that a plan may ask for."""
+"""Calibration: what is measured on stable before a release, for every signal that a plan may use."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ BURST = tuple(0.2 if window % 30 < 6 else 0.005 for window in range(300))  # a s
 
 
 def bursts(signal: str) -> list[Window]:
-    """Ten minutes at 2 s, in which stable is bad in bursts."""
+    """Ten minutes of 2 s windows in which stable's failures come in bursts."""
     return [
         Window(end_s=2.0 * number, window_s=2.0, signal=signal, stable=Pair(round(200 * ratio), 200), canary=Pair(0, 0))
         for number, ratio in enumerate(BURST)
@@ -39,7 +39,7 @@ def test_the_noise_of_every_latency_bound_is_known(bound: int) -> None:
 
 @pytest.mark.parametrize("bound", CONFIDENCE_BOUNDS)
 def test_the_noise_of_every_confidence_bound_is_known(bound: float) -> None:
-    """Whichever bound a plan chooses, its signal is called `low_confidence`."""
+    """Whichever bound a plan chooses, the signal is called `low_confidence`."""
     calibration = Calibration()
     calibration.observe(bursts(f"low_confidence:{bound}"), 600.0, release=None, stable="m:v1")
     plan = Signals({"low_confidence": LowConfidence(below=bound)})
@@ -48,7 +48,7 @@ def test_the_noise_of_every_confidence_bound_is_known(bound: float) -> None:
 
 @pytest.mark.parametrize("bounds", [(25, 50, 100, 250, 500, 1000), (5, 2500), (5000,)])
 def test_a_release_knows_the_noise_of_all_its_signals(tmp_path: Path, bounds: tuple[int, ...]) -> None:
-    """It was measured while no release ran, before the next plan was known."""
+    """It was measured while no release ran, before the plan was known."""
     world, controller = digits_world(tmp_path / "ledger.db")
     plan = RolloutSpec(signals=Signals({"latency": Latency(slower_than_ms=bounds)}))
     controller.execute(c.StartRelease("digits:v2", plan, "ann"))
@@ -59,8 +59,8 @@ def test_a_release_knows_the_noise_of_all_its_signals(tmp_path: Path, bounds: tu
 
 
 @pytest.mark.exhaustive
-def test_the_noise_goes_on_being_measured_in_a_watch(tmp_path: Path) -> None:
-    """The next plan may ask for signals that the plan of the promoted version did not."""
+def test_noise_is_measured_during_a_watch(tmp_path: Path) -> None:
+    """The next plan may use signals that the plan of the promoted version did not."""
     world, controller = digits_world(tmp_path / "ledger.db")
     few = Signals({"latency": Latency(slower_than_ms=(25,))})
     plan = RolloutSpec(steps=(50, 100), soak=2, window=1, holdback=0, watch=3000, risk_budget=0.1, signals=few)
@@ -77,7 +77,7 @@ def known(controller: Controller) -> float:
 
 @pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
 def test_a_restart_does_not_lose_the_history(tmp_path: Path, is_killed: bool) -> None:
-    """A release that begins right after it knows how noisy stable is; a kill loses two minutes at most."""
+    """A release right after the restart knows how noisy stable is; a kill loses at most two minutes."""
     world, controller = digits_world(tmp_path / "ledger.db")
     world.live(controller, 1200, beat_s=IDLE_BEAT_S)
     before_s = known(controller)
@@ -91,11 +91,11 @@ def test_a_restart_does_not_lose_the_history(tmp_path: Path, is_killed: bool) ->
     world.live(again, HISTORY_S - 1000, beat_s=IDLE_BEAT_S)
     assert HISTORY_S - 200 <= known(again) <= HISTORY_S + 10
     again.close()
-    controller._ledger.close()  # what the end of a killed process does
+    controller._ledger.close()  # as when a process is killed
 
 
-def test_a_history_that_is_too_old_is_none(tmp_path: Path) -> None:
-    """The controller was away for an hour."""
+def test_a_history_that_is_too_old_is_not_used(tmp_path: Path) -> None:
+    """The controller was down for an hour."""
     world, controller = digits_world(tmp_path / "ledger.db")
     world.live(controller, 600, beat_s=IDLE_BEAT_S)
     controller.close()
@@ -105,8 +105,8 @@ def test_a_history_that_is_too_old_is_none(tmp_path: Path) -> None:
     again.close()
 
 
-def test_stables_part_of_a_release_is_history(tmp_path: Path) -> None:
-    """A long release at 50 % leaves the next one with half an hour, of stable's own requests alone."""
+def test_stables_requests_during_a_release_count_as_history(tmp_path: Path) -> None:
+    """A long release at 50 % leaves the next one half an hour of history, from stable's own requests only."""
     world, controller = digits_world(tmp_path / "ledger.db")
     world.edit("digits:v2", error_ratio=0.001)
     plan = RolloutSpec(steps=(50, 100), step_deadline=7200, risk_budget=1e-5)
@@ -120,8 +120,8 @@ def test_stables_part_of_a_release_is_history(tmp_path: Path) -> None:
     controller.close()
 
 
-def test_bursts_seen_in_a_share_of_the_traffic_count_as_those_of_all() -> None:
-    """Stable had half of the requests, so its bursts were half as large; clusters were not."""
+def test_noise_measured_on_a_share_of_traffic_is_scaled_to_all_of_it() -> None:
+    """Stable had half of the requests, so its bursts were half as large; the size of clusters was not affected."""
     windows = bursts("errors")
     halved = [replace(one, canary=one.stable) for one in windows]
     whole, half = own_noise(windows), own_noise(halved)
@@ -130,8 +130,8 @@ def test_bursts_seen_in_a_share_of_the_traffic_count_as_those_of_all() -> None:
 
 
 @pytest.mark.parametrize(("waited_s", "warns"), [(0, True), (600, False)])
-def test_a_release_that_knows_little_of_stable_says_so(tmp_path: Path, waited_s: float, warns: bool) -> None:
-    """In its explanation and its status; ten minutes are enough."""
+def test_a_release_with_little_history_of_stable_says_so(tmp_path: Path, waited_s: float, warns: bool) -> None:
+    """Its explanation and its status say it; ten minutes of history are enough."""
     world, controller = digits_world(tmp_path / "ledger.db")
     world.live(controller, waited_s, beat_s=IDLE_BEAT_S)
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))

@@ -1,4 +1,4 @@
-"""A release in which one caller's labels say other than everybody's: a person is asked, and told whose they are."""
+"""One caller's labels disagree with those of all others: a person is asked and told which caller it is."""
 
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,10 +30,10 @@ PLAN = RolloutSpec(
 
 @dataclass
 class LabelledWorld(World):
-    """Every answer is labelled at once, by each caller in turn."""
+    """Every answer is labelled at once; the callers take turns."""
 
-    wrong_ratio: dict[str, float] = field(default_factory=dict)  # by version, as honest callers say
-    lies: dict[str, bool] = field(default_factory=dict)  # what the liar says of each version's answers
+    wrong_ratio: dict[str, float] = field(default_factory=dict)  # by version, as honest callers report it
+    lies: dict[str, bool] = field(default_factory=dict)  # by version: whether the liar calls its answers wrong
 
     def _serve(self, tag: str, requests: int) -> None:
         super()._serve(tag, requests)
@@ -63,7 +63,7 @@ def story(world: World) -> Timeline:
     return timeline(events(world))
 
 
-def test_a_liar_rolls_no_good_version_back_and_a_person_is_told_of_him(tmp_path: Path) -> None:
+def test_a_lying_caller_does_not_roll_back_a_good_version_and_is_named(tmp_path: Path) -> None:
     same = {STABLE: 0.05, CANARY: 0.05}
     world, controller = released(tmp_path / "ledger.db", wrong_ratio=same, lies={STABLE: False, CANARY: True})
     world.live(controller, 300)
@@ -85,8 +85,8 @@ def test_a_liar_rolls_no_good_version_back_and_a_person_is_told_of_him(tmp_path:
     controller.close()
 
 
-def test_a_liar_keeps_no_bad_version_alive(tmp_path: Path) -> None:
-    """Nobody comes: it is rolled back when the step's time is over, as whenever a person is waited for."""
+def test_a_lying_caller_does_not_keep_a_bad_version(tmp_path: Path) -> None:
+    """Nobody decides, so it is rolled back at the deadline of the step, as always when a person is awaited."""
     wrong = {STABLE: 0.05, CANARY: 0.15}
     world, controller = released(tmp_path / "ledger.db", wrong_ratio=wrong, lies={STABLE: True, CANARY: False})
     assert world.live_until_ended(controller) == "rolled_back"
@@ -97,7 +97,7 @@ def test_a_liar_keeps_no_bad_version_alive(tmp_path: Path) -> None:
     assert "without them harm is proven; nobody decided in 600 s" in release.end.reason
 
 
-def test_harm_that_everybody_sees_is_rolled_back_at_once(tmp_path: Path) -> None:
+def test_harm_that_all_callers_report_is_rolled_back_at_once(tmp_path: Path) -> None:
     world, controller = released(tmp_path / "ledger.db", wrong_ratio={STABLE: 0.05, CANARY: 0.3})
     assert world.live_until_ended(controller) == "rolled_back"
     assert story(world).state.outcome_signal == "wrong_label"
@@ -105,7 +105,7 @@ def test_harm_that_everybody_sees_is_rolled_back_at_once(tmp_path: Path) -> None
     controller.close()
 
 
-def test_a_restarted_controller_knows_whose_labels_are_whose(tmp_path: Path) -> None:
+def test_a_restarted_controller_keeps_labels_apart_by_caller(tmp_path: Path) -> None:
     same = {STABLE: 0.05, CANARY: 0.05}
     world, controller = released(tmp_path / "ledger.db", wrong_ratio=same, lies={STABLE: False, CANARY: True})
     for seconds in (20.0, 100.0):

@@ -1,4 +1,4 @@
-"""Commands between threads: answered by the loop, or never carried out."""
+"""Commands between threads: the loop answers each one, or never executes it."""
 
 import threading
 import time
@@ -22,8 +22,8 @@ def recorder(done: list[Command]) -> Callable[[Command], int | None]:
     return execute
 
 
-def test_a_command_whose_sender_gave_up_is_never_carried_out() -> None:
-    """The loop hung while the sender waited: what was reported as failed must not happen later."""
+def test_a_command_whose_sender_gave_up_is_never_executed() -> None:
+    """The loop hung while the sender waited. A command that was reported as failed must not be executed later."""
     commands, done = CommandQueue(), list[Command]()
     with pytest.raises(TimeoutError, match="will not be carried out"):
         commands.submit(PROMOTE, timeout_s=0.01)
@@ -31,8 +31,8 @@ def test_a_command_whose_sender_gave_up_is_never_carried_out() -> None:
     assert done == []
 
 
-def test_the_commands_after_one_that_was_withdrawn_are_carried_out() -> None:
-    """Only the late one is left out."""
+def test_commands_after_a_withdrawn_one_are_executed() -> None:
+    """Only the withdrawn command is skipped."""
     commands, done = CommandQueue(), list[Command]()
     with pytest.raises(TimeoutError):
         commands.submit(PROMOTE, timeout_s=0.01)
@@ -43,12 +43,12 @@ def test_the_commands_after_one_that_was_withdrawn_are_carried_out() -> None:
     assert (answer.result(), done) == (1, [PROMOTE])
 
 
-def test_a_command_that_is_begun_when_its_time_is_up_is_answered() -> None:
-    """Its sender learns what was done, not that time ran out."""
+def test_a_command_that_is_running_when_its_time_is_up_is_answered() -> None:
+    """Its sender gets the result, not a timeout."""
     commands, timeout_s = CommandQueue(), 0.5
 
     def slowly(_: Command) -> int:
-        is_up_s = time.monotonic() + timeout_s  # the command was taken after it was sent
+        is_up_s = time.monotonic() + timeout_s  # the loop took the command after it was sent
         while time.monotonic() <= is_up_s:
             threading.Event().wait(0.01)
         return 7
@@ -60,8 +60,8 @@ def test_a_command_that_is_begun_when_its_time_is_up_is_answered() -> None:
         assert answer.result() == 7
 
 
-def test_every_command_of_many_senders_is_either_carried_out_or_refused() -> None:
-    """However the race ends: a sender that got an answer had its command carried out, the others had not."""
+def test_every_command_of_many_senders_is_either_executed_or_refused() -> None:
+    """Whoever wins the race: a sender gets an answer exactly if its command was executed."""
     commands, done, stopped = CommandQueue(), list[Command](), threading.Event()
 
     def loop() -> None:
@@ -87,7 +87,7 @@ def test_every_command_of_many_senders_is_either_carried_out_or_refused() -> Non
 
 @pytest.mark.parametrize("error", [CommandRefused("no", saw="", do=""), ZeroDivisionError()])
 def test_the_sender_gets_the_error_of_its_command(error: Exception) -> None:
-    """Also one that ends the loop: nobody waits for an answer that cannot come."""
+    """This includes an error that ends the loop: no sender waits for an answer that cannot come."""
     commands = CommandQueue()
 
     def fail(_: Command) -> int:
@@ -103,8 +103,8 @@ def test_the_sender_gets_the_error_of_its_command(error: Exception) -> None:
         assert answer.exception() is error
 
 
-def test_a_loop_that_is_to_stop_waits_for_no_command() -> None:
-    """An idle controller waits for seconds; `kanaria down` does not."""
+def test_a_stopping_loop_does_not_wait_for_commands() -> None:
+    """An idle controller waits for seconds for a command; `kanaria down` must not wait as long."""
     commands, done = CommandQueue(), list[Command]()
     commands.wake()
     commands.serve(recorder(done), wait_s=3600)

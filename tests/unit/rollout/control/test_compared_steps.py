@@ -1,4 +1,4 @@
-"""A plan with `compare` asks both versions in the steps and in the watch, so that pairs of answers go on coming."""
+"""A plan with `compare` sends requests to both versions in the steps and the watch, so answers stay paired."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ Begin = Callable[..., tuple[World, Controller]]
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Makes a world in which v2 is being released by a plan; what v2 is like may be said."""
+    """Makes a world in which v2 is being released; the arguments describe v2."""
     opened = []
 
     def make(spec: RolloutSpec = PLAN, **canary: float) -> tuple[World, Controller]:
@@ -66,7 +66,7 @@ def events_of(world: World) -> list[e.Event]:
 
 
 def splits(world: World) -> list[tuple[float, float]]:
-    """The canary's weight and what is compared, percent, of each split with a canary."""
+    """The canary's weight and the compared share, in percent, of each split with a canary."""
     return [(split.canary_percent, split.compare_percent) for split in world.router.history if split.canary]
 
 
@@ -89,7 +89,7 @@ def compared(world: World) -> dict[float, int]:
     return found
 
 
-def test_the_shadow_copies_everything_and_compares_nothing_besides(begin: Begin) -> None:
+def test_the_shadow_copies_everything_and_needs_no_further_comparison(begin: Begin) -> None:
     world, controller = begin(PLAN.model_copy(update={"steps": ("shadow", 50, 100)}))
     lived(world, controller, until=Phase.WATCHING)
     found = [(split.mirror, split.compare_percent) for split in world.router.history if split.canary]
@@ -103,7 +103,7 @@ def test_the_shadow_copies_everything_and_compares_nothing_besides(begin: Begin)
 
 @pytest.mark.parametrize("steps", [(5, 50, 100), (50, 100), ("shadow", 50, 100)])
 def test_no_step_passes_while_nothing_was_compared(begin: Begin, steps: tuple[int | str, ...]) -> None:
-    """An observer that counts nothing yet, or is away, is no proof that the answers are alike."""
+    """An observer that counts nothing yet, or is away, does not prove that the answers are alike."""
     world, controller = begin(PLAN.model_copy(update={"steps": steps}))
     world.is_compared = False
     world.live(controller, 200)
@@ -122,14 +122,14 @@ def test_no_step_passes_while_nothing_was_compared(begin: Begin, steps: tuple[in
 def test_a_version_that_labels_prove_worse_is_found_by_pairs_of_the_steps(
     begin: Begin, compare: float, signal: str | None
 ) -> None:
-    """Nothing else tells: it answers as fast and as surely. Without pairs it goes through."""
+    """No other signal shows it: it answers as fast and with the same confidence. Without pairs it is promoted."""
     world, controller = begin(PLAN.model_copy(update={"compare": compare}), differs_ratio=0.06, lost_ratio=0.9)
     release = lived(world, controller, until=Phase.ENDED)
     assert (release.outcome, release.outcome_signal) == (("rolled_back", signal) if signal else ("promoted", None))
 
 
-def test_a_version_that_labels_prove_better_is_excused_in_the_steps(begin: Begin) -> None:
-    """It differs in a fifth of the answers, a tenth is allowed, and it is right about nine in ten of these."""
+def test_a_version_that_labels_prove_better_may_differ_in_the_steps(begin: Begin) -> None:
+    """A fifth of its answers differ and a tenth is allowed, but nine in ten of those that differ are right."""
     world, controller = begin(differs_ratio=0.2, lost_ratio=0.1)
     release = lived(world, controller, until=Phase.WATCHING)
     assert release.outcome == "promoted"
@@ -148,7 +148,7 @@ def test_without_labels_a_person_is_asked_about_a_version_that_differs_in_the_st
 
 @pytest.mark.parametrize("phase", [Phase.STEPPING, Phase.WATCHING])
 def test_a_killed_controller_goes_on_with_the_same_evidence_and_split(begin: Begin, phase: Phase) -> None:
-    """Pairs that came meanwhile count once; the gateway is left as it is."""
+    """Pairs that arrived meanwhile count once; the gateway keeps its split."""
     world, controller = begin(differs_ratio=0.02)
     lived(world, controller, until=phase)
     world.live(controller, 11)
@@ -166,11 +166,11 @@ def test_a_killed_controller_goes_on_with_the_same_evidence_and_split(begin: Beg
     assert release
     assert judge.judgement(release) == last.evidence
     counted = world.counters["m:v2-process", "m:v2", "disagreement"].total
-    missed = counted - sum(compared(world).values())  # of the readings with which the count of each weight began
+    missed = counted - sum(compared(world).values())  # of the readings at which the count of each weight began
     assert 0 <= missed < 0.2 * counted
 
 
-def test_a_split_says_in_the_ledger_what_is_compared(begin: Begin) -> None:
+def test_the_ledger_says_for_each_split_what_is_compared(begin: Begin) -> None:
     world, controller = begin()
     world.live(controller, 5)
     assert compared_sentence(release_of(controller)) == (

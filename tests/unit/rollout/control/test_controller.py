@@ -1,4 +1,4 @@
-"""The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
+"""The control loop in a small simulated world: good and bad versions, outages, and kills at any point."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -61,7 +61,7 @@ def weights(world: World) -> list[float]:
 
 
 def test_a_good_version_earns_its_traffic_and_is_promoted(world: World, controller: Controller) -> None:
-    """Shadow, every step in order, promotion, and after the watch the old version is stopped."""
+    """Shadow, every step in order, promotion; after the watch the old version is stopped."""
     start(controller)
     assert world.live_until_ended(controller) == "promoted"
     steps = [event for event in events(world) if isinstance(event, e.StepEntered)]
@@ -77,7 +77,7 @@ def test_a_good_version_earns_its_traffic_and_is_promoted(world: World, controll
 
 
 def test_an_erroneous_version_is_rolled_back_on_its_errors(world: World, controller: Controller) -> None:
-    """5 % of errors: all traffic is back on stable, and the reason names the signal."""
+    """With 5 % errors all traffic returns to stable, and the reason names the signal."""
     world.edit("m:v2", error_ratio=0.05)
     start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
     assert world.live_until_ended(controller) == "rolled_back"
@@ -86,7 +86,7 @@ def test_an_erroneous_version_is_rolled_back_on_its_errors(world: World, control
 
 
 def test_a_silently_wrong_version_is_rolled_back_on_its_predictions(world: World, controller: Controller) -> None:
-    """Answers 200 and fast, but never predicts the last class."""
+    """It answers 200 and fast, but never predicts the last class."""
     world.edit("m:v2", classes=(0.34, 0.33, 0.33, 0.0))
     start(controller)
     assert world.live_until_ended(controller) == "rolled_back"
@@ -94,15 +94,15 @@ def test_a_silently_wrong_version_is_rolled_back_on_its_predictions(world: World
 
 
 def test_a_slow_version_is_rolled_back_on_its_latency(world: World, controller: Controller) -> None:
-    """A third of the answers over the bound."""
+    """A third of its answers exceed the bound."""
     world.edit("m:v2", slow_ratio=0.3)
     start(controller)
     assert world.live_until_ended(controller) == "rolled_back"
     assert outcome(world).signal.startswith("latency:")
 
 
-def test_a_version_that_dies_is_rolled_back_although_users_saw_nothing(world: World, controller: Controller) -> None:
-    """Stable answered for it, so its counts look clean; that it died is the reason."""
+def test_a_version_that_dies_is_rolled_back_although_no_user_saw_an_error(world: World, controller: Controller) -> None:
+    """Stable answered in its place, so its counts look clean; the reason is that it died."""
     start(controller)
     world.live(controller, 30)
     world.edit("m:v2", health=Health.DEAD, has_crashed=True)
@@ -111,7 +111,7 @@ def test_a_version_that_dies_is_rolled_back_although_users_saw_nothing(world: Wo
 
 
 def test_a_version_that_does_not_start_never_gets_a_request(world: World, controller: Controller) -> None:
-    """Its last output is the reason, and no split ever gave it a weight."""
+    """Its last output is the reason, and no split ever gave it weight."""
     world.edit("m:v2", starts_at_all=False)
     start(controller)
     assert world.live_until_ended(controller) == "rolled_back"
@@ -119,8 +119,8 @@ def test_a_version_that_does_not_start_never_gets_a_request(world: World, contro
     assert set(weights(world)) == {0}
 
 
-def test_the_making_of_its_environment_is_no_part_of_the_time_to_load(world: World, controller: Controller) -> None:
-    """Ten minutes of downloads, then 20 of its 30 s: it is released. A version that loads for too long is not."""
+def test_making_the_environment_is_not_part_of_the_startup_deadline(world: World, controller: Controller) -> None:
+    """Ten minutes of downloads, then 20 of the 30 s allowed: it is released. A version that loads too long is not."""
     world.edit("m:v2", prepare_s=600.0, start_s=20.0)
     start(controller)
     world.live(controller, 500)
@@ -129,8 +129,8 @@ def test_the_making_of_its_environment_is_no_part_of_the_time_to_load(world: Wor
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_the_time_to_load_is_limited_after_its_environment_was_made(world: World, controller: Controller) -> None:
-    """It begins when the environment is there."""
+def test_the_startup_deadline_begins_when_the_environment_is_ready(world: World, controller: Controller) -> None:
+    """A version that then loads for too long is given up."""
     world.edit("m:v2", prepare_s=100.0, start_s=600.0)
     start(controller)
     world.live(controller, 120)
@@ -139,7 +139,7 @@ def test_the_time_to_load_is_limited_after_its_environment_was_made(world: World
     assert (outcome(world).signal, "was not ready after 30 s" in outcome(world).reason) == ("startup", True)
 
 
-def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller: Controller) -> None:
+def test_no_traffic_holds_until_the_deadline_decides(world: World, controller: Controller) -> None:
     """No data is never a pass."""
     world.rps = 0.0
     start(controller, SPEC.model_copy(update={"on_deadline": "rollback"}))
@@ -150,8 +150,8 @@ def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller
     assert outcome(world).signal == "deadline"
 
 
-def test_a_metric_store_that_is_away_holds_the_weight_and_then_goes_on(world: World, controller: Controller) -> None:
-    """A minute without numbers neither promotes nor rolls back, and is in the ledger."""
+def test_an_unreachable_metric_store_holds_the_weight_until_it_returns(world: World, controller: Controller) -> None:
+    """A minute without numbers neither promotes nor rolls back, and the ledger has it."""
     start(controller)
     world.live(controller, 20)
     before = weights(world)
@@ -165,7 +165,7 @@ def test_a_metric_store_that_is_away_holds_the_weight_and_then_goes_on(world: Wo
 
 
 def test_a_weight_that_the_router_refuses_is_tried_again(world: World, controller: Controller) -> None:
-    """The decision stands in the ledger; the weight follows as soon as the gateway takes it."""
+    """The decision stays in the ledger; the weight follows as soon as the gateway accepts it."""
     world.edit("m:v2", error_ratio=0.05)
     start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
     world.live(controller, 6)
@@ -173,14 +173,14 @@ def test_a_weight_that_the_router_refuses_is_tried_again(world: World, controlle
     assert world.live_until_ended(controller) == "rolled_back"
     assert weights(world)[-1] == 0
     topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
-    assert topics.count("router_refused") == 1, "the reason is noted once, not with each beat"
+    assert topics.count("router_refused") == 1, "the reason is noted once, not at each beat"
 
 
 @pytest.mark.parametrize("is_stable_ready", [True, False])
-def test_a_version_that_is_out_answers_nobody_where_the_router_keeps_it_in(
+def test_a_rolled_back_version_is_suspended_where_the_router_cannot_remove_it(
     world: World, controller: Controller, is_stable_ready: bool
 ) -> None:
-    """On a disk that takes no split it went on answering until a person came. Never where nobody could in its place."""
+    """With a read-only disk it kept its traffic until a person came. It keeps it only while stable is not ready."""
     start(controller, SPEC.model_copy(update={"steps": (50, 100)}))
     world.live(controller, 4)
     world.edit("m:v2", error_ratio=0.5)
@@ -190,12 +190,12 @@ def test_a_version_that_is_out_answers_nobody_where_the_router_keeps_it_in(
     if not is_stable_ready:
         world.edit("m:v1", health=Health.UNREADY)
     world.live(controller, SILENCED_AFTER_S / 2)
-    assert not world.versions["m:v2"].hangs, "a moment later it may be taken"
+    assert not world.versions["m:v2"].hangs, "the router may accept the split a moment later"
     world.live(controller, SILENCED_AFTER_S * 2)
     assert world.versions["m:v2"].hangs is is_stable_ready
     world.edit("m:v2", hangs=False)
     world.live(controller, 60)
-    assert world.versions["m:v2"].hangs is is_stable_ready, "its process was killed, and the keeper started it again"
+    assert world.versions["m:v2"].hangs is is_stable_ready, "suspended again after the keeper restarted its process"
     world.router.refusals.clear()
     world.edit("m:v1", health=Health.READY)
     assert world.live_until_ended(controller) == "rolled_back"
@@ -204,14 +204,12 @@ def test_a_version_that_is_out_answers_nobody_where_the_router_keeps_it_in(
     assert topics.count("suspended") == int(is_stable_ready)
 
 
-def test_a_version_is_suspended_only_where_the_split_without_it_was_refused(
-    world: World, controller: Controller
-) -> None:
-    """A step up that was refused for minutes says nothing of the rollback after it: that may be taken at once."""
+def test_a_version_is_suspended_only_if_the_split_without_it_was_refused(world: World, controller: Controller) -> None:
+    """Minutes of refusing a step up prove nothing about the rollback after it, which may be accepted at once."""
     start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
     world.live(controller, 4)
     world.router.refusals = ["no"] * 10_000
-    world.edit("m:v1", service=OTHER)  # with which the gateway's split is another one
+    world.edit("m:v1", service=OTHER)  # this changes the gateway's split
     world.live(controller, 60)
     controller.execute(c.RollbackNow("ann", "looks wrong"))
     world.live(controller, SILENCED_AFTER_S / 2)
@@ -220,8 +218,8 @@ def test_a_version_is_suspended_only_where_the_split_without_it_was_refused(
     assert world.versions["m:v2"].hangs
 
 
-def test_a_version_that_is_out_of_the_split_answers_its_last_requests(world: World, controller: Controller) -> None:
-    """They were cut off where a later split, of other addresses of stable's, was refused."""
+def test_a_version_out_of_the_split_may_finish_its_last_requests(world: World, controller: Controller) -> None:
+    """They were cut off when a later split, with other addresses of stable, was refused."""
     start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
     world.live(controller, 4)
     world.router.in_flight = {"m:v2": 3}
@@ -234,8 +232,8 @@ def test_a_version_that_is_out_of_the_split_answers_its_last_requests(world: Wor
     assert not world.versions["m:v2"].hangs
 
 
-def test_a_version_that_the_gateway_gives_all_to_is_not_suspended(world: World, controller: Controller) -> None:
-    """A split in force that does not name stable: nobody would answer in its place."""
+def test_a_version_with_all_traffic_is_not_suspended(world: World, controller: Controller) -> None:
+    """The split in force does not contain stable, so no version would answer."""
     start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
     world.live(controller, 4)
     canary = world.router.history[-1].canary
@@ -247,8 +245,8 @@ def test_a_version_that_the_gateway_gives_all_to_is_not_suspended(world: World, 
     assert not world.versions["m:v2"].hangs
 
 
-def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Controller) -> None:
-    """Pause keeps the weight for as long as a person wants."""
+def test_a_paused_release_keeps_its_weight_and_continues_after_resume(world: World, controller: Controller) -> None:
+    """A pause keeps the weight for as long as a person wants."""
     start(controller)
     world.live(controller, 15)
     controller.execute(c.Pause("ann"))
@@ -260,7 +258,7 @@ def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Cont
 
 
 def test_rollback_after_promotion_returns_to_the_warm_version(world: World, controller: Controller) -> None:
-    """The old version was kept running, so users notice nothing."""
+    """The old version is still running, so users notice nothing."""
     start(controller)
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
@@ -269,8 +267,8 @@ def test_rollback_after_promotion_returns_to_the_warm_version(world: World, cont
     assert (controller.snapshot.deployment.stable, world.router.history[-1].stable.tag) == ("m:v1", "m:v1")
 
 
-def test_the_shadow_ends_only_when_answers_were_compared(world: World, controller: Controller) -> None:
-    """Requests that did not fail are not enough: users get no answers that were not compared with stable's."""
+def test_the_shadow_ends_only_after_answers_were_compared(world: World, controller: Controller) -> None:
+    """Requests without errors are not enough: users get no answers that were not compared with stable's."""
     world.is_compared = False
     start(controller)
     world.live(controller, 60)
@@ -283,7 +281,7 @@ def test_the_shadow_ends_only_when_answers_were_compared(world: World, controlle
 
 
 def test_harm_that_begins_after_promotion_is_rolled_back(world: World, controller: Controller) -> None:
-    """Stable has no traffic left to compare with; its failures before are known, and in the ledger."""
+    """Stable has no traffic to compare with; its earlier failures are known and in the ledger."""
     world.edit("m:v1", error_ratio=0.005)
     world.edit("m:v2", error_ratio=0.005)
     start(controller, SPEC.model_copy(update={"watch": 200, "risk_budget": RiskBudget(share=0.05)}))
@@ -317,7 +315,7 @@ def test_a_version_is_stopped_only_after_its_last_request(world: World, controll
     assert "m:v2" not in world.running()
 
 
-def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, controller: Controller) -> None:
+def test_automatic_steps_at_most_double_and_never_stop_between_50_and_100(world: World, controller: Controller) -> None:
     """`steps: auto` is the fastest ramp that keeps the risk budget."""
     start(controller, SPEC.model_copy(update={"steps": "auto"}))
     assert world.live_until_ended(controller) == "promoted"
@@ -326,8 +324,8 @@ def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, 
     assert all(later <= 2 * earlier for earlier, later in pairwise(ramp))
 
 
-def test_counting_begins_as_soon_as_a_weight_is_in_force(world: World, controller: Controller) -> None:
-    """The first window of a step, and of the watch, begins where the gateway has its weight, not a beat later."""
+def test_counting_begins_when_a_weight_comes_into_force(world: World, controller: Controller) -> None:
+    """The first window of a step or watch begins when the gateway has the weight, not a beat later."""
     start(controller)
     assert world.live_until_ended(controller) == "promoted"
     story = [event for event in events(world) if isinstance(event, e.Applied | e.Ticked)]
@@ -337,7 +335,7 @@ def test_counting_begins_as_soon_as_a_weight_is_in_force(world: World, controlle
 
 
 def test_every_weight_was_decided_before_it_was_in_force(world: World, controller: Controller) -> None:
-    """The ledger is ahead of the gateway, never behind."""
+    """The ledger records a weight before the gateway gets it."""
     start(controller)
     world.live_until_ended(controller)
     decided = {0}
@@ -351,8 +349,10 @@ def test_every_weight_was_decided_before_it_was_in_force(world: World, controlle
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("error_ratio", [0.0, 0.06])
-def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: bool, error_ratio: float) -> None:
-    """Dying before or after any write or act of a release changes neither the outcome nor the evidence."""
+def test_a_controller_killed_at_any_point_continues_where_it_was(
+    tmp_path: Path, before: bool, error_ratio: float
+) -> None:
+    """A kill before or after any write or action of a release changes neither the outcome nor the evidence."""
     expected = "rolled_back" if error_ratio else "promoted"
     for nth in range(1, 200):
         path = tmp_path / f"{nth}.db"
@@ -368,7 +368,7 @@ def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: boo
         except Killed:
             pass
         else:
-            assert nth > 10, "the release must offer more points to die at"
+            assert nth > 10, "the release must have more calls to be killed at"
             first.close()
             return
         first.close()
@@ -384,11 +384,11 @@ def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: boo
         )
         assert counted <= world.counters["m:v2-process", "m:v2", "errors"].total, f"killed at call {nth}"
         second.close()
-    pytest.fail("the release never got through without being killed")
+    pytest.fail("the release never ended without a kill")
 
 
-def test_a_fleet_that_is_away_for_a_moment_does_not_end_the_loop(world: World, controller: Controller) -> None:
-    """Whatever keeps the versions does not answer: whatever kind of error says so, the loop asks it again."""
+def test_an_unreachable_fleet_does_not_end_the_loop(world: World, controller: Controller) -> None:
+    """The fleet does not answer: whatever the type of the error, the loop asks again."""
     controller.close()
     asked, start_version = [], world.start
 
@@ -405,8 +405,8 @@ def test_a_fleet_that_is_away_for_a_moment_does_not_end_the_loop(world: World, c
     assert len(asked) == 3
 
 
-def test_a_controller_with_nothing_to_do_rests_longer(world: World, controller: Controller) -> None:
-    """Only while no release runs and every version is well: what may change soon is looked at twice a second."""
+def test_an_idle_controller_waits_longer_between_beats(world: World, controller: Controller) -> None:
+    """It waits longer only without a release and with all versions ready; otherwise it beats twice a second."""
     turn, waits = controller.turn, {"idle": list[float](), "unready": [], "releasing": []}
     script = iter(("idle", "unready", "releasing"))
     now = next(script)
@@ -427,5 +427,5 @@ def test_a_controller_with_nothing_to_do_rests_longer(world: World, controller: 
     controller.turn = pass_time  # type: ignore[method-assign]
     controller.run()
     assert max(waits["idle"]) == 2
-    # The first wait was begun before anything was known of it.
+    # The first wait began before the controller knew the state of the versions.
     assert max(waits["unready"][1:]) == max(waits["releasing"][1:]) == 0.5

@@ -1,4 +1,4 @@
-"""A ledger that is damaged under a running controller: it goes on, and says what to do."""
+"""The ledger is damaged while the controller runs: the controller continues and says what to do."""
 
 import sqlite3
 from contextlib import closing
@@ -16,8 +16,8 @@ from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
 
-def test_garbage_under_a_running_controller_ends_nothing(tmp_path: Path) -> None:
-    """The canary is taken back although nobody can write it down; the trouble names the copy to restore."""
+def test_a_corrupted_ledger_does_not_end_the_controller(tmp_path: Path) -> None:
+    """The canary loses its traffic although this cannot be recorded; the message names the copy to restore."""
     path = tmp_path / "ledger.db"
     world = World(path, versions={"m:v1": Version(), "m:v2": Version()})
     controller = world.controller()
@@ -28,7 +28,7 @@ def test_garbage_under_a_running_controller_ends_nothing(tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     path.write_bytes(b"\xff" * path.stat().st_size)
-    controller._ledger._db.execute("PRAGMA shrink_memory")  # it forgets the pages that it had read
+    controller._ledger._db.execute("PRAGMA shrink_memory")  # it drops the pages that it had cached
     controller.execute(RollbackNow("ann", "wrong answers"))
     for _ in range(5):
         controller.turn(wait_s=0)
@@ -43,8 +43,8 @@ def test_garbage_under_a_running_controller_ends_nothing(tmp_path: Path) -> None
         check(path)
 
 
-def test_a_controller_that_cannot_read_its_ledger_takes_the_canary_back(tmp_path: Path) -> None:
-    """Restarted, it knows only what the gateway says. With a ledger that can be read the release goes on."""
+def test_a_controller_that_cannot_read_its_ledger_removes_the_canary(tmp_path: Path) -> None:
+    """After a restart it knows only the gateway's split. When the ledger can be read again, the release continues."""
     path = tmp_path / "ledger.db"
     world = World(path, versions={"m:v1": Version(), "m:v2": Version()})
     controller = world.controller()
@@ -57,7 +57,7 @@ def test_a_controller_that_cannot_read_its_ledger_takes_the_canary_back(tmp_path
     again = world.unstarted_controller()
     for _ in range(RETURNED_AFTER - 1):
         again.turn(wait_s=0)
-    assert world.router.history[-1].canary_percent == 50, "it may be over in a moment"
+    assert world.router.history[-1].canary_percent == 50, "the fault may be over in a moment"
     for _ in range(3):
         again.turn(wait_s=0)
     assert (world.router.history[-1].stable.tag, world.router.history[-1].canary_percent) == ("m:v1", 0)
@@ -82,15 +82,15 @@ def test_a_controller_that_cannot_read_its_ledger_takes_the_canary_back(tmp_path
         ("SQLITE_BUSY", False),
     ],
 )
-def test_only_a_damaged_file_asks_for_a_copy(name: str, is_damaged: bool) -> None:
-    """A disk, a lock or a permission needs another remedy."""
+def test_only_a_damaged_file_advises_to_restore_a_copy(name: str, is_damaged: bool) -> None:
+    """Problems with the disk, a lock or a permission need another remedy."""
     error = sqlite3.OperationalError("seen")
     error.sqlite_errorname = name
     assert is_damage(error) is is_damaged
 
 
-def test_a_ledger_that_may_only_be_read_is_no_damage(tmp_path: Path) -> None:
-    """SQLite's own words for it, and where to look."""
+def test_a_read_only_ledger_is_not_reported_as_damaged(tmp_path: Path) -> None:
+    """The message has SQLite's own words and says where to look."""
     path = tmp_path / "ledger.db"
     ledger = Ledger(path)
     ledger._db.execute("PRAGMA query_only = 1")

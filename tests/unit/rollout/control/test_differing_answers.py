@@ -1,4 +1,4 @@
-"""A canary whose answers an observer finds unlike stable's does not leave the shadow, and its release says where."""
+"""A canary whose answers differ, by an observer's count, does not leave the shadow, and its release says where."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +20,8 @@ FOUND = "its answers differ from m:v1's in `label` of /label (23 of 100)"
 
 
 @dataclass
-class Finds:
-    """An Observer that has always found the same."""
+class FixedFindings:
+    """An Observer that always reports the same differences."""
 
     found: str
     asked: list[tuple[str, str]] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Finds:
 
 
 def explained(path: Path) -> tuple[str | None, dict[str, tuple[str, ...]]]:
-    """The outcome of the release, and what is said about it by topic."""
+    """The outcome of the release, and its notes by topic."""
     ledger = Ledger(path, read_only=True)
     release = timeline(ledger.of_release(1))
     ledger.close()
     return release.state.outcome, {topic.title: topic.lines for topic in why(release).topics}
 
 
-def released(path: Path, observer: Finds | None, *, differs: float) -> World:
+def released(path: Path, observer: FixedFindings | None, *, differs: float) -> World:
     world = World(path, versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN, differs_ratio=differs)})
     world.observer = observer
     controller = world.controller()
@@ -55,7 +55,7 @@ def released(path: Path, observer: Finds | None, *, differs: float) -> World:
 def test_a_canary_that_differs_is_held_or_rolled_back_and_the_fields_are_named(
     tmp_path: Path, differs: float, outcome: str | None
 ) -> None:
-    observer = Finds(FOUND)
+    observer = FixedFindings(FOUND)
     world = released(tmp_path / "ledger.db", observer, differs=differs)
     ended, topics = explained(world.path)
     assert ended == outcome
@@ -64,18 +64,18 @@ def test_a_canary_that_differs_is_held_or_rolled_back_and_the_fields_are_named(
     assert observer.asked[0] == ("m:v1", "m:v2")
 
 
-def test_a_canary_that_may_move_on_says_where_it_differs_all_the_same(tmp_path: Path) -> None:
-    """All answers of one route may be other ones: few of all, or too few to be counted yet."""
-    observer = Finds(FOUND)
+def test_a_canary_that_may_continue_still_reports_where_it_differs(tmp_path: Path) -> None:
+    """All answers of one route may differ and still be few of all answers, or too few to be judged."""
+    observer = FixedFindings(FOUND)
     world = released(tmp_path / "ledger.db", observer, differs=0.0)
     outcome, topics = explained(world.path)
     assert outcome == "promoted"
     assert f"{FOUND[0].upper()}{FOUND[1:]}." in topics["The evidence"]
-    assert observer.asked == [("m:v1", "m:v2")]  # when it left the shadow
+    assert observer.asked == [("m:v1", "m:v2")]  # asked when it left the shadow
 
 
-def test_a_canary_that_does_not_differ_is_promoted_without_a_word(tmp_path: Path) -> None:
-    world = released(tmp_path / "ledger.db", Finds(""), differs=0.0)
+def test_a_canary_that_does_not_differ_is_promoted_without_a_note(tmp_path: Path) -> None:
+    world = released(tmp_path / "ledger.db", FixedFindings(""), differs=0.0)
     outcome, topics = explained(world.path)
     assert outcome == "promoted"
     assert not any("its answers differ" in line.lower() for line in topics["The evidence"])
@@ -86,5 +86,5 @@ def test_without_an_observer_differences_are_not_judged(tmp_path: Path) -> None:
     assert explained(world.path)[0] == "promoted"
 
 
-def test_an_observer_that_does_not_answer_has_found_nothing() -> None:
+def test_an_observer_that_does_not_answer_reports_no_difference() -> None:
     assert ObserverPage(f"127.0.0.1:{free_port()}").differences(stable="m:v1", canary="m:v2") == ""

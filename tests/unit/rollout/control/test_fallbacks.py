@@ -1,4 +1,4 @@
-"""Which version answers for which, and what a version that does not answer is charged with."""
+"""Which version answers in place of which, and which failures count against a version that does not answer."""
 
 from pathlib import Path
 
@@ -61,10 +61,10 @@ def begin(world: World, controller: Controller, phase: Phase, weight: float) -> 
     world.live(controller, 2)
 
 
-def test_the_version_before_is_the_fallback_of_a_promoted_one_for_the_watch_only(
+def test_the_old_version_is_the_fallback_of_the_promoted_one_only_during_the_watch(
     world: World, controller: Controller
 ) -> None:
-    """It answers what the promoted one cannot; when the watch is over nobody may ask it, and then it is stopped."""
+    """It answers what the promoted version cannot. After the watch it leaves the split, and then it is stopped."""
     begin(world, controller, Phase.WATCHING, 100)
     split = newest(world)
     assert (split.stable.tag, split.canary, split.fallback and split.fallback.tag) == ("m:v2", None, "m:v1")
@@ -75,7 +75,7 @@ def test_the_version_before_is_the_fallback_of_a_promoted_one_for_the_watch_only
 
 
 def test_a_promoted_version_needs_no_fallback_to_keep_its_traffic(world: World, controller: Controller) -> None:
-    """The version before is gone: the promoted one still gets all requests."""
+    """The old version is gone; the promoted one still gets all requests."""
     begin(world, controller, Phase.STEPPING, 100)
     world.edit("m:v1", health=Health.ABSENT, starts_at_all=False)
     until(world, controller, Phase.WATCHING, 100)
@@ -83,10 +83,8 @@ def test_a_promoted_version_needs_no_fallback_to_keep_its_traffic(world: World, 
     assert newest(world).stable.tag == "m:v2"
 
 
-def test_a_controller_that_comes_back_in_the_watch_finds_its_split_in_force(
-    world: World, controller: Controller
-) -> None:
-    """It neither applies the split again nor begins to count anew: what was counted meanwhile is evidence."""
+def test_a_controller_restarted_in_the_watch_keeps_the_split_in_force(world: World, controller: Controller) -> None:
+    """It neither applies the split again nor restarts its counts: requests counted meanwhile are evidence."""
     begin(world, controller, Phase.WATCHING, 100)
     applied, changes = [event for event in events(world) if isinstance(event, e.Applied)], len(world.router.history)
     controller.close()
@@ -102,10 +100,10 @@ def test_a_controller_that_comes_back_in_the_watch_finds_its_split_in_force(
     [(Phase.STEPPING, 50), (Phase.WATCHING, 100)],
     ids=["at 50 %", "promoted"],
 )
-def test_a_version_whose_requests_others_answer_is_rolled_back_on_its_errors(
+def test_requests_that_the_fallback_answered_count_as_failures(
     world: World, controller: Controller, phase: Phase, weight: float
 ) -> None:
-    """Users saw nothing and `down_after` is far away: what the other version answered for it is its failure."""
+    """Users saw nothing and `down_after` is far away, but each request that the fallback answered is a failure."""
     begin(world, controller, phase, weight)
     world.edit("m:v2", hangs=True)
     assert world.live_until_ended(controller, limit_s=120) == "rolled_back"
@@ -118,10 +116,10 @@ def test_a_version_whose_requests_others_answer_is_rolled_back_on_its_errors(
     [(2, 2, "rolled_back"), (2, 8, "rolled_back"), (2, 100, "promoted")],
     ids=["half of the time", "a fifth of the time", "now and then"],
 )
-def test_a_canary_that_comes_and_goes_is_down(
+def test_a_canary_that_is_intermittently_down_is_rolled_back(
     world: World, controller: Controller, away_s: float, back_s: float, outcome: str
 ) -> None:
-    """Each outage is far shorter than `down_after`, and users notice none."""
+    """Each outage is much shorter than `down_after`, and users notice none."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0, "soak": 200}), "ann"))
     until(world, controller, Phase.STEPPING, 50)
     while controller.snapshot.deployment.active is not None:
@@ -134,10 +132,8 @@ def test_a_canary_that_comes_and_goes_is_down(
     assert release.outcome == outcome
 
 
-def test_a_canary_that_was_started_again_with_its_machine_is_not_down_for_it(
-    world: World, controller: Controller
-) -> None:
-    """Loading is limited by `startup_deadline`; afterwards it may miss a probe like any other."""
+def test_a_canary_that_loads_after_a_reboot_is_not_down(world: World, controller: Controller) -> None:
+    """`startup_deadline` limits its loading; afterwards it may miss a probe like any other version."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0}), "ann"))
     until(world, controller, Phase.STEPPING, 50)
     world.edit("m:v2", health=Health.STARTING, ready_s=world.steady_s + 60)
@@ -148,8 +144,8 @@ def test_a_canary_that_was_started_again_with_its_machine_is_not_down_for_it(
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_an_outage_of_stable_neither_accuses_nor_excuses_a_canary(world: World, controller: Controller) -> None:
-    """Stable is away while the canary has half of the traffic: nothing is counted against either."""
+def test_an_outage_of_stable_is_no_evidence_about_the_canary(world: World, controller: Controller) -> None:
+    """Stable is away while the canary has half of the traffic: nothing is counted for or against either version."""
     begin(world, controller, Phase.STEPPING, 50)
     world.edit("m:v1", health=Health.UNREADY)
     world.live(controller, 20)
@@ -160,10 +156,10 @@ def test_an_outage_of_stable_neither_accuses_nor_excuses_a_canary(world: World, 
 
 
 @pytest.mark.parametrize(("tag", "outcome"), [("m:v2", "rolled_back"), ("m:v1", "promoted")])
-def test_only_the_canarys_own_workers_speak_against_it(
+def test_only_the_canarys_own_ended_workers_count_against_it(
     world: World, controller: Controller, tag: str, outcome: str
 ) -> None:
-    """Workers end and are replaced, and no request is lost. Status shows it of both."""
+    """Workers end and are replaced without losing a request. The status shows this for both versions."""
     begin(world, controller, Phase.STEPPING, 0)
     world.edit(tag, restarts=1)
     world.live(controller, 0.5)

@@ -1,4 +1,4 @@
-"""The plan of a release whose versions do not keep the model contract."""
+"""The plan of a release whose versions do not implement the model contract."""
 
 from pathlib import Path
 
@@ -21,14 +21,14 @@ STREAMS = Service((Route("/words", is_streamed=True),), 60)
 NO_ROUTES = Service((), 60)
 
 
-def test_a_plan_for_the_contract_stays_as_it_is() -> None:
+def test_a_plan_for_the_model_contract_is_unchanged() -> None:
     plan = RolloutSpec()
     assert fitted(plan, "m:v2", CONTRACT, CONTRACT) == (plan, "")
 
 
 @pytest.mark.parametrize(("canary", "stable"), [(OWN, OWN), (OWN, CONTRACT), (CONTRACT, OWN)])
-def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Service) -> None:
-    """Of answers nothing is known; errors and latency stay, and so does the shadow."""
+def test_no_step_waits_for_signals_that_no_version_counts(canary: Service, stable: Service) -> None:
+    """Signals about answers are dropped; errors, latency and the shadow stay."""
     plan, left_out = fitted(RolloutSpec(), "m:v2", canary, stable)
     assert plan.expected(has_pairs=True) == ("errors", "latency")
     assert plan.steps == RolloutSpec().steps
@@ -36,7 +36,7 @@ def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Servi
 
 
 def test_what_an_observer_compares_is_judged() -> None:
-    """Where there is one, and something to copy; the shadow step waits for it."""
+    """The signal is judged if there is an observer and requests to copy; then the shadow step waits for it."""
     plan, left_out = fitted(RolloutSpec(), "m:v2", OWN, OWN, is_observed=True)
     assert plan.expected(has_pairs=True) == ("errors", "latency", "disagreement")
     assert "predicted classes, low confidence, wrong by label, wrong where only one is right" in left_out
@@ -55,7 +55,7 @@ def test_what_an_observer_compares_is_judged() -> None:
         (STREAMS, True, ("errors", "disagreement"), "their answers do not come as a whole"),
     ],
 )
-def test_requests_of_the_steps_are_compared_where_somebody_compares_the_answers(
+def test_requests_in_the_steps_are_compared_if_an_observer_compares_answers(
     service: Service, is_observed: bool, judged: tuple[str, ...], why: str | None
 ) -> None:
     asked = RolloutSpec(compare=0.1, signals=Signals().only(*judged))
@@ -67,19 +67,19 @@ def test_requests_of_the_steps_are_compared_where_somebody_compares_the_answers(
 
 
 @pytest.mark.parametrize("service", [STREAMS, NO_ROUTES])
-def test_where_nothing_can_be_copied_there_is_no_shadow(service: Service) -> None:
+def test_there_is_no_shadow_where_nothing_can_be_copied(service: Service) -> None:
     plan, left_out = fitted(RolloutSpec(), "m:v2", service, OWN)
     assert plan.steps == (1, 5, 25, 50, 100)
     assert "there is no shadow step" in left_out
 
 
-def test_what_a_person_left_out_is_not_mentioned() -> None:
+def test_signals_that_a_person_left_out_are_not_mentioned() -> None:
     plan = RolloutSpec(signals=Signals().only("errors", "latency"), steps=(5, 100))
     assert fitted(plan, "m:v2", OWN, OWN) == (plan, "")
     assert fitted(plan.model_copy(update={"steps": "auto"}), "m:v2", STREAMS, STREAMS)[1] == ""
 
 
-def test_a_plan_that_insists_on_labels_is_refused() -> None:
+def test_a_plan_that_requires_labels_is_refused() -> None:
     plan = RolloutSpec.model_validate({"signals": {"wrong_label": {"required": True}}})
     with pytest.raises(CommandRefused, match="waits for labels"):
         fitted(plan, "m:v2", OWN, OWN)
@@ -87,8 +87,8 @@ def test_a_plan_that_insists_on_labels_is_refused() -> None:
         fitted(RolloutSpec(require="better"), "m:v2", OWN, CONTRACT)
 
 
-def test_signals_of_unknown_noise_ask_a_person() -> None:
-    """Those of the user's own whose counts on stable are known for too short, and that would roll back."""
+def test_own_signals_of_unknown_noise_ask_a_person() -> None:
+    """Own signals that would roll back ask a person if stable's counts are known for too short a time."""
     custom = {
         "new": {"bad": "a_total", "of": "all_total"},
         "known": {"bad": "b_total", "of": "all_total"},
@@ -109,7 +109,7 @@ def test_signals_of_unknown_noise_ask_a_person() -> None:
 
 
 def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:
-    """The ledger has the plan that was followed, and says what it lacks; a restarted controller goes on by it."""
+    """The ledger has the fitted plan and what it lacks; a restarted controller follows the same plan."""
     path = tmp_path / "ledger.db"
     world = World(path, versions={f"m:v{n}": Version(0.001, service=OWN) for n in (1, 2)})
     controller = world.controller()
@@ -138,8 +138,8 @@ def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:
 READ = RolloutSpec.model_validate({"answers": {"/summarize": {"label": "label", "confidence": "score"}}})
 
 
-def test_what_the_plan_reads_from_answers_is_judged() -> None:
-    """No step passes before the canary has counts of it."""
+def test_answer_fields_that_the_plan_reads_are_judged() -> None:
+    """No step passes before the canary has counts of them."""
     plan, left_out = fitted(READ, "m:v2", OWN, OWN, is_observed=True)
     assert plan.expected() == ("errors", "latency", "class")
     assert plan.signals.root["low_confidence"] is not None
@@ -150,8 +150,8 @@ def test_what_the_plan_reads_from_answers_is_judged() -> None:
     assert "low confidence" in left_out
 
 
-def test_what_only_one_version_answers_is_waited_for_by_no_step() -> None:
-    """Nor is anything read where nothing observes, or where one version counts itself."""
+def test_no_step_waits_for_an_answer_field_that_only_one_version_has() -> None:
+    """Nothing is read if there is no observer, or if one version counts its answers itself."""
     other = Service((Route("/new"),), 60)
     assert "class" not in fitted(READ, "m:v2", OWN, other, is_observed=True)[0].expected()
     assert "class" not in fitted(READ, "m:v2", OWN, OWN)[0].expected()
@@ -162,7 +162,7 @@ def test_what_only_one_version_answers_is_waited_for_by_no_step() -> None:
 
 
 @pytest.mark.parametrize("path", ["/sumarize", "/words"])
-def test_answers_of_a_route_that_is_not_there_or_streams_are_refused(path: str) -> None:
+def test_an_answer_path_that_is_missing_or_streams_is_refused(path: str) -> None:
     plan = RolloutSpec.model_validate({"answers": {path: {"label": "label"}}})
     with pytest.raises(CommandRefused, match=f"answers of {path}") as refused:
         fitted(plan, "m:v2", OWN, OWN, is_observed=True)
@@ -170,8 +170,8 @@ def test_answers_of_a_route_that_is_not_there_or_streams_are_refused(path: str) 
     assert ("did you mean" in str(refused.value)) == (path == "/sumarize")
 
 
-def test_labels_of_what_the_plan_reads_are_judged_and_may_be_required() -> None:
-    """Unless the service takes them itself: then nobody here knows of them."""
+def test_labels_of_answer_fields_are_judged_and_may_be_required() -> None:
+    """If the service receives labels itself, this deployment knows nothing about them."""
     required = {"answers": {"/summarize": {"label": "label"}}, "signals": {"wrong_label": {"required": True}}}
     plan = RolloutSpec.model_validate(required)
     assert "wrong_label" in fitted(plan, "m:v2", OWN, OWN, is_observed=True)[0].expected()
@@ -183,8 +183,8 @@ def test_labels_of_what_the_plan_reads_are_judged_and_may_be_required() -> None:
     assert "wrong by label" in fitted(READ, "m:v2", OWN, takes, is_observed=True)[1]
 
 
-def test_answers_are_counted_from_the_first_version_on_and_by_the_newest_plan(tmp_path: Path) -> None:
-    """Whoever brings the stack up may have a plan; a release without `answers` ends it."""
+def test_answers_are_counted_from_the_first_version_on_by_the_newest_plan(tmp_path: Path) -> None:
+    """The first version may come with a plan that has `answers`; a release without `answers` ends the counting."""
     world = World(tmp_path / "ledger.db", versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
     controller = world.controller()
     with pytest.raises(CommandRefused, match="no route of m:v1"):
@@ -196,12 +196,12 @@ def test_answers_are_counted_from_the_first_version_on_and_by_the_newest_plan(tm
     controller.close()
 
 
-def test_a_model_of_the_contract_counts_its_answers_itself() -> None:
+def test_a_contract_model_counts_its_answers_itself() -> None:
     assert not readable(READ.answers, "m:v1", CONTRACT)
 
 
-def test_a_route_to_leave_out_that_no_version_has_is_refused(tmp_path: Path) -> None:
-    """The requests that were meant would happen again; nothing is started."""
+def test_excluding_a_route_that_no_version_has_is_refused(tmp_path: Path) -> None:
+    """Else the requests that the person meant would be sent again. Nothing is started."""
     golden = Golden(requests="recorded", leave_out=("/words", "/sumarize"))
     world = World(tmp_path / "ledger.db", versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
     controller = world.controller()
@@ -217,8 +217,8 @@ def test_a_route_to_leave_out_that_no_version_has_is_refused(tmp_path: Path) -> 
     assert refused.value.saw == "their routes: /summarize, /words"
 
 
-def test_a_route_to_leave_out_may_be_that_of_one_version() -> None:
-    """And without recorded requests there is nothing to leave out."""
+def test_an_excluded_route_needs_to_exist_in_one_version_only() -> None:
+    """Without recorded requests there is nothing to exclude."""
     new, old = Service((Route("/new"),), 60), Service((Route("/old"),), 60)
     refuse_unknown_routes(Golden(requests="recorded", leave_out=("/new", "/old")), new, old)
     refuse_unknown_routes(Golden(leave_out=("/nope",)), new, old)

@@ -1,4 +1,4 @@
-"""A promoted version is compared with the one before, which keeps a share of the traffic until the watch ends."""
+"""A promoted version is compared with the previous one, which keeps a share of traffic until the watch ends."""
 
 from pathlib import Path
 
@@ -64,16 +64,16 @@ def failures(world: World) -> int:
     return world.counters["m:v2-process", "m:v2", "errors"].bad
 
 
-def test_a_better_version_stays_excused_in_the_watch(world: World, controller: Controller) -> None:
-    """Labels proved it better in the shadow; in the watch no pairs come, and its classes still differ grossly."""
+def test_a_version_proven_better_is_not_blamed_for_differing_in_the_watch(world: World, controller: Controller) -> None:
+    """Labels proved it better in the shadow. In the watch there are no pairs, and its classes still differ grossly."""
     world.edit("m:v2", classes=(0.05, 0.05, 0.1, 0.8), differs_ratio=0.43, lost_ratio=0.05)
     live_until_promoted(world, controller, PLAN.model_copy(update={"steps": ("shadow", 5, 50, 100), "warmup": 0.0}))
     assert world.live_until_ended(controller, beat_s=PLAN.window) == "promoted"
     assert "proven better by labels: it differs in 4" in story(world).decisions[-2].reason
 
 
-def test_the_version_before_keeps_its_share_until_the_watch_ends(world: World, controller: Controller) -> None:
-    """The new one is stable; the split of the last step stays at promotion, so that nobody is sent back."""
+def test_the_previous_version_keeps_its_share_until_the_watch_ends(world: World, controller: Controller) -> None:
+    """The new version becomes stable; the split of the last step stays, so no caller is moved back."""
     live_until_promoted(world, controller)
     world.live(controller, 20)
     assert splits(world)[2:] == [("m:v1", "m:v2", 5), ("m:v1", "m:v2", 50), ("m:v1", "m:v2", 95)]
@@ -88,8 +88,8 @@ def test_the_version_before_keeps_its_share_until_the_watch_ends(world: World, c
     assert world.running() == ("m:v2",)
 
 
-def test_the_last_step_and_the_watch_are_compared_with_stable(world: World, controller: Controller) -> None:
-    """Every signal goes on with its rule, judged by a judge that begins with the watch."""
+def test_the_last_step_and_the_watch_compare_with_the_previous_version(world: World, controller: Controller) -> None:
+    """Every signal keeps its rule, in a new judge that begins with the watch."""
     live_until_promoted(world, controller)
     world.live(controller, 20)
     events = of_release(world)
@@ -103,8 +103,10 @@ def test_the_last_step_and_the_watch_are_compared_with_stable(world: World, cont
 
 
 @pytest.mark.parametrize(("spec", "outcome"), [(PLAN, "rolled_back"), (ALONE, "promoted")], ids=["", "none held back"])
-def test_a_leak_is_found(world: World, controller: Controller, spec: RolloutSpec, outcome: str) -> None:
-    """0.1 to 5 % errors within 20 minutes from promotion on: compared with minutes ago, it looks like a drift."""
+def test_a_slowly_growing_fault_is_found_only_with_a_holdback(
+    world: World, controller: Controller, spec: RolloutSpec, outcome: str
+) -> None:
+    """Errors grow from 0.1 to 5 % in 20 minutes after promotion. Compared with minutes ago this looks like drift."""
     live_until_promoted(world, controller, spec.model_copy(update={"watch": 1500.0}))
     before = failures(world)
     for step in range(1, 121):
@@ -126,7 +128,7 @@ def test_a_leak_is_found(world: World, controller: Controller, spec: RolloutSpec
 def test_harm_of_any_kind_is_rolled_back_after_promotion(
     world: World, controller: Controller, fault: dict[str, object], signal: str
 ) -> None:
-    """To the version before, which is warm and in use."""
+    """Traffic returns to the previous version, which is still in use."""
     live_until_promoted(world, controller)
     world.live(controller, 30)
     world.edit("m:v2", **fault)
@@ -136,8 +138,8 @@ def test_harm_of_any_kind_is_rolled_back_after_promotion(
     assert why(story(world)).topics
 
 
-def test_what_hits_both_versions_blames_neither(world: World, controller: Controller) -> None:
-    """A dependency fails for a tenth of all requests from one moment to the next."""
+def test_a_failure_of_both_versions_rolls_back_neither(world: World, controller: Controller) -> None:
+    """A dependency suddenly fails for a tenth of all requests."""
     live_until_promoted(world, controller)
     world.live(controller, 60)
     for tag in world.versions:
@@ -145,8 +147,8 @@ def test_what_hits_both_versions_blames_neither(world: World, controller: Contro
     assert world.live_until_ended(controller, beat_s=PLAN.window) == "promoted"
 
 
-def test_a_shift_that_is_left_to_a_person_holds_the_watch(world: World, controller: Controller) -> None:
-    """Nobody decides, so the version before comes back when a step's time is over."""
+def test_a_shift_in_the_watch_that_is_left_to_a_person_holds(world: World, controller: Controller) -> None:
+    """Nobody decides, so the previous version comes back at the deadline of a step."""
     live_until_promoted(world, controller)
     world.edit("m:v2", classes=(0.38, 0.25, 0.25, 0.12))
     world.live(controller, 150)
@@ -155,8 +157,8 @@ def test_a_shift_that_is_left_to_a_person_holds_the_watch(world: World, controll
     assert release_of(controller).outcome_signal == "deadline"
 
 
-def test_a_person_ends_the_watch(world: World, controller: Controller) -> None:
-    """All traffic goes to the new version."""
+def test_a_person_ends_the_watch_with_all_traffic_on_the_new_version(world: World, controller: Controller) -> None:
+    """The previous version loses its share."""
     live_until_promoted(world, controller)
     controller.execute(c.PromoteNow("ann"))
     world.live(controller, 5)
@@ -164,8 +166,8 @@ def test_a_person_ends_the_watch(world: World, controller: Controller) -> None:
     assert release_of(controller).phase is Phase.ENDED
 
 
-def test_a_version_that_a_person_promotes_is_compared_as_well(world: World, controller: Controller) -> None:
-    """From 5 % at once: the version before keeps its share, and harm is found."""
+def test_a_version_promoted_by_a_person_is_still_compared(world: World, controller: Controller) -> None:
+    """Promoted at 5 %: the previous version keeps its share, and harm is found."""
     controller.execute(c.StartRelease("m:v2", PLAN, "ann"))
     world.live(controller, 5)
     controller.execute(c.PromoteNow("ann"))
@@ -175,16 +177,16 @@ def test_a_version_that_a_person_promotes_is_compared_as_well(world: World, cont
     assert world.live_until_ended(controller) == "rolled_back"
 
 
-def test_a_person_returns_to_the_version_before(world: World, controller: Controller) -> None:
-    """As from any watch."""
+def test_a_person_returns_to_the_previous_version(world: World, controller: Controller) -> None:
+    """This works as in any watch."""
     live_until_promoted(world, controller)
     controller.execute(c.RollbackNow("ann"))
     world.live(controller, 5)
     assert (splits(world)[-1], world.running()) == (("m:v1", None, 0), ("m:v1",))
 
 
-def test_a_controller_that_is_killed_in_the_watch_gives_the_same_evidence(world: World, controller: Controller) -> None:
-    """The judge of the watch begins where the watch began, whoever replays it, and the split stays."""
+def test_a_controller_killed_in_the_watch_has_the_same_evidence(world: World, controller: Controller) -> None:
+    """A replayed judge begins where the watch began, and the split stays."""
     world.edit("m:v2", error_ratio=0.004)
     live_until_promoted(world, controller)
     world.live(controller, 30)
@@ -203,8 +205,8 @@ def test_a_controller_that_is_killed_in_the_watch_gives_the_same_evidence(world:
     assert judge.judgement(release) == last.evidence
 
 
-def test_the_version_before_may_die_in_the_watch(world: World, controller: Controller) -> None:
-    """The new one keeps its traffic, and its watch goes on."""
+def test_the_previous_version_may_die_in_the_watch(world: World, controller: Controller) -> None:
+    """The new version keeps its traffic, and its watch continues."""
     live_until_promoted(world, controller)
     world.edit("m:v1", health=Health.DEAD, has_crashed=True)
     world.live(controller, 30)
@@ -212,8 +214,8 @@ def test_the_version_before_may_die_in_the_watch(world: World, controller: Contr
     assert splits(world)[-1] == ("m:v1", "m:v2", 95)
 
 
-def test_status_says_what_is_held_back(world: World, controller: Controller) -> None:
-    """And how much of the traffic the last step has."""
+def test_the_status_shows_the_held_back_share(world: World, controller: Controller) -> None:
+    """It also shows the traffic share of the last step."""
     controller.execute(c.StartRelease("m:v2", PLAN, "ann"))
     while release_of(controller).weight_percent != 100:
         world.live(controller, 0.5)
@@ -228,8 +230,8 @@ def test_status_says_what_is_held_back(world: World, controller: Controller) -> 
     assert "m:v1 keeps 5 % of the traffic to compare with" in wait.text
 
 
-def test_a_sticky_user_is_never_sent_back_and_counts_once_in_the_watch(tmp_path: Path) -> None:
-    """The share grows to 95 and then to all; a user whose requests fail is still one event."""
+def test_a_sticky_user_is_never_moved_back_and_counts_once_in_the_watch(tmp_path: Path) -> None:
+    """The share grows to 95 % and then 100 %; a user whose requests fail is still one event."""
     world = StickyWorld(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
@@ -248,8 +250,8 @@ def test_a_sticky_user_is_never_sent_back_and_counts_once_in_the_watch(tmp_path:
     assert sum((w.canary for w in windows if w.signal == "errors"), Pair(0, 0)).bad > 10
 
 
-def test_the_watch_of_a_plan_that_holds_nothing_back_is_as_it_was(world: World, controller: Controller) -> None:
-    """All traffic goes to the new version at its last step, and the one before is its fallback."""
+def test_a_watch_without_a_holdback_has_all_traffic_on_the_new_version(world: World, controller: Controller) -> None:
+    """The new version has all traffic from its last step on, and the previous one is its fallback."""
     live_until_promoted(world, controller, ALONE)
     world.live(controller, 5)
     newest: Split = world.router.history[-1]

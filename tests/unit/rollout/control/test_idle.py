@@ -1,4 +1,4 @@
-"""A controller that has nothing to do: its beats cost no memory and hardly any room in the ledger."""
+"""An idle controller: its beats use no memory and hardly any room in the ledger."""
 
 import gc
 import sys
@@ -20,7 +20,7 @@ from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
-SLACK_BLOCKS = 300  # caches of the interpreter; an object kept at each beat or reading would take more than twice that
+SLACK_BLOCKS = 300  # caches of the interpreter; one object kept per beat or reading would exceed this twice over
 PLAN = RolloutSpec(window=10.0, steps=(5, 100), step_deadline=7 * 24 * HOUR_S, on_deadline="hold")
 
 
@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> World:
 
 
 def test_ticks_without_users_and_without_a_release_leave_nothing_behind(world: World, controller: Controller) -> None:
-    """25 minutes of beats, in which no history ends: no more memory than after ten, nor a byte in the ledger."""
+    """25 minutes of beats in which no history period ends: no more memory than after ten, and no byte in the ledger."""
     world.rps = 0
     world.live(controller, MINUTE_S)
     ledger_bytes = sum(path.stat().st_size for path in world.path.parent.glob("ledger.db*"))
@@ -40,14 +40,14 @@ def test_ticks_without_users_and_without_a_release_leave_nothing_behind(world: W
 
 
 def live(world: World, controller: Controller, seconds: float, *, beat_s: float = PLAN.window) -> None:
-    """As `World.live`, with a beat for each reading alone: those between them do nothing."""
+    """Like `World.live`, with one beat for each reading: the beats in between do nothing."""
     for _ in range(round(seconds / beat_s)):
         world.pass_time(beat_s)
         controller.beat()
 
 
 def held(world: World, controller: Controller, *, is_paused: bool) -> None:
-    """A canary that has got requests, and waits."""
+    """A canary that got requests and now waits."""
     controller.execute(StartRelease("m:v2", PLAN, "ann"))
     world.live(controller, MINUTE_S)
     if is_paused:
@@ -57,7 +57,7 @@ def held(world: World, controller: Controller, *, is_paused: bool) -> None:
 
 
 def same_after_a_restart(world: World, controller: Controller) -> None:
-    """What is in the ledger is what the controller knows, and gives the same judgement."""
+    """A replay of the ledger gives the state of the controller and the same judgement."""
     controller.close()
     ledger = Ledger(world.path, read_only=True)
     release = controller._deployment.release
@@ -72,7 +72,7 @@ def same_after_a_restart(world: World, controller: Controller) -> None:
 
 
 def test_hours_without_a_release_leave_nothing_behind(world: World, controller: Controller) -> None:
-    """Not an event more, and no more memory than after an hour."""
+    """No further event, and no more memory than after one hour."""
     world.rps = 0
     live(world, controller, HOUR_S)
     events, kept_blocks = controller._ledger.count(), memory_of(lambda: live(world, controller, 2 * HOUR_S))
@@ -81,7 +81,7 @@ def test_hours_without_a_release_leave_nothing_behind(world: World, controller: 
 
 
 def test_twelve_hours_beside_a_paused_canary_leave_no_file_behind(world: World, controller: Controller) -> None:
-    """Neither an open one nor one on disk; an event a minute, and no more memory than after the first hours."""
+    """No open file and none on disk; one event a minute, and no more memory than after the first hours."""
     held(world, controller, is_paused=True)
     live(world, controller, HISTORY_S + MINUTE_S)
     events, files, opened = controller._ledger.count(), files_of(world), psutil.Process().num_fds()
@@ -98,19 +98,19 @@ def files_of(world: World) -> set[Path]:
 def test_a_canary_that_waits_without_requests_adds_an_event_a_minute(
     world: World, controller: Controller, is_paused: bool
 ) -> None:
-    """It was one for each reading: 45 MB in twelve hours."""
+    """There was one event for each reading, 45 MB in twelve hours."""
     hours = 2
     held(world, controller, is_paused=is_paused)
-    live(world, controller, HISTORY_S + MINUTE_S)  # what was counted before is forgotten, which would hide what is kept
+    live(world, controller, HISTORY_S + MINUTE_S)  # older counts are dropped by now, not during the measurement
     events = controller._ledger.count()
     kept_blocks = memory_of(lambda: live(world, controller, hours * HOUR_S))
-    assert hours * 60 <= controller._ledger.count() - events <= hours * 60 + 5, "one that is held goes back a step"
+    assert hours * 60 <= controller._ledger.count() - events <= hours * 60 + 5, "a held canary goes back a step"
     assert kept_blocks < SLACK_BLOCKS
     same_after_a_restart(world, controller)
 
 
 def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, controller: Controller) -> None:
-    """Requests, a command, and a time of which the deadline counts every second."""
+    """This covers requests, a command, and a period in which the deadline counts every second."""
     held(world, controller, is_paused=True)
     live(world, controller, 30.0)
     assert controller._quiet.held
@@ -127,7 +127,7 @@ def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, cont
     world.rps = 100.0
     live(world, controller, 10.0)
     world.rps = 0
-    assert controller._ledger.count() == events + 2, "what was held, and a window"
+    assert controller._ledger.count() == events + 2, "the deferred event and a window"
     for seconds in (10.0, 30.0, 70.0, 200.0):
         live(world, controller, seconds)
         world.rps = 100.0
@@ -136,14 +136,12 @@ def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, cont
     same_after_a_restart(world, controller)
 
 
-def test_a_controller_that_is_killed_while_a_canary_waits_counts_everything_once(
-    world: World, controller: Controller
-) -> None:
-    """What it held back was no evidence; what came meanwhile is read by its successor."""
+def test_a_controller_killed_while_a_canary_waits_counts_everything_once(world: World, controller: Controller) -> None:
+    """Deferred events were no evidence; its successor reads the requests that came meanwhile."""
     held(world, controller, is_paused=True)
     live(world, controller, 20.0)
     assert controller._quiet.held
-    controller._ledger.close()  # no word more
+    controller._ledger.close()  # nothing more is written
     world.rps = 100.0
     world.pass_time(10.0)
     later = world.controller()
@@ -162,7 +160,7 @@ def test_a_controller_that_is_killed_while_a_canary_waits_counts_everything_once
 
 
 def memory_of(run: Callable[[], None]) -> int:
-    """Blocks of memory that are taken after it and were not before: quicker than bytes, over thousands of readings."""
+    """Memory blocks that are allocated after `run` and were not before; faster to count than bytes."""
     gc.collect()
     before = sys.getallocatedblocks()
     run()

@@ -1,6 +1,6 @@
-"""True labels that come sooner when they say wrong, or later: only answers of the same age are compared.
+"""Labels that come sooner if they are wrong, or later: only answers of the same age are compared.
 
-The world keeps its answers as the service does, and the service's own code counts their labels.
+The world stores its answers as the service does, and the service's code counts their labels.
 """
 
 import json
@@ -45,7 +45,7 @@ _opened: list[sqlite3.Connection] = []
 
 
 @pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
+def every_connection_is_closed() -> Iterator[None]:
     yield
     while _opened:
         _opened.pop().close()
@@ -53,7 +53,7 @@ def nothing_stays_open() -> Iterator[None]:
 
 @dataclass
 class LabelledWorld(World):
-    """Every answer is right or wrong, and the label that says so comes after a while."""
+    """Every answer is right or wrong, and its label arrives after a while."""
 
     wrong_ratio: dict[str, float] = field(default_factory=dict)
     wrong_after_s: float = SOON_S
@@ -65,11 +65,11 @@ class LabelledWorld(World):
         _opened.append(self.answers)
         self.answers.executescript(ANSWERS_SCHEMA)
         label_counts.begin(self.answers)
-        self.labels: list[deque[tuple[float, int, str]]] = [deque(), deque()]  # when each comes, rising; answer; truth
+        self.labels: list[deque[tuple[float, int, str]]] = [deque(), deque()]  # arrival time (rising), answer, truth
         self.page: dict[tuple[str, str, str], int] = {}  # by version, age and outcome
 
     def answer_before(self, seconds: float) -> None:
-        """Let v1 answer for a while before anything is measured."""
+        """v1 answers for a while before anything is measured."""
         for _ in range(round(seconds)):
             self.now_s += 1
             self._serve(STABLE, round(self.rps))
@@ -140,10 +140,8 @@ def story(world: World) -> Timeline:
 
 
 @pytest.mark.parametrize(("after", "outcome"), [(0.0, "rolled_back"), (OF_AGE_S, "promoted")])
-def test_a_healthy_canary_is_not_blamed_for_complaints_that_come_soon(
-    tmp_path: Path, after: float, outcome: str
-) -> None:
-    """Both versions are wrong in 5 %. As the labels come, a young canary has no right ones yet."""
+def test_a_healthy_canary_is_not_blamed_for_early_complaints(tmp_path: Path, after: float, outcome: str) -> None:
+    """Both versions are wrong in 5 %. Counted by arrival, a young canary would have no right labels yet."""
     world, controller = released(tmp_path / "ledger.db", plan(after), wrong_ratio={STABLE: 0.05, CANARY: 0.05})
     assert world.live_until_ended(controller) == outcome
     signal = story(world).state.outcome_signal
@@ -152,10 +150,10 @@ def test_a_healthy_canary_is_not_blamed_for_complaints_that_come_soon(
 
 
 @pytest.mark.parametrize(("after", "outcome"), [(0.0, "promoted"), (OF_AGE_S, "rolled_back")])
-def test_a_canary_that_is_wrong_three_times_as_often_is_found_by_labels_that_come_late(
+def test_late_labels_reveal_a_canary_that_is_wrong_three_times_as_often(
     tmp_path: Path, after: float, outcome: str
 ) -> None:
-    """Right answers are known at once, wrong ones after five minutes: as labels come, a young canary looks perfect."""
+    """Right labels come at once, wrong ones after five minutes. Counted by arrival, a young canary looks perfect."""
     world, controller = released(
         tmp_path / "ledger.db",
         plan(after, soak=240.0 if after == 0 else OF_AGE_S + 180),
@@ -169,8 +167,8 @@ def test_a_canary_that_is_wrong_three_times_as_often_is_found_by_labels_that_com
     assert signal == ("wrong_label" if outcome == "rolled_back" else None)
 
 
-def test_a_release_that_requires_labels_waits_until_answers_are_of_age_and_says_so(tmp_path: Path) -> None:
-    """Two minutes in, no label counts yet; some wait, and `status` and `why` say how many and until when."""
+def test_a_release_that_requires_labels_waits_for_them_and_says_so(tmp_path: Path) -> None:
+    """After two minutes no label counts yet. `status` and `why` say how many wait and until when."""
     spec = plan(OF_AGE_S, soak=10.0)
     world, controller = released(tmp_path / "ledger.db", spec, wrong_ratio={STABLE: 0.05, CANARY: 0.05})
     world.live(controller, 120)
@@ -189,8 +187,8 @@ def test_a_release_that_requires_labels_waits_until_answers_are_of_age_and_says_
     controller.close()
 
 
-def test_labels_that_come_when_their_answer_was_counted_do_not_count(tmp_path: Path) -> None:
-    """Wrong ones come after seven minutes: five are too short for them, and `why` shows it."""
+def test_labels_that_arrive_after_the_age_limit_do_not_count(tmp_path: Path) -> None:
+    """Wrong labels come after seven minutes; the limit of five is too short for them, and `why` shows it."""
     world, controller = released(
         tmp_path / "ledger.db",
         plan(OF_AGE_S, soak=900.0),
@@ -210,8 +208,8 @@ def test_labels_that_come_when_their_answer_was_counted_do_not_count(tmp_path: P
     assert " came too late to count." in labels.sentence
 
 
-def test_a_restarted_controller_has_the_identical_evidence(tmp_path: Path) -> None:
-    """It was killed while labels waited for their age, and once more while they counted."""
+def test_a_restarted_controller_has_identical_evidence(tmp_path: Path) -> None:
+    """It was killed while labels waited, and again while they counted."""
     spec = plan(OF_AGE_S)
     world, controller = released(tmp_path / "ledger.db", spec, wrong_ratio={STABLE: 0.05, CANARY: 0.06})
     for seconds in (100.0, 250.0, 40.0):
@@ -229,8 +227,8 @@ def test_a_restarted_controller_has_the_identical_evidence(tmp_path: Path) -> No
     controller.close()
 
 
-def test_every_outcome_of_a_label_is_one_that_the_service_counts() -> None:
-    """The names that readings are made of are those that the service writes."""
+def test_the_outcomes_of_labels_are_those_that_the_service_counts() -> None:
+    """Readings use the outcome names that the service writes."""
     made = counters(
         version_tables(
             "a",
