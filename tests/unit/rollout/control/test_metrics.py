@@ -1,4 +1,4 @@
-"""What the controller shows of a release, for boards and alerts."""
+"""The metrics of a release that the controller exposes, for dashboards and alerts."""
 
 from collections.abc import ItemsView, Iterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ def labels_of(controller: Controller, name: str) -> list[dict[str, str]]:
 
 
 def test_the_evidence_that_decided_is_still_shown_after_the_rollback(tmp_path: Path) -> None:
-    """A canary that failed is seen over its threshold, by the signal that did it, with the outcome."""
+    """A failed canary is shown over its threshold, with the signal that caused it and the outcome."""
     world, controller = digits_world(tmp_path / "ledger.db", error_ratio=0.05)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
@@ -57,7 +57,7 @@ def test_the_evidence_that_decided_is_still_shown_after_the_rollback(tmp_path: P
     ],
 )
 def test_a_canary_that_is_loading_is_not_shown_as_down(health: Health, shown: dict[tuple[str, str], int]) -> None:
-    """After a reboot it loads again, and an alert would roll it back. Of stable, people must know."""
+    """After a reboot it loads again, and an alert would roll it back. For stable, a person must know."""
     metrics = ControllerMetrics()
     release = Release(number=1, canary="m:v2", stable="m:v1", spec=RolloutSpec(), requested_s=0.0, by="ann")
     deployment = Deployment("m:v1", release)
@@ -72,8 +72,8 @@ def test_a_canary_that_is_loading_is_not_shown_as_down(health: Health, shown: di
     assert found == shown
 
 
-class ReadMeanwhile(dict[str, Health]):
-    """States of versions, and what a scrape reads that comes while they are published."""
+class ScrapedMeanwhile(dict[str, Health]):
+    """States of versions that scrape the metrics page whenever they are read, so while they are published."""
 
     def __init__(self, metrics: ControllerMetrics) -> None:
         super().__init__({"m:v1": Health.READY})
@@ -88,13 +88,13 @@ class ReadMeanwhile(dict[str, Health]):
         return super().items()
 
 
-def test_what_stays_is_shown_while_it_is_published_again() -> None:
-    """A scrape between two moments of a beat found no version up, and no weight."""
+def test_a_scrape_during_publication_sees_the_unchanged_values() -> None:
+    """A scrape during a beat saw no version up and no weight."""
     metrics = ControllerMetrics()
     split = ObservedSplit("m:v1", None, 0.0, False)
     snapshot = Snapshot(Deployment("m:v1", None), split, None, {"m:v1": Health.READY}, "Hold: held", 1.0)
     metrics.publish(snapshot)
-    states = ReadMeanwhile(metrics)
+    states = ScrapedMeanwhile(metrics)
     metrics.publish(replace(snapshot, health=states))
     assert states.pages
     for page in states.pages:
@@ -103,7 +103,7 @@ def test_what_stays_is_shown_while_it_is_published_again() -> None:
 
 
 def test_the_next_release_begins_without_evidence(tmp_path: Path) -> None:
-    """The evidence of the release before is gone as soon as the next one is judged."""
+    """The evidence of the previous release disappears when the next one is first judged."""
     world, controller = digits_world(tmp_path / "ledger.db", error_ratio=0.05)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
     world.live_until_ended(controller)

@@ -1,4 +1,4 @@
-"""Each measurement leads to one decision, and both reach the ledger together."""
+"""Each measurement leads to one decision, and both are written to the ledger together."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ def world(tmp_path: Path) -> World:
 
 
 def written_together(controller: Controller) -> list[list[e.Event]]:
-    """What each write to the ledger holds, from now on."""
+    """The events of each write to the ledger, from now on."""
     append, found = controller._ledger.append, []
 
     def kept(*events: e.Event, **more: Any) -> None:
@@ -47,7 +47,7 @@ def written_together(controller: Controller) -> list[list[e.Event]]:
 
 @pytest.mark.parametrize(("rps", "last"), [(100.0, "promoted"), (0.4, "rolled_back")])
 def test_a_tick_and_its_decision_are_one_write(world: World, controller: Controller, rps: float, last: str) -> None:
-    """A controller that is killed leaves no tick without its decision, not even at a deadline."""
+    """A kill of the controller leaves no tick without its decision, not even at a deadline."""
     world.rps = rps
     writes = written_together(controller)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -61,8 +61,8 @@ def test_a_tick_and_its_decision_are_one_write(world: World, controller: Control
     assert ticks > 5
 
 
-def test_a_decision_that_needs_a_measurement_follows_its_tick(world: World, controller: Controller) -> None:
-    """Every step after the first, the promotion and the rollback rest on the tick right before them."""
+def test_a_decision_from_evidence_follows_its_tick(world: World, controller: Controller) -> None:
+    """Every step after the first, the promotion and the rollback follow the tick that they rest on."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     assert world.live_until_ended(controller) == "promoted"
     ledger = Ledger(world.path, read_only=True)
@@ -80,10 +80,8 @@ def test_a_decision_that_needs_a_measurement_follows_its_tick(world: World, cont
         assert before.evidence == event.evidence
 
 
-def test_a_new_release_does_not_inherit_how_long_the_last_canary_was_silent(
-    world: World, controller: Controller
-) -> None:
-    """The last canary stopped answering ten minutes ago; the new one misses one probe and keeps its traffic."""
+def test_a_new_release_does_not_inherit_the_last_canarys_downtime(world: World, controller: Controller) -> None:
+    """The last canary went down ten minutes ago; the new one misses probes for a moment and keeps its traffic."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     world.live(controller, 10)
     world.edit("m:v2", health=Health.UNREADY)
@@ -98,8 +96,8 @@ def test_a_new_release_does_not_inherit_how_long_the_last_canary_was_silent(
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_seeing_a_canary_changes_nothing(world: World, controller: Controller) -> None:
-    """Facts may be gathered any number of times: they do not remember since when a canary is silent."""
+def test_reading_the_facts_changes_nothing(world: World, controller: Controller) -> None:
+    """Facts may be gathered any number of times; reading them does not set when a canary went down."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     world.live(controller, 10)
     release = controller.snapshot.deployment.active

@@ -1,4 +1,4 @@
-"""A release that is judged by counters of the user's own, from the first reading to the report."""
+"""A release that is judged by the user's own counters, from the first reading to the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ REQUIRED = KEYS + "{bad: refusals_total, of: answers_total, required: true}}}"
 
 @dataclass
 class ChattingWorld(World):
-    """Each version has a metrics page that names no version, with what it refused and how long its answers were."""
+    """Each version has a metrics page without version labels: refused requests and lengths of answers."""
 
     refuses: dict[str, float] = field(default_factory=dict)  # share of its answers, by version
     is_shown: bool = True  # whether the canary's page has these series
@@ -48,7 +48,7 @@ class ChattingWorld(World):
             ("words_bucket", "+Inf"): requests,
         }
         for key, events in counted.items():
-            page[key] = page.get(key, 1000.0) + events  # of a process that has run for long
+            page[key] = page.get(key, 1000.0) + events  # the counter of a process that has run for long
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
@@ -63,7 +63,7 @@ class ChattingWorld(World):
 
 
 def world(path: Path, *, refuses: float) -> tuple[ChattingWorld, Controller]:
-    """A canary that refuses that share of what it is asked; stable refuses a tenth."""
+    """A canary that refuses this share of its requests; stable refuses a tenth."""
     versions = {f"m:v{number}": Version(service=OWN) for number in (1, 2, 3)}
     shares = {"m:v1": 0.1, "m:v2": 0.1, "m:v3": refuses}
     made = ChattingWorld(path, rps=50.0, versions=versions, refuses=shares)
@@ -74,7 +74,7 @@ def world(path: Path, *, refuses: float) -> tuple[ChattingWorld, Controller]:
 
 
 def released(path: Path, plan: str, *, refuses: float, tag: str = "m:v3") -> Timeline:
-    """A release by a plan whose signals were counted for ten minutes before it."""
+    """A release by a plan whose signals were counted for ten minutes before."""
     made, controller = world(path, refuses=refuses)
     controller.execute(c.StartRelease("m:v2", parse_spec(plan), "ann"))
     made.live(controller, 5)
@@ -91,7 +91,7 @@ def released(path: Path, plan: str, *, refuses: float, tag: str = "m:v3") -> Tim
 
 @pytest.mark.parametrize("plan", [SHARE, MEAN], ids=["a share", "a mean"])
 def test_a_version_that_refuses_more_is_rolled_back(tmp_path: Path, plan: str) -> None:
-    """Once stable's counts are known; nothing of it fails, and nothing is slow."""
+    """The canary is judged once stable's counts are known; no answer fails and none is slow."""
     release = released(tmp_path / "ledger.db", plan, refuses=0.5)
     assert (release.state.outcome, release.state.outcome_signal) == ("rolled_back", "custom.refusals")
     assert "custom.refusals" in release.state.noise
@@ -102,14 +102,14 @@ def test_a_version_that_refuses_more_is_rolled_back(tmp_path: Path, plan: str) -
 
 
 @pytest.mark.parametrize("plan", [SHARE, MEAN, REQUIRED], ids=["a share", "a mean", "required"])
-def test_a_version_that_refuses_as_much_is_promoted(tmp_path: Path, plan: str) -> None:
+def test_a_version_that_refuses_as_much_as_stable_is_promoted(tmp_path: Path, plan: str) -> None:
     release = released(tmp_path / "ledger.db", plan, refuses=0.1)
     assert release.state.outcome == "promoted"
     assert release.not_judged is None or "custom" not in release.not_judged
 
 
 def test_the_first_release_that_names_a_counter_asks_a_person(tmp_path: Path) -> None:
-    """What was counted before is not evidence, and how noisy it is nobody knows."""
+    """What was counted before is no evidence, and how noisy the counter is on stable is unknown."""
     path = tmp_path / "ledger.db"
     made, controller = world(path, refuses=0.3)
     controller.execute(c.StartRelease("m:v3", parse_spec(SHARE), "ann"))
@@ -125,8 +125,8 @@ def test_the_first_release_that_names_a_counter_asks_a_person(tmp_path: Path) ->
     controller.close()
 
 
-def test_where_no_history_is_asked_for_the_first_release_rolls_back(tmp_path: Path) -> None:
-    """Also by a controller that is restarted in the middle: it asks for the same counters, and counts none twice."""
+def test_without_required_history_the_first_release_may_roll_back(tmp_path: Path) -> None:
+    """This holds for a restarted controller too: it reads the same counters and counts nothing twice."""
     path = tmp_path / "ledger.db"
     made, controller = world(path, refuses=0.2)
     plan = SHARE.replace("of: answers_total", "of: answers_total, history: none")
@@ -143,8 +143,8 @@ def test_where_no_history_is_asked_for_the_first_release_rolls_back(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("plan", "outcome"), [(SHARE, "promoted"), (REQUIRED, None)], ids=["not needed", "required"])
-def test_a_side_that_shows_no_counts_is_named(tmp_path: Path, plan: str, outcome: str | None) -> None:
-    """A release waits for them only where the plan says so."""
+def test_a_version_without_the_counter_is_named(tmp_path: Path, plan: str, outcome: str | None) -> None:
+    """A release waits for its counts only if the plan requires the signal."""
     path = tmp_path / "ledger.db"
     made, controller = world(path, refuses=0.1)
     made.is_shown = False

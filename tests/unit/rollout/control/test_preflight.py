@@ -1,4 +1,4 @@
-"""A preflight inside a release: before any traffic, once, and never able to hold up the loop."""
+"""The preflight of a release: it runs once, before any traffic, and never blocks the control loop."""
 
 import threading
 import time
@@ -24,12 +24,14 @@ from tests.support.thread_limit import no_more_threads
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=20, risk_budget=0.02)
-PATIENT = SPEC.model_copy(update={"startup_deadline": 600_000.0})  # simulated seconds fly while a real thread works
+PATIENT = SPEC.model_copy(
+    update={"startup_deadline": 600_000.0}
+)  # simulated seconds pass quickly while a real thread works
 WITHIN_S = 120.0
 
 
 @dataclass
-class Trial:
+class ChosenPreflight:
     """A preflight whose outcome a test chooses."""
 
     outcome: PreflightResult | Exception = field(
@@ -51,15 +53,15 @@ class Trial:
 
 
 @pytest.fixture
-def trial() -> Iterator[Trial]:
-    made = Trial()
+def trial() -> Iterator[ChosenPreflight]:
+    made = ChosenPreflight()
     made.may_end.set()
     yield made
-    made.may_end.set()  # no thread stays behind
+    made.may_end.set()  # no thread remains
 
 
 @pytest.fixture
-def world(tmp_path: Path, trial: Trial) -> World:
+def world(tmp_path: Path, trial: ChosenPreflight) -> World:
     return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()}, preflight=trial)
 
 
@@ -91,8 +93,10 @@ def is_over(controller: Controller) -> bool:
     return controller.snapshot.deployment.release is not None and controller.snapshot.deployment.active is None
 
 
-def test_a_version_that_passes_goes_on_to_its_first_step(world: World, controller: Controller, trial: Trial) -> None:
-    """The preflight ran once, for the canary against stable, and `why` tells what it found."""
+def test_a_version_that_passes_its_preflight_enters_its_first_step(
+    world: World, controller: Controller, trial: ChosenPreflight
+) -> None:
+    """The preflight ran once, for the canary against stable, and `why` reports what it found."""
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))
     assert (trial.asked, len(preflights(world))) == ([("m:v2", "m:v1")], 1)
@@ -100,8 +104,10 @@ def test_a_version_that_passes_goes_on_to_its_first_step(world: World, controlle
     assert "expected answer to 20 golden requests" in story(world)
 
 
-def test_a_version_that_fails_never_gets_a_request(world: World, controller: Controller, trial: Trial) -> None:
-    """No split gave it any; the reason is the difference, and the tag is in quarantine."""
+def test_a_version_that_fails_its_preflight_never_gets_a_request(
+    world: World, controller: Controller, trial: ChosenPreflight
+) -> None:
+    """No split gave it traffic; the reason is the difference, and the tag is in quarantine."""
     trial.outcome = PreflightResult(("golden request 3: row 0: `label` is '8', expected '3'",), golden_requests=20)
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))
@@ -113,18 +119,20 @@ def test_a_version_that_fails_never_gets_a_request(world: World, controller: Con
     assert "rolled back before it took any traffic: m:v2 failed its preflight" in story(world)
 
 
-def test_a_canary_that_cannot_be_tested_gets_no_traffic(world: World, controller: Controller, trial: Trial) -> None:
-    """An error in the preflight itself counts against the canary, not for it."""
+def test_a_canary_that_cannot_be_tested_gets_no_traffic(
+    world: World, controller: Controller, trial: ChosenPreflight
+) -> None:
+    """An error of the preflight itself counts against the canary."""
     trial.outcome = OSError("the store is gone")
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))
     assert "the store is gone" in story(world)
 
 
-def test_a_preflight_that_gets_no_thread_begins_at_a_later_beat(
-    world: World, controller: Controller, trial: Trial
+def test_a_preflight_that_gets_no_thread_starts_at_a_later_beat(
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """It was taken for one that runs, until the version was rolled back for it."""
+    """It was treated as running, until the version was rolled back at the deadline."""
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     with no_more_threads():
         world.live(controller, 60)
@@ -133,30 +141,30 @@ def test_a_preflight_that_gets_no_thread_begins_at_a_later_beat(
     assert "m:v2 was promoted" in story(world)
 
 
-def test_a_preflight_that_hangs_is_ended_by_the_startup_deadline(
-    world: World, controller: Controller, trial: Trial
+def test_the_startup_deadline_ends_a_preflight_that_hangs(
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """The loop goes on all the while."""
+    """The loop continues meanwhile."""
     trial.may_end.clear()
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
     assert "was not over after 120 s" in story(world)
 
 
-def test_one_that_asks_recorded_requests_again_has_as_long_once_more(
-    world: World, controller: Controller, trial: Trial
+def test_a_preflight_with_recorded_requests_gets_the_deadline_twice(
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """Loading took its share of the deadline, and how long the requests take is up to stable."""
+    """Loading uses part of the deadline, and stable decides how long the recorded requests take."""
     trial.may_end.clear()
     controller.execute(c.StartRelease("m:v2", parse_spec("golden: recorded"), "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
     assert "was not over after 240 s" in story(world)
 
 
-def test_why_says_how_many_recorded_requests_were_asked_again(
-    world: World, controller: Controller, trial: Trial
+def test_why_says_how_many_recorded_requests_were_sent_again(
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """And what differed without being a reason to refuse."""
+    """It also reports differences that were no reason to refuse."""
     trial.outcome = PreflightResult((), remarks=("it differs in `label` of /a (1 of 8)",), recorded_requests=8)
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))
@@ -164,8 +172,10 @@ def test_why_says_how_many_recorded_requests_were_asked_again(
     assert "It differs in `label` of /a (1 of 8)." in story(world)
 
 
-def test_people_can_abort_while_it_runs(world: World, controller: Controller, trial: Trial) -> None:
-    """What the preflight finds later concerns no other release."""
+def test_a_release_can_be_aborted_during_its_preflight(
+    world: World, controller: Controller, trial: ChosenPreflight
+) -> None:
+    """What that preflight finds later does not affect the next release."""
     trial.may_end.clear()
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: bool(trial.asked))
@@ -178,7 +188,7 @@ def test_people_can_abort_while_it_runs(world: World, controller: Controller, tr
 
 
 def test_a_restarted_controller_does_not_repeat_the_preflight(
-    world: World, controller: Controller, trial: Trial
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
     """Its result is in the ledger."""
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
@@ -191,10 +201,10 @@ def test_a_restarted_controller_does_not_repeat_the_preflight(
     assert (len(trial.asked), len(preflights(world))) == (1, 1)
 
 
-def test_a_version_that_lacks_what_callers_use_is_refused_at_once(
-    world: World, controller: Controller, trial: Trial
+def test_a_version_that_lacks_what_callers_use_is_refused_before_it_starts(
+    world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """Nothing is started and nothing goes into quarantine; the plan may allow it by name."""
+    """Nothing starts and nothing goes into quarantine; the plan may allow the loss by name."""
     trial.lost = (Loss("/rare", "it has no route /rare"), Loss("/a label", "its answers at /a lack `label`"))
     with pytest.raises(CommandRefused) as refused:
         controller.execute(c.StartRelease("m:v2", PATIENT.model_copy(update={"may_break": ("/a",)}), "ann"))

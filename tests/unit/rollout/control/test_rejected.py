@@ -1,4 +1,4 @@
-"""Releases of versions that reject requests: more than stable is harm, as much as stable is the clients' own."""
+"""Versions that reject requests: more than stable does is harm; as much as stable does is the callers' fault."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ OWN = Service((Route("/summarize"),), 60)
 
 
 def released(path: Path, plan: dict[str, object], *, stable: float, canary: float, service: Service = OWN) -> Timeline:
-    """The end of v2's release; both versions reject a share of what they are sent."""
+    """The end of v2's release; both versions reject a share of their requests."""
     versions = {
         "m:v1": Version(rejected_ratio=stable, service=service),
         "m:v2": Version(rejected_ratio=canary, service=service),
@@ -45,7 +45,7 @@ def released(path: Path, plan: dict[str, object], *, stable: float, canary: floa
 
 
 class WithARareRoute(World):
-    """One request in two hundred is of a route that v2 has forgotten; a hundredth of all others fail on both."""
+    """One request in 200 is for a route that v2 lacks; of all others, 1 % fail on both versions."""
 
     def _serve(self, tag: str, requests: int) -> None:
         rare = int(self.rng.binomial(requests, 0.005))
@@ -60,8 +60,8 @@ class WithARareRoute(World):
 
 
 @pytest.mark.parametrize("is_by_route", [True, False])
-def test_one_rare_route_that_is_broken_is_found_by_route(tmp_path: Path, is_by_route: bool) -> None:
-    """In all requests together its errors are half as many again as stable's, and nothing proves that too many."""
+def test_a_broken_rare_route_is_found_only_by_route(tmp_path: Path, is_by_route: bool) -> None:
+    """Over all requests its error ratio is 1.5 times stable's, which is no proof of harm."""
     path = tmp_path / "ledger.db"
     world = WithARareRoute(path, versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
     controller = world.controller()
@@ -95,27 +95,27 @@ def test_a_version_that_rejects_a_tenth_is_rolled_back(tmp_path: Path, plan: dic
     assert "Rejected requests" in render_report([release], title="m")
 
 
-def test_in_the_shadow_no_user_is_rejected(tmp_path: Path) -> None:
-    """Copies show it before the first live request."""
+def test_rejections_are_found_in_the_shadow_before_any_user_sees_one(tmp_path: Path) -> None:
+    """Copies show them before the first live request."""
     release = released(tmp_path / "ledger.db", SHADOW_FIRST, stable=0.0, canary=0.1)
     assert outcome(release) == ("rolled_back", "rejected")
     assert release.canary_requests == 0
 
 
 @pytest.mark.parametrize("plan", [SHADOW_FIRST, LIVE], ids=["shadow", "live"])
-def test_callers_that_send_rubbish_roll_nothing_back(tmp_path: Path, plan: dict[str, object]) -> None:
-    """A tenth of the requests is wrong whoever answers them."""
+def test_invalid_requests_of_callers_do_not_roll_back(tmp_path: Path, plan: dict[str, object]) -> None:
+    """A tenth of the requests is invalid, whichever version answers."""
     release = released(tmp_path / "ledger.db", plan, stable=0.1, canary=0.1)
     assert outcome(release)[0] == "promoted"
 
 
-def test_a_version_that_rejects_less_is_promoted(tmp_path: Path) -> None:
-    """Only more than stable is bad."""
+def test_a_version_that_rejects_less_than_stable_is_promoted(tmp_path: Path) -> None:
+    """Only more rejections than stable's are harm."""
     assert outcome(released(tmp_path / "ledger.db", LIVE, stable=0.2, canary=0.0))[0] == "promoted"
 
 
-def test_one_sticky_caller_who_sends_only_rubbish_rolls_nothing_back(tmp_path: Path) -> None:
-    """The hash keeps that caller on the canary: live requests of sticky callers are no evidence, and `why` says so."""
+def test_one_sticky_caller_with_only_invalid_requests_does_not_roll_back(tmp_path: Path) -> None:
+    """The hash keeps that caller on the canary, so live rejections are no evidence here, and `why` says so."""
     release = released(tmp_path / "ledger.db", {**LIVE, **STICKY}, stable=0.0, canary=0.1)
     assert outcome(release)[0] == "promoted"
     text = "\n".join(line for topic in why(release).topics for line in topic.lines)

@@ -1,4 +1,4 @@
-"""What a drift report about the canary does: `why` tells it, and it rolls back only where the plan says so."""
+"""What a drift report about the canary does: `why` reports it; it rolls back only if the plan says so."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ def drift(state: Literal["no_drift", "drift", "too_few_rows"] = "drift", *, look
 
 
 def released(path: Path, *reports: DriftReport, on_drift: Literal["report", "rollback"] = "report") -> Timeline:
-    """A release that had traffic for half a minute before the `reports` came."""
+    """A release that had traffic for half a minute before `reports` came."""
     world, controller = digits_world(path)
     spec: RolloutSpec = LIVE.model_copy(update={"on_drift": on_drift})
     controller.execute(c.StartRelease("digits:v2", spec, "ann"))
@@ -40,15 +40,15 @@ def topic(release: Timeline) -> str:
     return "\n".join(line for one in why(release).topics if one.title.startswith("Drift") for line in one.lines)
 
 
-def test_drift_is_told_and_changes_nothing(tmp_path: Path) -> None:
-    """This is the default: a better model is more confident, and that is drift too."""
+def test_drift_is_reported_and_changes_nothing_by_default(tmp_path: Path) -> None:
+    """A better model is more confident, and that is drift too."""
     release = released(tmp_path / "ledger.db", drift())
     assert release.state.outcome is None
     assert "`confidence`: mean 0.9 -> 0.6; 31 % of the rows moved; from 10 % on it counts as drift." in topic(release)
     assert "900 rows of each version from the same half minutes." in topic(release)
 
 
-def test_drift_rolls_back_where_the_plan_says_so(tmp_path: Path) -> None:
+def test_drift_rolls_back_if_the_plan_says_so(tmp_path: Path) -> None:
     """The finding is the reason."""
     release = released(tmp_path / "ledger.db", drift(), on_drift="rollback")
     assert (release.outcome, release.state.outcome_signal, release.state.outcome_reason) == (
@@ -66,14 +66,14 @@ def test_no_drift_and_too_few_rows_never_roll_back(tmp_path: Path, state: Litera
 
 
 def test_the_newest_report_counts(tmp_path: Path) -> None:
-    """Each report has more rows than the one before."""
+    """Each report covers more rows than the one before."""
     release = released(tmp_path / "ledger.db", drift("too_few_rows"), drift("no_drift", look=2))
     assert release.drift == drift("no_drift", look=2)
     assert "they were compared 2 times" in topic(release)
 
 
-def test_other_answers_of_a_better_version_are_excused(tmp_path: Path) -> None:
-    """Labels prove it better: only drift of what it is asked, or of its mistakes, is a reason to go back."""
+def test_answer_drift_of_a_version_proven_better_is_excused(tmp_path: Path) -> None:
+    """Once labels prove it better, only drift of its inputs or of its mistakes is a reason to roll back."""
     versions = {"m:v1": Version(), "m:v2": Version(differs_ratio=0.43, lost_ratio=0.05)}
     world = World(tmp_path / "ledger.db", versions=versions)
     controller = world.controller()
@@ -92,7 +92,7 @@ def test_other_answers_of_a_better_version_are_excused(tmp_path: Path) -> None:
 
 
 def test_a_report_about_another_version_is_refused(tmp_path: Path) -> None:
-    """A report that comes late must not roll back the next release."""
+    """A late report must not roll back the next release."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
     world.live(controller, 10)

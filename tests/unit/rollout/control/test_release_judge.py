@@ -1,4 +1,4 @@
-"""What a release's judge knows about stable before the release, and what it still knows after a restart."""
+"""What the judge of a release knows about stable from before the release, and what it still knows after a restart."""
 
 import itertools
 from dataclasses import replace
@@ -40,8 +40,8 @@ def known(world: World, release: int) -> Pair:
     return calibrated.stable_errors
 
 
-def test_the_ledger_gives_the_identical_judgement(world: World, controller: Controller) -> None:
-    """After a restart in the middle of a step every number is the same, also the bound that uses stable's history."""
+def test_a_replay_of_the_ledger_gives_the_identical_judgement(world: World, controller: Controller) -> None:
+    """After a restart within a step every number is the same, including the bound that uses stable's history."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"risk_budget": RiskBudget(share=0.001)}), "ann"))
     world.live(controller, 60)
     so_far = events(world, 1)
@@ -56,8 +56,8 @@ def test_the_ledger_gives_the_identical_judgement(world: World, controller: Cont
     assert known(world, 1).bad > 0
 
 
-def test_the_ledger_gives_the_identical_judgement_of_a_watch(world: World, controller: Controller) -> None:
-    """A controller that is killed after promotion does not start to count again at 0."""
+def test_a_replay_of_the_ledger_gives_the_identical_judgement_of_a_watch(world: World, controller: Controller) -> None:
+    """A controller that is killed after promotion does not restart its counts at 0."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
@@ -75,8 +75,8 @@ def test_the_ledger_gives_the_identical_judgement_of_a_watch(world: World, contr
     assert last.evidence.signals["watched_errors"].canary.total > 20 * world.rps
 
 
-def test_the_judge_is_told_of_each_change_of_weight(world: World, controller: Controller) -> None:
-    """The evidence in the ledger is that of a judge that hears of every step, in the shadow too, and of no other."""
+def test_the_judge_is_notified_of_each_change_of_weight(world: World, controller: Controller) -> None:
+    """The evidence in the ledger equals that of a judge notified of every step, and not that of one without."""
     plan = SPEC.model_copy(update={"steps": ("shadow", 5, 25, 50, 100), "warmup": 0.0})
     controller.execute(c.StartRelease("m:v2", plan, "ann"))
     world.live(controller, 60)
@@ -99,9 +99,9 @@ def test_the_judge_is_told_of_each_change_of_weight(world: World, controller: Co
 
 
 def bad_windows_to_fail(*, returns: bool) -> int:
-    """Windows of 12 % errors until the watch fails a canary that had all the traffic for an hour, and 1 % errors.
+    """Windows with 12 % errors until FAIL, after an hour at 100 % of traffic with 1 % errors.
 
-    `returns`: just before it turned bad its weight was 50 % for a window, and 100 % again.
+    If `returns`, the weight was 50 % for one window and 100 % again just before the errors rose.
     """
     plan = SPEC.model_copy(update={"window": 5.0})
     requested = e.ReleaseRequested(at_s=0.0, release=1, tag="m:v2", stable="m:v1", spec=plan, by="ann")
@@ -121,22 +121,22 @@ def bad_windows_to_fail(*, returns: bool) -> int:
         judgement = judge.judgement(alone)
         if judgement and judgement.verdict is Verdict.FAIL:
             return bad
-    pytest.fail("it never failed")
+    pytest.fail("no FAIL")
 
 
-def test_the_watch_is_told_when_the_canary_gets_all_the_traffic_again() -> None:
-    """Harm that comes with the whole load is found sooner than harm at any other time."""
+def test_the_watch_restarts_when_the_canary_gets_all_traffic_again() -> None:
+    """Harm that begins with the full load is found sooner than harm at another time."""
     assert bad_windows_to_fail(returns=True) < bad_windows_to_fail(returns=False)
 
 
-def test_before_it_is_calibrated_nothing_is_judged() -> None:
+def test_nothing_is_judged_before_calibration() -> None:
     """A controller that was killed while the canary started has no judge yet."""
     requested = e.ReleaseRequested(at_s=1.0, release=1, tag="m:v2", stable="m:v1", spec=SPEC, by="ann")
     assert replayed([requested]) is None
 
 
 def test_failures_of_the_previous_version_do_not_count_for_its_successor(world: World, controller: Controller) -> None:
-    """v1 failed 1 %; v2, promoted, never fails, and v3 is compared with that. The watch of v2 counts too."""
+    """v1 failed 1 %. v2, promoted, never fails, so v3 is compared with no failures; v2's watch counts too."""
     world.edit("m:v2", error_ratio=0.0)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     assert world.live_until_ended(controller) == "promoted"
@@ -148,8 +148,8 @@ def test_failures_of_the_previous_version_do_not_count_for_its_successor(world: 
     assert of_v2.total > 50 * world.rps
 
 
-def test_a_version_that_was_rolled_back_leaves_nothing_behind(world: World, controller: Controller) -> None:
-    """v2 was promoted, failed and was rolled back: for the next release only v1's counts since then are known."""
+def test_counts_of_a_rolled_back_version_are_dropped(world: World, controller: Controller) -> None:
+    """v2 was promoted, failed and was rolled back: the next release knows only v1's counts since then."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)

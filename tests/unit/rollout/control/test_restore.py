@@ -1,4 +1,4 @@
-"""`restore` brings a version back that was promoted before: all traffic at once, with preflight and watch, no steps."""
+"""`restore` returns all traffic at once to a version promoted earlier: with preflight and watch, without steps."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from rollout.ledger.state import Phase, Release
 from rollout.spec import RiskBudget, RolloutSpec
 from tests.support.killing import Killed, Killer
 from tests.support.world import Version, World
-from tests.unit.rollout.control.test_unwritten import impatient, locked
+from tests.unit.rollout.control.test_unwritten_decisions import impatient, locked
 
 SPEC = RolloutSpec(
     steps=("shadow", 5, 100),
@@ -42,7 +42,7 @@ def world(tmp_path: Path) -> World:
 
 
 def promote(world: World, controller: Controller, tag: str = "m:v2", plan: RolloutSpec = SPEC) -> None:
-    """Release `tag`; it has all the traffic, and is watched."""
+    """Release `tag` until it has all the traffic and is watched."""
     controller.execute(c.StartRelease(tag, plan, "ann"))
     while release(controller).phase is not Phase.STEPPING:
         world.live(controller, 0.5)
@@ -51,7 +51,7 @@ def promote(world: World, controller: Controller, tag: str = "m:v2", plan: Rollo
 
 
 def end_watch(world: World, controller: Controller) -> None:
-    """A person ends the watch; the version before is stopped."""
+    """A person ends the watch; the previous version is stopped."""
     controller.execute(c.PromoteNow("ann"))
     world.live(controller, 2)
 
@@ -76,7 +76,7 @@ def story(world: World, number: int) -> Timeline:
         ledger.close()
 
 
-def words(told: Timeline) -> str:
+def text_of(told: Timeline) -> str:
     explained = why(told)
     return "\n".join((explained.verdict, *(line for topic in explained.topics for line in topic.lines)))
 
@@ -90,8 +90,8 @@ def later(world: World, controller: Controller) -> Controller:
     return controller
 
 
-def test_a_version_takes_all_traffic_as_soon_as_it_is_ready(world: World, later: Controller) -> None:
-    """Until then the present one keeps all of it; there is no step between, and nothing is held back."""
+def test_a_restored_version_gets_all_traffic_as_soon_as_it_is_ready(world: World, later: Controller) -> None:
+    """Until then the current version keeps all of it; there is no step in between and no holdback."""
     before = len(world.router.history)
     assert later.execute(BACK) == 2
     world.live(later, 1.5)
@@ -104,8 +104,8 @@ def test_a_version_takes_all_traffic_as_soon_as_it_is_ready(world: World, later:
     assert splits[-1].fallback.tag == "m:v2"
 
 
-def test_what_it_replaced_stays_warm_for_the_watch_of_the_newest_plan(world: World, later: Controller) -> None:
-    """The watch is measured, then the other version is stopped; it is in no quarantine."""
+def test_the_replaced_version_keeps_running_for_the_watch_of_the_newest_plan(world: World, later: Controller) -> None:
+    """The watch is measured, then the replaced version is stopped; it is not in quarantine."""
     later.execute(BACK)
     world.live(later, 10)
     assert (release(later).phase, set(world.running())) == (Phase.WATCHING, {"m:v1", "m:v2"})
@@ -116,8 +116,8 @@ def test_what_it_replaced_stays_warm_for_the_watch_of_the_newest_plan(world: Wor
     assert later.snapshot.deployment.restorable == ("m:v2",)
 
 
-def test_who_restored_what_and_why_is_told(world: World, later: Controller) -> None:
-    """In one sentence, before and after; advice names the way back."""
+def test_the_release_says_who_restored_what_and_why(world: World, later: Controller) -> None:
+    """One sentence says it, before and after; the advice names the command to return."""
     later.execute(BACK)
     assert "is brought back by bob and waits for its first ready answer" in one_sentence(story(world, 2))
     world.live_until_ended(later)
@@ -126,12 +126,12 @@ def test_who_restored_what_and_why_is_told(world: World, later: Controller) -> N
     assert told.decisions[0].title == "restore of m:v1 in place of m:v2"
     sentence = one_sentence(told)
     assert "m:v1 was restored by bob in place of m:v2, 2.5 s after the command: labels are wrong" in sentence
-    assert "No user's request reached it before it had all traffic." in words(told)
-    assert "`kanaria restore m:v2`" in words(told)
+    assert "No user's request reached it before it had all traffic." in text_of(told)
+    assert "`kanaria restore m:v2`" in text_of(told)
 
 
-def test_what_it_replaces_goes_into_quarantine_by_the_same_command(world: World, later: Controller) -> None:
-    """Once the traffic has moved, not before: until then it is all there is."""
+def test_the_same_command_can_quarantine_the_replaced_version(world: World, later: Controller) -> None:
+    """It goes into quarantine after the traffic has moved; until then it is the only version that serves."""
     later.execute(FOR_GOOD)
     assert later.snapshot.deployment.quarantined == {}
     world.live_until_ended(later)
@@ -144,21 +144,23 @@ def test_what_it_replaces_goes_into_quarantine_by_the_same_command(world: World,
 
 
 @pytest.mark.parametrize("quarantine", [False, True])
-def test_during_the_watch_it_is_instant(world: World, controller: Controller, quarantine: bool) -> None:
-    """The version before is still warm: the next beat moves all traffic. Quarantine only where it was asked for."""
+def test_a_restore_during_the_watch_takes_effect_at_the_next_beat(
+    world: World, controller: Controller, quarantine: bool
+) -> None:
+    """The previous version is still running. Only the option puts the other into quarantine."""
     promote(world, controller)
     controller.execute(c.Restore("m:v1", "bob", "labels are wrong", quarantine=quarantine))
     controller.beat()
     assert all_traffic_on(world) == "m:v1"
     assert controller.snapshot.deployment.stable == "m:v1"
     assert ("m:v2" in controller.snapshot.deployment.quarantined) is quarantine
-    told = words(story(world, 1))
+    told = text_of(story(world, 1))
     assert "already promoted by bob: m:v1 was restored: labels are wrong" in told
     assert ("`kanaria retry m:v2`" in told) is quarantine
 
 
-def test_in_the_watch_it_also_works_while_the_ledger_cannot_be_written(world: World, controller: Controller) -> None:
-    """It only returns to what was, as a rollback does."""
+def test_a_restore_during_the_watch_works_while_the_ledger_is_locked(world: World, controller: Controller) -> None:
+    """It returns to the previous state, as a rollback does."""
     promote(world, impatient(controller))
     with locked(world):
         controller.execute(BACK)
@@ -166,8 +168,8 @@ def test_in_the_watch_it_also_works_while_the_ledger_cannot_be_written(world: Wo
         assert all_traffic_on(world) == "m:v1"
 
 
-def test_no_version_is_started_that_the_ledger_does_not_know_of(world: World, later: Controller) -> None:
-    """Nobody would know after a crash why it runs."""
+def test_no_version_is_started_before_the_ledger_has_it(world: World, later: Controller) -> None:
+    """After a crash it would be unknown why the version runs."""
     with locked(world):
         with pytest.raises(LedgerError):
             impatient(later).execute(BACK)
@@ -175,8 +177,8 @@ def test_no_version_is_started_that_the_ledger_does_not_know_of(world: World, la
         assert (all_traffic_on(world), world.running()) == ("m:v2", ("m:v2",))
 
 
-def test_a_version_from_before_the_one_before_ends_the_watch(world: World, controller: Controller) -> None:
-    """v3 over v2 is bad, and so was v2: one command goes back to v1, and v3 serves until it is ready."""
+def test_restoring_an_older_version_ends_the_watch(world: World, controller: Controller) -> None:
+    """v3 is bad, and so was v2: one command returns to v1, and v3 serves until v1 is ready."""
     promote(world, controller)
     end_watch(world, controller)
     promote(world, controller, "m:v3")
@@ -189,8 +191,8 @@ def test_a_version_from_before_the_one_before_ends_the_watch(world: World, contr
     assert set(world.running()) == {"m:v1", "m:v3"}
 
 
-def test_a_canary_that_is_leaving_answers_its_last_requests_first(world: World, controller: Controller) -> None:
-    """Two changes of the split in a row would cut them off; a moment later the version is restored."""
+def test_a_leaving_canary_answers_its_last_requests_before_a_restore(world: World, controller: Controller) -> None:
+    """Two changes of the split in a row would cut them off; the restore is accepted a moment later."""
     promote(world, controller)
     end_watch(world, controller)
     promote(world, controller, "m:v3")
@@ -207,8 +209,8 @@ def test_a_canary_that_is_leaving_answers_its_last_requests_first(world: World, 
     assert all_traffic_on(world) == "m:v1"
 
 
-def test_a_rollback_in_its_watch_returns_to_what_it_replaced(world: World, later: Controller) -> None:
-    """Also out of quarantine, because a person says so."""
+def test_a_rollback_in_its_watch_returns_to_the_replaced_version(world: World, later: Controller) -> None:
+    """This works even if that version is in quarantine, because a person commands it."""
     later.execute(FOR_GOOD)
     world.live(later, 5)
     with pytest.raises(CommandRefused) as refused:
@@ -220,8 +222,8 @@ def test_a_rollback_in_its_watch_returns_to_what_it_replaced(world: World, later
     assert list(later.snapshot.deployment.quarantined) == ["m:v1"]
 
 
-def test_harm_in_its_watch_returns_to_what_it_replaced(world: World, later: Controller) -> None:
-    """As in every watch."""
+def test_harm_in_its_watch_returns_to_the_replaced_version(world: World, later: Controller) -> None:
+    """This is the rule of every watch."""
     later.execute(BACK)
     world.live(later, 5)
     world.edit("m:v1", error_ratio=0.5)
@@ -229,8 +231,8 @@ def test_harm_in_its_watch_returns_to_what_it_replaced(world: World, later: Cont
     assert all_traffic_on(world) == "m:v2"
 
 
-def test_nothing_but_a_person_goes_back_to_a_version_in_quarantine(world: World, later: Controller) -> None:
-    """Not harm, not drift, not an alert: a person is asked."""
+def test_only_a_person_returns_to_a_version_in_quarantine(world: World, later: Controller) -> None:
+    """Harm, drift and alerts do not; a person is asked."""
     later.execute(FOR_GOOD)
     world.live(later, 5)
     world.edit("m:v1", error_ratio=0.5)
@@ -244,14 +246,14 @@ def test_nothing_but_a_person_goes_back_to_a_version_in_quarantine(world: World,
     assert all_traffic_on(world) == "m:v1"
 
 
-def test_one_that_does_not_start_leaves_the_traffic_where_it_is(world: World, later: Controller) -> None:
-    """It was good once, so it is not in quarantine: the same command may try again."""
+def test_a_restored_version_that_does_not_start_gets_no_traffic(world: World, later: Controller) -> None:
+    """It was good once, so it does not go into quarantine: the same command may be repeated."""
     world.edit("m:v1", starts_at_all=False)
     later.execute(BACK)
     assert world.live_until_ended(later) == "rolled_back"
     assert all_traffic_on(world) == "m:v2"
     assert later.snapshot.deployment.quarantined == {}
-    told = words(story(world, 2))
+    told = text_of(story(world, 2))
     assert "m:v1 was not restored: m:v1 did not start: ImportError" in told
     assert "m:v2 keeps the traffic" in told
     assert "`kanaria restore m:v1`" in told
@@ -261,8 +263,8 @@ def test_one_that_does_not_start_leaves_the_traffic_where_it_is(world: World, la
     assert all_traffic_on(world) == "m:v1"
 
 
-def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Controller) -> None:
-    """Its files were changed since it was promoted."""
+def test_a_restored_version_that_fails_its_preflight_gets_no_request(world: World, later: Controller) -> None:
+    """Its files were changed after its promotion."""
 
     class Fails:
         def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
@@ -284,8 +286,10 @@ def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Contr
         again.close()
 
 
-def test_a_person_may_restore_what_would_refuse_requests_of_todays_callers(world: World, later: Controller) -> None:
-    """At 3 a.m. the older version may be the lesser harm: it is on record who said so, and what callers lose."""
+def test_a_person_may_restore_a_version_that_refuses_requests_of_todays_callers(
+    world: World, later: Controller
+) -> None:
+    """In an incident the older version may be the lesser harm. The record says who decided it and what callers lose."""
 
     class Refuses:
         def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
@@ -300,19 +304,19 @@ def test_a_person_may_restore_what_would_refuse_requests_of_todays_callers(world
     try:
         again.execute(BACK)
         assert world.live_until_ended(again) == "rolled_back"
-        assert "`kanaria restore m:v1 --anyway`" in words(story(world, 2))
+        assert "`kanaria restore m:v1 --anyway`" in text_of(story(world, 2))
         again.execute(c.Restore("m:v1", "bob", "requests fail", anyway=True))
         world.live(again, 4)
         assert all_traffic_on(world) == "m:v1"
         told = story(world, 3)
         assert told.decisions[0].title == "restore of m:v1 in place of m:v2, whatever its preflight finds"
-        assert "`age` may not be missing, with stable it may, which bob accepted." in words(told)
+        assert "`age` may not be missing, with stable it may, which bob accepted." in text_of(told)
     finally:
         again.close()
 
 
-def test_what_an_older_service_lacks_refuses_no_restore(world: World, later: Controller) -> None:
-    """A newer version nearly always has a field more; a release of the older one would be refused for it."""
+def test_fields_that_an_older_service_lacks_do_not_refuse_a_restore(world: World, later: Controller) -> None:
+    """A newer version nearly always has more fields; a release of the older one would be refused for it."""
 
     class Lacks:
         def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
@@ -331,15 +335,15 @@ def test_what_an_older_service_lacks_refuses_no_restore(world: World, later: Con
         again.close()
 
 
-def test_a_stable_version_that_is_dead_does_not_hold_it_up(world: World, later: Controller) -> None:
-    """That is when it is needed most."""
+def test_a_dead_stable_version_does_not_delay_a_restore(world: World, later: Controller) -> None:
+    """A restore is needed most then."""
     world.edit("m:v2", health=Health.DEAD, has_crashed=True)
     later.execute(BACK)
     world.live(later, 4)
     assert all_traffic_on(world) == "m:v1"
 
 
-def test_it_may_be_stopped_while_it_starts(world: World, later: Controller) -> None:
+def test_a_restore_may_be_aborted_while_the_version_starts(world: World, later: Controller) -> None:
     """`abort` leaves everything as it is."""
     later.execute(BACK)
     world.live(later, 1)
@@ -350,15 +354,15 @@ def test_it_may_be_stopped_while_it_starts(world: World, later: Controller) -> N
 
 
 @pytest.mark.parametrize("command", [c.RollbackNow("ann"), c.Abort("ann")])
-def test_after_the_watch_the_way_back_is_named(later: Controller, command: c.Command) -> None:
-    """Command and tag, instead of "no release is running"."""
+def test_after_the_watch_a_refused_rollback_names_the_restore(later: Controller, command: c.Command) -> None:
+    """It gives command and tag, instead of "no release is running"."""
     with pytest.raises(CommandRefused, match="the watch of m:v2 is over") as refused:
         later.execute(command)
     assert "`kanaria restore m:v1`" in refused.value.do
 
 
-def test_where_nothing_was_promoted_before_no_way_back_is_named(controller: Controller) -> None:
-    """The first version has none before it."""
+def test_no_restore_is_advised_if_nothing_was_promoted_before(controller: Controller) -> None:
+    """The first version has no predecessor."""
     with pytest.raises(CommandRefused, match="no release is running"):
         controller.execute(c.RollbackNow("ann"))
 
@@ -373,8 +377,8 @@ def test_where_nothing_was_promoted_before_no_way_back_is_named(controller: Cont
         ("", "there is no version "),
     ],
 )
-def test_what_cannot_be_restored_is_refused(world: World, later: Controller, tag: str, what: str) -> None:
-    """The refusal names what can be."""
+def test_a_version_that_cannot_be_restored_is_refused(world: World, later: Controller, tag: str, what: str) -> None:
+    """The refusal names the versions that can be restored."""
     with pytest.raises(CommandRefused) as refused:
         later.execute(c.Restore(tag, "bob"))
     assert refused.value.what == what
@@ -383,8 +387,8 @@ def test_what_cannot_be_restored_is_refused(world: World, later: Controller, tag
 
 
 @pytest.mark.parametrize("tag", ["m:v1", "m:v2"])
-def test_a_release_that_runs_must_end_first(world: World, later: Controller, tag: str) -> None:
-    """Two commands are named: which one is for a person to say."""
+def test_a_restore_is_refused_while_a_release_runs(world: World, later: Controller, tag: str) -> None:
+    """The refusal names two commands; a person chooses one."""
     later.execute(c.StartRelease("m:v3", SPEC, "ann"))
     for seconds in (0, 5):
         world.live(later, seconds)
@@ -394,8 +398,8 @@ def test_a_release_that_runs_must_end_first(world: World, later: Controller, tag
         assert ("then `kanaria restore m:v1` again" in refused.value.do) is (tag == "m:v1")
 
 
-def test_a_canary_is_to_be_aborted_before_it_is_restored(world: World, later: Controller) -> None:
-    """After the rollback that was advised, it was in quarantine, and its restore was refused."""
+def test_restoring_the_canary_advises_to_abort_first(world: World, later: Controller) -> None:
+    """A rollback was advised; it put the version into quarantine, and the restore was refused."""
     later.execute(c.StartRelease("m:v1", SPEC, "ann"))
     with pytest.raises(CommandRefused, match="is running: it must end first") as refused:
         later.execute(c.Restore("m:v1", "bob"))
@@ -405,16 +409,16 @@ def test_a_canary_is_to_be_aborted_before_it_is_restored(world: World, later: Co
     later.execute(c.Restore("m:v1", "bob"))
 
 
-def test_a_version_that_is_being_restored_is_waited_for(world: World, later: Controller) -> None:
-    """Typed again, the command was refused with the advice to stop the restore, and to begin it once more."""
+def test_a_repeated_restore_advises_to_wait(world: World, later: Controller) -> None:
+    """The refusal advised to stop the restore and to start it again."""
     later.execute(BACK)
     with pytest.raises(CommandRefused, match="m:v1 is being restored already") as refused:
         later.execute(BACK)
     assert refused.value.do.startswith("wait until it is ready: then it takes all traffic")
 
 
-def test_without_a_stable_version_there_is_nothing_to_replace(world: World) -> None:
-    """The first one comes with `kanaria up`."""
+def test_a_restore_without_a_stable_version_is_refused(world: World) -> None:
+    """The first version comes with `kanaria up`."""
     empty = world.controller()
     try:
         with pytest.raises(CommandRefused) as refused:
@@ -424,8 +428,8 @@ def test_without_a_stable_version_there_is_nothing_to_replace(world: World) -> N
         empty.close()
 
 
-def test_a_restored_version_is_released_and_tried_as_before(world: World, later: Controller) -> None:
-    """It is no try of the two versions: evidence of earlier ones is carried on, and the next is the first."""
+def test_a_restore_does_not_count_as_a_try(world: World, later: Controller) -> None:
+    """Evidence of earlier tries is still carried, and the next release is the first try."""
     later.execute(BACK)
     world.live_until_ended(later)
     assert later.snapshot.deployment.tried == {("m:v1", "m:v2"): 1}
@@ -436,8 +440,8 @@ def test_a_restored_version_is_released_and_tried_as_before(world: World, later:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("is_warm", [True, False])
-def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: bool, is_warm: bool) -> None:
-    """Dying before or after any write or act ends with all traffic on the restored version, and says so once."""
+def test_a_controller_killed_at_any_point_completes_the_restore(tmp_path: Path, before: bool, is_warm: bool) -> None:
+    """A kill before or after any write or action ends with all traffic on the restored version, recorded once."""
     for nth in range(1, 60):
         world = World(tmp_path / f"{nth}.db", versions={"m:v1": Version(), "m:v2": Version()})
         first = world.controller()
@@ -454,17 +458,17 @@ def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: boo
         except Killed:
             pass
         else:
-            assert nth > 5, "it must offer more points to die at"
+            assert nth > 5, "the restore must have more calls to be killed at"
             first.close()
             return
         first.close()
         world.pass_time(3)
         second = world.controller()
         if nth == 1 and before:
-            second.execute(FOR_GOOD)  # it was never written down: its sender heard of no answer
+            second.execute(FOR_GOOD)  # the command was not written, and its sender got no answer
         world.live_until_ended(second)
         world.live(second, 35)
         assert (all_traffic_on(world), world.running()) == ("m:v1", ("m:v1",)), f"killed at call {nth}"
         assert list(second.snapshot.deployment.quarantined) == ["m:v2"], f"killed at call {nth}"
         second.close()
-    pytest.fail("it never got through without being killed")
+    pytest.fail("the restore never ended without a kill")

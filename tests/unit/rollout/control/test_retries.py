@@ -1,4 +1,4 @@
-"""A release of two versions that were compared before goes on with the evidence of that time."""
+"""A release of two versions that were compared before starts with the evidence of that comparison."""
 
 import math
 from pathlib import Path
@@ -28,7 +28,7 @@ def world(tmp_path: Path) -> World:
 
 
 def aborted(world: World, spec: RolloutSpec = SPEC) -> Controller:
-    """v2's release was stopped by a person when its evidence was above 20 and below 100."""
+    """A person stopped v2's release when its evidence was between 20 and 100."""
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     world.live(controller, 60)
@@ -67,8 +67,8 @@ def story(world: World, number: int) -> Timeline:
     return timeline(events(world, number))
 
 
-def test_a_try_that_only_warmed_up_loses_nothing_of_what_was_known(world: World) -> None:
-    """It is stopped before anything of it was judged: the try after it knows what it knew."""
+def test_a_try_that_only_warmed_up_keeps_the_earlier_evidence(world: World) -> None:
+    """It is stopped before anything was judged; the next try has the same evidence."""
     controller = aborted(world)
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"steps": ("shadow", 10, 50, 100)}), "ann"))
     world.live(controller, 20)
@@ -82,8 +82,8 @@ def test_a_try_that_only_warmed_up_loses_nothing_of_what_was_known(world: World)
     assert earlier(world, 3) == earlier(world, 2)
 
 
-def test_a_version_that_was_stopped_goes_on_with_its_evidence(world: World) -> None:
-    """The next try begins where the last one ended, says so, and the harm that is still there is found."""
+def test_an_aborted_version_keeps_its_evidence_in_the_next_try(world: World) -> None:
+    """The next try starts with the evidence of the last one, says so, and finds the harm that persists."""
     controller = aborted(world)
     last = ticks(world, 1)[-1].evidence
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -93,14 +93,14 @@ def test_a_version_that_was_stopped_goes_on_with_its_evidence(world: World) -> N
     assert known
     assert (known.release, known.log_e, known.has_failed) == (1, last.log_e, False)
     assert sum(map(math.exp, known.carried.values())) == pytest.approx(math.expm1(last.log_e), rel=0.05)
-    assert ticks(world, 2)[0].evidence.log_e > math.log(5), "the first window is in it already"
+    assert ticks(world, 2)[0].evidence.log_e > math.log(5), "it includes the first window"
     words = f"carries the evidence of release 1 against it: log e {last.log_e:.1f}, most of it on `errors`"
     assert f"This release {words}." in [line for topic in why(story(world, 2)).topics for line in topic.lines]
     assert story(world, 2).decisions[0].reason == words
 
 
-def test_the_status_says_what_was_carried(world: World) -> None:
-    """Whoever looks at a release sees why it is suspicious from its first request."""
+def test_the_status_shows_the_carried_evidence(world: World) -> None:
+    """People see why the release is suspicious from its first request."""
     controller = aborted(world)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     world.live(controller, 4)
@@ -110,8 +110,8 @@ def test_the_status_says_what_was_carried(world: World) -> None:
     assert (view.release.earlier or "").startswith("carries the evidence of release 1 against it: log e ")
 
 
-def test_a_version_whose_trouble_is_over_is_promoted(world: World) -> None:
-    """What was carried is lost again, and a third try begins anew."""
+def test_a_version_without_harm_any_more_is_promoted(world: World) -> None:
+    """Good requests cancel the carried evidence."""
     controller = aborted(world)
     world.edit("m:v2", error_ratio=0.0)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -121,7 +121,7 @@ def test_a_version_whose_trouble_is_over_is_promoted(world: World) -> None:
     assert ticks(world, 2)[-1].evidence.log_e < math.log(2)
 
 
-def test_a_retry_after_a_fail_starts_anew_and_says_so(world: World) -> None:
+def test_a_retry_after_a_fail_starts_without_evidence_and_says_so(world: World) -> None:
     """A person decided that the cause was elsewhere; the version can be promoted as if it had never failed."""
     world.edit("m:v2", error_ratio=0.3)
     controller = world.controller()
@@ -141,7 +141,7 @@ def test_a_retry_after_a_fail_starts_anew_and_says_so(world: World) -> None:
 
 
 def test_evidence_outlives_a_try_that_never_started(world: World) -> None:
-    """It is about the two versions, and nothing was learned about them."""
+    """The evidence is about the two versions, and that try added nothing to it."""
     controller = aborted(world)
     world.edit("m:v2", starts_at_all=False)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -159,7 +159,7 @@ def test_evidence_outlives_a_try_that_never_started(world: World) -> None:
     ids=["another version", "another tolerance"],
 )
 def test_evidence_about_something_else_is_not_carried(world: World, tag: str, spec: RolloutSpec) -> None:
-    """It was about these two versions, and about what the plan called harmless."""
+    """The evidence was about these two versions and this definition of harmless."""
     controller = aborted(world)
     controller.execute(c.StartRelease(tag, spec, "ann"))
     controller.close()
@@ -167,7 +167,7 @@ def test_evidence_about_something_else_is_not_carried(world: World, tag: str, sp
     assert known is None or "errors" not in known.carried
 
 
-def test_a_killed_controller_goes_on_with_what_was_carried(world: World) -> None:
+def test_a_killed_controller_continues_with_the_carried_evidence(world: World) -> None:
     """It replays the ledger, and every number of the evidence is the same."""
     controller = aborted(world)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -185,8 +185,8 @@ def test_a_killed_controller_goes_on_with_what_was_carried(world: World) -> None
     again.close()
 
 
-def test_it_is_remembered_across_a_restart_of_the_controller(world: World) -> None:
-    """Between the two releases, too."""
+def test_evidence_survives_a_restart_of_the_controller_between_releases(world: World) -> None:
+    """The next controller reads it from the ledger."""
     aborted(world).close()
     controller = world.controller()
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
@@ -200,16 +200,16 @@ def tries(world: World, number: int) -> int:
     return requested.tries
 
 
-def test_each_further_try_must_prove_more_and_all_of_them_have_alpha_together() -> None:
-    """Who tries often enough is not promoted by luck."""
+def test_each_further_try_needs_more_proof_and_all_together_spend_alpha() -> None:
+    """Repeated tries do not get a version promoted by luck."""
     spent = [SPEC.judge_config(tries=number).alpha_pass for number in range(1, 2000)]
     assert spent[0] == SPEC.alpha
     assert sum(spent[1:]) == pytest.approx(SPEC.alpha, rel=1e-3)
     assert sum(spent) < 2 * SPEC.alpha
 
 
-def test_a_try_counts_once_it_entered_a_step(world: World) -> None:
-    """What was stopped before showed nothing; a restart of the controller forgets nothing."""
+def test_a_try_counts_once_it_has_entered_a_step(world: World) -> None:
+    """A try that was stopped earlier showed nothing. The count survives a restart of the controller."""
     controller = aborted(world)
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     controller.execute(c.Abort("ann"))
@@ -228,8 +228,8 @@ def test_a_try_counts_once_it_entered_a_step(world: World) -> None:
     assert [tries(world, number) for number in (1, 2, 3, 4, 5)] == [1, 2, 2, 1, 3]
 
 
-def test_the_proof_of_a_further_try_says_what_it_is_worth(world: World) -> None:
-    """The second try asks for 99.5 % where the plan says 99 %."""
+def test_the_proof_of_a_further_try_states_its_confidence(world: World) -> None:
+    """The second try needs 99.5 % where the plan says 99 %."""
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     world.live(controller, 60)

@@ -1,4 +1,4 @@
-"""Releases whose requests are told apart by a header."""
+"""Releases whose requests are divided into segments by a header."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,8 +30,8 @@ PLAN = {
 
 
 @dataclass
-class Values:
-    """The SegmentLog: what stable answered well."""
+class AnsweredWell:
+    """A SegmentLog with the requests that stable answered well."""
 
     written: list[str] = field(default_factory=list)
     is_readable: bool = True
@@ -48,7 +48,7 @@ class Values:
 
 
 class WithASmallTenant(World):
-    """One request in two hundred is of a tenant that v2 refuses; a hundredth of all others fail on both."""
+    """One request in 200 is of a tenant that v2 refuses; of all others, 1 % fail on both versions."""
 
     def _serve(self, tag: str, requests: int) -> None:
         split = self.router.history[-1]
@@ -65,7 +65,7 @@ class WithASmallTenant(World):
         self._count(tag, "latency:100", 0, requests)
 
 
-def released(path: Path, plan: dict[str, object], *, values: Values | None = None) -> Timeline:
+def released(path: Path, plan: dict[str, object], *, values: AnsweredWell | None = None) -> Timeline:
     """The end of v2's release."""
     world = WithASmallTenant(path, versions={"m:v1": Version(), "m:v2": Version()}, segments=values)
     controller = world.controller()
@@ -83,9 +83,9 @@ def released(path: Path, plan: dict[str, object], *, values: Values | None = Non
 
 
 @pytest.mark.parametrize("segments", [None, PLAN["segments"], "header:x-tenant"], ids=["none", "listed", "found"])
-def test_a_small_tenant_that_is_harmed_alone_is_found(tmp_path: Path, segments: object) -> None:
-    """In all requests together its errors are half as many again as stable's, and nothing proves that too many."""
-    path, values = tmp_path / "ledger.db", Values()
+def test_harm_to_one_small_tenant_is_found(tmp_path: Path, segments: object) -> None:
+    """Over all requests the error ratio is 1.5 times stable's, which is no proof of harm."""
+    path, values = tmp_path / "ledger.db", AnsweredWell()
     release = released(path, {**PLAN, "segments": segments}, values=values)
     outcome = release.state.outcome, release.state.outcome_signal
     assert outcome == (("rolled_back", "segment:small") if segments else ("promoted", None))
@@ -98,9 +98,9 @@ def test_a_small_tenant_that_is_harmed_alone_is_found(tmp_path: Path, segments: 
     assert list(release.state.found_segments) == (["large", "small"] if segments == "header:x-tenant" else [])
 
 
-def test_a_restarted_controller_knows_the_segments_that_were_found(tmp_path: Path) -> None:
-    """They are in the ledger, and the gateway goes on telling them apart."""
-    values = Values()
+def test_a_restarted_controller_keeps_the_segments_that_were_found(tmp_path: Path) -> None:
+    """They are in the ledger, and the gateway still counts them separately."""
+    values = AnsweredWell()
     world = WithASmallTenant(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()}, segments=values)
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
@@ -119,17 +119,17 @@ def test_a_restarted_controller_knows_the_segments_that_were_found(tmp_path: Pat
     assert world.router.history[-1].segments == segments
 
 
-def test_values_that_cannot_be_read_stop_nothing(tmp_path: Path) -> None:
-    """It is noted once, and all requests are judged together."""
-    release = released(tmp_path / "ledger.db", {**PLAN, "segments": "x-tenant"}, values=Values(is_readable=False))
+def test_unreadable_segment_values_do_not_stop_a_release(tmp_path: Path) -> None:
+    """This is noted once, and all requests are judged together."""
+    release = released(tmp_path / "ledger.db", {**PLAN, "segments": "x-tenant"}, values=AnsweredWell(is_readable=False))
     assert release.state.outcome == "promoted"
     assert [note.text for note in release.notes if note.topic == "segments_unread"] == [
         "the log cannot be read: permission denied"
     ]
 
 
-def test_the_plan_says_in_words_who_is_told_apart() -> None:
-    """As `kanaria validate` prints it."""
+def test_validate_explains_the_segments_of_a_plan() -> None:
+    """These are the lines that `kanaria validate` prints."""
     listed, found = (
         " ".join(plan_in_words(RolloutSpec.model_validate({"segments": segments})))
         for segments in ({"header": "x-tenant", "values": ["acme", "beta"]}, "header:x-tenant")

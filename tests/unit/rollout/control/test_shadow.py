@@ -1,4 +1,4 @@
-"""In the shadow every request is evidence: a canary stays there while that is the fastest way to the proof it needs."""
+"""In the shadow every request is evidence: a canary stays there while that is the fastest way to its proof."""
 
 import math
 from dataclasses import replace
@@ -91,19 +91,19 @@ def seen(spec: RolloutSpec, judgement: Judgement) -> Ahead:
 
 
 def test_the_canary_stays_while_a_step_would_wait_for_proof() -> None:
-    """The deadline of a step is no reason to leave where every request is evidence."""
+    """Every request is evidence there, so the deadline of a step does not end the shadow."""
     action = decide(shadow(), facts(), judged(0, 0, 0, 100, 3400))
     assert isinstance(action, Hold)
     assert (action.needs_person, "about 3,300 more copied requests" in action.reason) == (False, True)
 
 
-def test_it_leaves_once_the_soaks_of_the_steps_suffice() -> None:
-    """Many requests: what is missing comes while the steps soak, so the shadow is no longer than it was."""
+def test_the_canary_leaves_when_the_soaks_of_the_steps_bring_the_missing_proof() -> None:
+    """With many requests the rest comes while the steps soak, so the shadow gets no longer than before."""
     missing = judged(0, 0, 0, 0, 4000, per_s=100.0)  # 1 + 5 + 25 + 50 of 100 requests a second, a minute each: 4,860
     assert decide(shadow(), facts(), missing) == EnterStep(1, 1, mirror=False, reason="because")
 
 
-def test_it_enters_the_first_step_with_requests_in_a_window() -> None:
+def test_the_first_step_is_the_smallest_with_a_request_in_each_window() -> None:
     """At 2 requests a second a window of 5 s holds 0.1 requests at 1 %, 0.5 at 5 % and 2.5 at 25 %."""
     action = decide(shadow(), facts(), judged(0, 0, 0, 0, 0))
     assert isinstance(action, EnterStep)
@@ -116,7 +116,7 @@ def test_it_enters_the_first_step_with_requests_in_a_window() -> None:
     ("steps", "per_s", "step"),
     [
         ((1, 5, 25, 50, 100), 20.0, 1),
-        ((1, 5, 25, 50, 100), 0.01, 4),  # nowhere a request in a window: the last step at which both are compared
+        ((1, 5, 25, 50, 100), 0.01, 4),  # no step has a request per window: the last step that compares both
         ((1, 100), 0.01, 1),
         ((100,), 0.01, 1),
         ((1, 5, 25, 50, 100), 1e6, 1),
@@ -124,34 +124,34 @@ def test_it_enters_the_first_step_with_requests_in_a_window() -> None:
     ],
 )
 def test_the_step_to_enter_by_the_rate_of_requests(steps: tuple[int, ...], per_s: float, step: int) -> None:
-    """Never 100 % at once where a step comes before it."""
+    """It never goes to 100 % at once if a smaller step is in the plan."""
     spec = PLAN.model_copy(update={"steps": ("shadow", *steps)})
     assert seen(spec, judged(*(0 for _ in steps), per_s=per_s)).step == step
 
 
-def test_steps_that_can_never_be_proven_keep_nobody_in_the_shadow() -> None:
-    """As before, the release goes as far as it can, and asks a person there."""
+def test_steps_that_can_never_be_proven_do_not_prolong_the_shadow() -> None:
+    """The release goes as far as it can and asks a person there, as before."""
     found = seen(PLAN, judged(0, 0, 0, 0, INF))
     assert (found.more, found.proven_percent) == (0, 50)
     assert isinstance(decide(shadow(), facts(), judged(0, 0, 0, 0, INF)), EnterStep)
     assert ahead(shadow(), judged(INF, INF, INF, INF, INF)) is None
 
 
-def test_a_step_that_is_too_small_is_entered_where_no_larger_one_can_be_proven() -> None:
+def test_a_too_small_step_is_entered_if_no_larger_one_can_be_proven() -> None:
     """A small proven step is better than a large unproven one."""
     assert seen(PLAN, judged(0, INF, INF, INF, INF)).step == 1
 
 
 @pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_DATA])
-def test_what_requests_cannot_bring_has_its_deadline(verdict: Verdict) -> None:
-    """A suspicious canary, and answers that cannot be compared: a person hears of them as before."""
+def test_missing_proof_that_requests_cannot_bring_asks_a_person_at_the_deadline(verdict: Verdict) -> None:
+    """This concerns a suspicious canary and answers that cannot be compared."""
     action = decide(shadow(), facts(), judged(0, 0, 0, 0, 3400, verdict=verdict))
     assert isinstance(action, Hold)
     assert action.needs_person
 
 
-def test_requests_that_stop_have_their_deadline() -> None:
-    """Nothing comes for as long as a step may wait: a person hears of it, or the release is given up."""
+def test_traffic_that_stops_asks_a_person_at_the_deadline() -> None:
+    """No request came for as long as a step may wait: a person is asked, or the release is given up."""
     stopped = facts(unseen_s=PLAN.step_deadline)
     action = decide(shadow(), stopped, judged(0, 0, 0, 0, 3400, per_s=0.0))
     assert isinstance(action, Hold)
@@ -160,8 +160,8 @@ def test_requests_that_stop_have_their_deadline() -> None:
     assert isinstance(decide(impatient, stopped, judged(0, 0, 0, 0, 3400, per_s=0.0)), Rollback)
 
 
-def test_outside_the_shadow_nothing_changes() -> None:
-    """A step has its share of the requests, whatever is left out."""
+def test_the_rule_does_not_apply_outside_the_shadow() -> None:
+    """A step has its share of the requests, whatever other steps are left out."""
     live = shadow(step=1, mirror=False, weight_percent=1)
     assert ahead(live, judged(0, 0, 0, 0)) is None
     assert decide(live, facts(), judged()) == EnterStep(2, 5, mirror=False, reason="because")
@@ -173,7 +173,7 @@ def test_outside_the_shadow_nothing_changes() -> None:
 
 @pytest.mark.parametrize("bursts", [1.0, 4.0, 100.0])
 def test_the_shadow_earns_proof_about_twice_as_fast_as_any_step(bursts: float) -> None:
-    """By the judge's own forecast, with every share, base rate and noise; a bit less where millions are needed."""
+    """This is the judge's own forecast, for each share, base rate and noise; less where millions are needed."""
     noise = OwnNoise(clusters=1.0, bursts=bursts, blips=bursts)
     for base, excess, weight in product((0, 1e-3, 5e-3, 1e-2, 5e-2), (0.005, 0.01, 0.1), (0.01, 0.05, 0.25, 0.5)):
         bound = ExcessBound(0.01, noise=noise)
@@ -185,7 +185,7 @@ def test_the_shadow_earns_proof_about_twice_as_fast_as_any_step(bursts: float) -
 
 
 def test_leaving_late_enough_is_never_slower_than_leaving_at_once() -> None:
-    """Every plan of missing requests: the shadow and then the soaks, against the steps alone."""
+    """For every combination of missing requests: the shadow and then the soaks, against the steps alone."""
     for needed in product((0, 50), (0, 500), (400, 3000), (3000, INF), (9000, INF)):
         if any(a > b for a, b in pairwise(needed)):
             continue
@@ -203,42 +203,42 @@ def few(scenario: Scenario = FEW, spec: RolloutSpec = ERRORS_ONLY, seed: int = 1
     return simulate_release(spec, scenario, seed)
 
 
-def test_two_requests_a_second_are_promoted_within_an_hour() -> None:
-    """0.5 % errors, default plan: by the steps it takes more than two hours."""
+def test_two_requests_a_second_are_enough_for_a_promotion_within_an_hour() -> None:
+    """With 0.5 % errors and the default plan, the steps alone take more than two hours."""
     took_s = sorted(few(seed=seed).stopped_s for seed in range(5))
     assert took_s[2] < 3600
 
 
 def test_nobody_is_asked_while_the_shadow_earns_proof() -> None:
-    """One request in ten seconds, too: it takes hours, and that is said."""
+    """At one request in ten seconds this takes hours, and the release says so."""
     run = few(replace(FEW, rps=0.1, stable=Behaviour(), canary=Behaviour()))
     assert run.live_s is not None
     assert run.promoted_s is not None
     assert 3 * 3600 < run.live_s < run.promoted_s < 4 * 3600
-    assert run.asked_s is None or run.asked_s > run.promoted_s  # the watch has a rule of its own
+    assert run.asked_s is None or run.asked_s > run.promoted_s  # the watch has its own rule
 
 
-def test_a_bad_canary_harms_nobody_where_requests_are_few() -> None:
-    """What 25 % would show is shown by copies."""
+def test_a_bad_canary_with_little_traffic_harms_no_user() -> None:
+    """Copies show what otherwise the step at 25 % would show."""
     run = few(replace(FEW, canary=Behaviour(0.1)))
     assert (run.outcome, run.harmed) == ("rolled_back", 0.0)
 
 
 @pytest.mark.parametrize("steps", [("shadow", 100), ("shadow", 50, 100)])
 def test_a_plan_with_few_steps_is_proven_in_the_shadow(steps: tuple[str | int, ...]) -> None:
-    """A single step needs all its proof from copies: its deadline is no longer the end of it."""
+    """A single step gets all its proof from copies; its deadline no longer ends the release."""
     run = few(spec=ERRORS_ONLY.model_copy(update={"steps": steps}))
     assert (run.outcome, run.asked_s) == ("promoted", None)
 
 
 def test_a_plan_without_a_shadow_goes_step_by_step() -> None:
-    """There are no copies to learn from: a person is asked where requests are few."""
+    """There are no copies to learn from, so with little traffic a person is asked."""
     run = few(spec=ERRORS_ONLY.model_copy(update={"steps": (1, 5, 25, 50, 100)}))
     assert run.asked_s is not None
 
 
 class _Changing(Traffic):
-    """Traffic whose rate is a factor of the scenario's, from a time on another."""
+    """Traffic whose rate changes at a given time; both rates are factors of the scenario's."""
 
     def __init__(self, scenario: Scenario, *, before: float, at_s: float, after: float) -> None:
         super().__init__(scenario, 1)
@@ -260,14 +260,14 @@ class _Changing(Traffic):
     ("before", "at_s", "after", "is_asked"),
     [
         (1e-9, 300.0, 1.0, False),  # starts late
-        (1e-9, 1200.0, 1.0, True),  # ... later than a step may wait
+        (1e-9, 1200.0, 1.0, True),  # starts later than a step may wait
         (1.0, 300.0, 0.1, False),  # falls to a tenth
         (1.0, 300.0, 1e-9, True),  # ends
         (1e-9, 1e9, 1.0, True),  # never starts
     ],
 )
-def test_traffic_that_changes(before: float, at_s: float, after: float, is_asked: bool) -> None:
-    """It goes on when requests come, and a person is asked where none come."""
+def test_traffic_that_starts_changes_or_ends(before: float, at_s: float, after: float, is_asked: bool) -> None:
+    """The release continues when requests come, and a person is asked if none come."""
     well = replace(FEW, stable=Behaviour(), canary=Behaviour())
     traffic = _Changing(well, before=before, at_s=at_s, after=after)
     run = simulate_release(ERRORS_ONLY, well, 1, patience_s=6 * 3600, traffic=traffic, until_s=10 * 3600)
@@ -298,8 +298,8 @@ def story(world: World) -> Timeline:
     return timeline(of_release(world))
 
 
-def test_the_controller_says_why_it_stays_and_goes_on(world: World, controller: Controller) -> None:
-    """Long past the deadline of a step: no person is asked, and the status has the sentence and the time."""
+def test_the_controller_says_why_the_canary_stays_in_the_shadow(world: World, controller: Controller) -> None:
+    """Long after the deadline of a step no person is asked, and the status has the reason and the time."""
     controller.execute(c.StartRelease("m:v2", QUICK, "ann"))
     world.live(controller, 60)
     status = build_status("demo", controller.snapshot, story(world)).release
@@ -316,7 +316,7 @@ def test_the_controller_says_why_it_stays_and_goes_on(world: World, controller: 
 
 
 def test_a_killed_controller_stays_in_the_shadow_with_the_same_evidence(world: World, controller: Controller) -> None:
-    """Replayed, the judge forecasts the same."""
+    """A replayed judge makes the same forecast."""
     controller.execute(c.StartRelease("m:v2", QUICK, "ann"))
     world.live(controller, 60)
     events = of_release(world)

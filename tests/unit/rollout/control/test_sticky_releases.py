@@ -1,4 +1,4 @@
-"""Releases with sticky callers in a small world: one user's failures are not the canary's fault, harm to many is."""
+"""Releases with sticky callers: the failures of one user are not the canary's fault; harm to many users is."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ STICKY = RANDOM.model_copy(update={"sticky": "x-user-id"})
 
 @dataclass
 class StickyWorld(World):
-    """Users with a fixed place in the split. Broken ones send one request in 25 and fail on both versions."""
+    """Users with a fixed place in the split. Broken users send one request in 25 and fail on both versions."""
 
     broken: tuple[int, ...] = ()
 
@@ -68,7 +68,7 @@ class StickyWorld(World):
 
 
 def sticky_world(path: Path, *, broken: tuple[int, ...] = (), canary: float = 0.0) -> tuple[StickyWorld, Controller]:
-    """A deployment with v1 stable, and v2, which fails a share of its requests."""
+    """A deployment with stable v1, and v2, which fails a share of its requests."""
     versions = {"m:v1": Version(), "m:v2": Version(error_ratio=canary)}
     world = StickyWorld(path, versions=versions, broken=broken)
     controller = world.controller()
@@ -78,13 +78,13 @@ def sticky_world(path: Path, *, broken: tuple[int, ...] = (), canary: float = 0.
 
 
 def alone(spec: RolloutSpec, **changes: object) -> RolloutSpec:
-    """The plan with nothing to judge but errors, and no absolute limit on them."""
+    """The plan with errors as its only signal, and no absolute limit on them."""
     signals, guards = spec.signals.only("errors"), Guards(error_ratio=0.9)
     return spec.model_copy(update={"signals": signals, "guards": guards, **changes})
 
 
 def released(path: Path, spec: RolloutSpec, **world: object) -> Timeline:
-    """The story of v2's release from beginning to end."""
+    """The timeline of v2's release from beginning to end."""
     made, controller = sticky_world(path, **world)  # type: ignore[arg-type]
     controller.execute(c.StartRelease("m:v2", spec, "ann"))
     made.live_until_ended(controller)
@@ -111,16 +111,16 @@ def charged(release: Timeline) -> tuple[int, int]:
 
 
 def test_one_user_with_bad_inputs_does_not_roll_back_the_canary(tmp_path: Path) -> None:
-    """The user is on the canary and fails for minutes. Counted request by request, the canary would be rolled back."""
+    """The user is on the canary and fails for minutes. Counted by request, the canary would be rolled back."""
     release = released(tmp_path / "ledger.db", alone(STICKY), broken=(ON_CANARY,))
     judge = Judge(alone(RANDOM).judge_config())
     judge.observe(windows(release, "errors"))
     assert judge.judgement(next_weight=None).verdict is Verdict.FAIL
     assert charged(release) == (0, 1)
-    assert release.state.outcome_signal == "deadline", "nor is a canary promoted on which every tenth request fails"
+    assert release.state.outcome_signal == "deadline", "it is not promoted either, as one request in ten fails"
 
 
-def test_users_are_not_counted_where_callers_are_not_sticky(tmp_path: Path) -> None:
+def test_users_are_not_counted_if_callers_are_not_sticky(tmp_path: Path) -> None:
     """The same user meets both versions; raw errors are judged, and no user keys are stored."""
     release = released(tmp_path / "ledger.db", alone(RANDOM), broken=(ON_CANARY,))
     assert (release.state.outcome, release.user_phi) == ("promoted", None)
@@ -128,15 +128,15 @@ def test_users_are_not_counted_where_callers_are_not_sticky(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("steps", [(25, 50, 100), ("shadow", 25, 100)])
-def test_a_canary_that_fails_many_users_is_rolled_back_for_it(tmp_path: Path, steps: tuple[int | str, ...]) -> None:
-    """Users' first failures count; in the shadow, whose copies are not logged, each failure counts."""
+def test_a_canary_that_fails_many_users_is_rolled_back(tmp_path: Path, steps: tuple[int | str, ...]) -> None:
+    """A user's first failure counts. In the shadow copies are not logged, and each failure counts."""
     release = released(tmp_path / "ledger.db", alone(STICKY, steps=steps), canary=0.15)
     assert (release.state.outcome, release.state.outcome_signal) == ("rolled_back", AFFECTED_USERS)
     assert "were the first failure of their user" in why(release).verdict
 
 
-def test_users_who_repeat_are_little_evidence_for_more_weight(tmp_path: Path) -> None:
-    """All of stable's failures are one user's: `why` says how much more proof a step needs."""
+def test_repeated_failures_of_one_user_ask_for_more_proof_at_a_step(tmp_path: Path) -> None:
+    """All failures of stable are one user's, and `why` says how much more proof a step needs."""
     release = released(tmp_path / "ledger.db", alone(STICKY), broken=(ON_STABLE,))
     assert release.user_phi is not None
     assert release.user_phi > 10
@@ -145,8 +145,8 @@ def test_users_who_repeat_are_little_evidence_for_more_weight(tmp_path: Path) ->
     assert f"{release.user_phi:.1f} times the proof" in text
 
 
-def test_raw_errors_are_shown_as_a_bound_on_the_risk(tmp_path: Path) -> None:
-    """They bound the risk and fail nobody; an infinite threshold would not survive JSON."""
+def test_raw_errors_bound_the_risk_but_fail_no_canary(tmp_path: Path) -> None:
+    """Their threshold is infinite, which JSON cannot hold, so the status has none."""
     world, controller = sticky_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
     world.live(controller, 10)
@@ -161,8 +161,8 @@ def test_raw_errors_are_shown_as_a_bound_on_the_risk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("by_keys", ["sticky: header:x-api-key", "segments: header:x-kanaria-caller"])
-def test_nobody_is_told_apart_by_a_key_where_there_are_none(tmp_path: Path, by_keys: str) -> None:
-    """An open gateway removes the name of a key that a caller brings: each request would be drawn anew, unsaid."""
+def test_plans_by_caller_key_are_refused_if_the_gateway_asks_for_no_keys(tmp_path: Path, by_keys: str) -> None:
+    """An open gateway removes the key's name, so each request would be drawn at random without a warning."""
     world, controller = sticky_world(tmp_path / "ledger.db")
     plan = parse_spec(by_keys)
     world.router.asks_for_keys = False
@@ -180,8 +180,8 @@ def test_the_report_of_a_sticky_release_is_written(tmp_path: Path) -> None:
     assert [trace.name for trace in evidence.figure.data] == ["users affected", "all together"]
 
 
-def test_users_are_known_no_longer_than_the_release(tmp_path: Path) -> None:
-    """Their keys leave the ledger with its end, and the gateway's log is emptied."""
+def test_user_keys_are_deleted_when_the_release_ends(tmp_path: Path) -> None:
+    """They are removed from the ledger, and the gateway's log is emptied."""
     world, controller = sticky_world(tmp_path / "ledger.db", broken=(ON_CANARY,))
     controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
     world.live(controller, 20)
@@ -197,8 +197,8 @@ def test_users_are_known_no_longer_than_the_release(tmp_path: Path) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("before", [True, False])
-def test_killed_at_any_point_it_counts_every_user_once(tmp_path: Path, before: bool) -> None:
-    """Whenever the controller dies, before or after a write, each of ten broken users counts at most once."""
+def test_a_controller_killed_at_any_point_counts_every_user_once(tmp_path: Path, before: bool) -> None:
+    """Killed before or after any write, it counts each of ten broken users at most once."""
     broken = tuple(range(0, USERS, USERS // 10))
     for nth in range(1, 40):
         path = tmp_path / f"{nth}.db"
@@ -217,7 +217,7 @@ def test_killed_at_any_point_it_counts_every_user_once(tmp_path: Path, before: b
 
 
 def test_a_log_that_cannot_be_read_holds_the_release(tmp_path: Path) -> None:
-    """Without the log nothing is judged: the weight stays, and the deadline does not run."""
+    """Nothing is judged without the log: the weight stays, and the deadline does not run."""
     world, controller = sticky_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
     world.live(controller, 5)

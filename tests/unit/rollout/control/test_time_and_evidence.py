@@ -1,4 +1,4 @@
-"""No data is never a pass, however much time goes by; and no clock that is set decides anything."""
+"""No data is never a pass, however much time passes, and no change of a clock decides anything."""
 
 import re
 from itertools import pairwise
@@ -73,7 +73,7 @@ def live_until(world: World, controller: Controller, percent: float) -> None:
 
 
 def live_long(world: World, controller: Controller, seconds: float) -> None:
-    """Live on for minutes; after some seconds only readings can change anything, so beats between them are left out."""
+    """Live for minutes. After some seconds only readings can change anything, so the beats in between are skipped."""
     world.live(controller, 10)
     world.live(controller, seconds - 10, beat_s=SPEC.window)
 
@@ -95,8 +95,8 @@ def no_traffic(world: World, *, is_on: bool) -> None:
 
 
 @pytest.mark.parametrize("switch", [no_metrics, no_traffic])
-def test_a_watch_in_which_nothing_is_counted_does_not_end(world: World, controller: Controller, switch) -> None:  # type: ignore[no-untyped-def]
-    """A bad version would be permanent, and the good one stopped. A person is asked, and the watch goes on later."""
+def test_a_watch_without_counts_does_not_end(world: World, controller: Controller, switch) -> None:  # type: ignore[no-untyped-def]
+    """It would make a bad version permanent and stop the good one. A person is asked; the watch continues later."""
     start(controller, watch=200.0)
     live_until_promoted(world, controller)
     world.live(controller, 12)
@@ -113,8 +113,8 @@ def test_a_watch_in_which_nothing_is_counted_does_not_end(world: World, controll
     assert world.live_until_ended(controller, limit_s=100) == "promoted"
 
 
-def test_errors_that_nobody_could_read_in_the_watch_are_found_afterwards(world: World, controller: Controller) -> None:
-    """60 % of the requests fail while the metric store is away, for ten times the watch."""
+def test_errors_that_could_not_be_read_in_the_watch_are_found_later(world: World, controller: Controller) -> None:
+    """60 % of requests fail while the metric store is away, for ten times the length of the watch."""
     start(controller)
     live_until_promoted(world, controller)
     world.is_source_up = False
@@ -124,8 +124,8 @@ def test_errors_that_nobody_could_read_in_the_watch_are_found_afterwards(world: 
     assert world.live_until_ended(controller, limit_s=30) == "rolled_back"
 
 
-def test_one_window_after_a_long_silence_does_not_end_the_watch(world: World, controller: Controller) -> None:
-    """It holds all that was counted in between, but says little about each moment of it."""
+def test_one_window_after_a_long_gap_does_not_end_the_watch(world: World, controller: Controller) -> None:
+    """It holds all counts of the gap, but says little about each moment of it."""
     start(controller, watch=600.0)
     live_until_promoted(world, controller)
     world.is_source_up = False
@@ -135,8 +135,8 @@ def test_one_window_after_a_long_silence_does_not_end_the_watch(world: World, co
     assert phase(controller) is Phase.WATCHING
 
 
-def test_a_short_silence_only_makes_the_watch_longer(world: World, controller: Controller) -> None:
-    """Nobody is asked about it."""
+def test_a_short_gap_only_prolongs_the_watch(world: World, controller: Controller) -> None:
+    """Nobody is asked."""
     start(controller)
     live_until_promoted(world, controller)
     world.rps = 0.0
@@ -151,7 +151,7 @@ def test_a_short_silence_only_makes_the_watch_longer(world: World, controller: C
 
 
 def test_a_watch_does_not_end_while_both_versions_are_down(world: World, controller: Controller) -> None:
-    """There is nothing to go back to, and nothing that went well."""
+    """There is no version to return to, and nothing was shown to be well."""
     start(controller)
     live_until_promoted(world, controller)
     for tag in world.versions:
@@ -162,8 +162,8 @@ def test_a_watch_does_not_end_while_both_versions_are_down(world: World, control
     assert controller._action.needs_person
 
 
-def test_a_controller_that_was_away_does_not_end_the_watch(world: World, controller: Controller) -> None:
-    """The machine was off for an hour: that was no measured time."""
+def test_time_without_a_controller_does_not_count_for_the_watch(world: World, controller: Controller) -> None:
+    """The machine was off for an hour, in which nothing was measured."""
     start(controller)
     live_until_promoted(world, controller)
     controller.close()
@@ -179,7 +179,7 @@ def test_a_controller_that_was_away_does_not_end_the_watch(world: World, control
 
 
 def test_a_soak_needs_requests(world: World, controller: Controller) -> None:
-    """A canary that is proven harmless does not soak while nobody asks it."""
+    """A canary that is proven harmless does not soak while it gets no requests."""
     start(controller, soak=30.0, evidence_deadline=HOUR_S)
     live_until(world, controller, 25)
     world.rps = 0.0
@@ -191,8 +191,8 @@ def test_a_soak_needs_requests(world: World, controller: Controller) -> None:
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_a_weight_that_is_not_in_force_earns_nothing(world: World, controller: Controller) -> None:
-    """The gateway does not converge: what it counts belongs to the weight before, and the canary loses the new one."""
+def test_a_weight_that_is_not_in_force_collects_no_evidence(world: World, controller: Controller) -> None:
+    """The gateway does not converge: its counts belong to the previous weight, and the canary loses the new one."""
     start(controller)
     live_until(world, controller, 5)
     world.router.reads_until_converged = 10**6
@@ -202,10 +202,10 @@ def test_a_weight_that_is_not_in_force_earns_nothing(world: World, controller: C
 
 
 @pytest.mark.parametrize("is_paused", [False, True])
-def test_a_canary_that_nobody_can_see_returns_to_where_it_passed(
+def test_a_canary_without_readings_returns_to_the_last_weight_that_passed(
     world: World, controller: Controller, *, is_paused: bool
 ) -> None:
-    """Once, also while it is paused; it rises again when there is evidence, unless a person holds it."""
+    """It does so once, even while paused. It rises again when there is evidence, unless a person paused it."""
     start(controller)
     live_until(world, controller, 25)
     if is_paused:
@@ -226,10 +226,10 @@ def test_a_canary_that_nobody_can_see_returns_to_where_it_passed(
 
 
 @pytest.mark.parametrize("steps", [(5, 100), "auto"])
-def test_the_first_weight_returns_to_no_traffic_and_comes_again(
+def test_a_canary_without_readings_at_the_first_weight_gets_no_traffic_until_they_return(
     world: World, controller: Controller, steps: object
 ) -> None:
-    """Where there was no shadow, the canary has nothing while nobody can see it."""
+    """Without a shadow, there is no lower weight that still brings evidence."""
     start(controller, steps=steps, soak=60.0)
     first = 5 if steps != "auto" else 1
     live_until(world, controller, first)
@@ -242,8 +242,10 @@ def test_the_first_weight_returns_to_no_traffic_and_comes_again(
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_the_first_weight_returns_to_the_shadow(world: World, controller: Controller) -> None:
-    """There the canary gets copies, so evidence goes on."""
+def test_a_canary_without_readings_at_the_first_weight_returns_to_the_shadow(
+    world: World, controller: Controller
+) -> None:
+    """There it gets copies, so evidence still comes."""
     start(controller, steps=("shadow", 5, 100), soak=60.0)
     live_until(world, controller, 5)
     world.is_source_up = False
@@ -253,8 +255,8 @@ def test_the_first_weight_returns_to_the_shadow(world: World, controller: Contro
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_a_night_without_traffic_takes_one_step_back_and_no_more(world: World, controller: Controller) -> None:
-    """And one request now and then does not make the weight rise and fall all night."""
+def test_a_night_without_traffic_goes_one_step_back_and_no_further(world: World, controller: Controller) -> None:
+    """A request now and then does not raise and lower the weight all night."""
     start(controller)
     live_until(world, controller, 50)
     world.rps = 0.0
@@ -269,7 +271,7 @@ def test_a_night_without_traffic_takes_one_step_back_and_no_more(world: World, c
 
 
 def test_a_paused_release_without_traffic_keeps_its_weight(world: World, controller: Controller) -> None:
-    """Nobody is harmed, and a person asked for this weight."""
+    """Nobody is harmed, and a person chose this weight."""
     start(controller)
     live_until(world, controller, 25)
     controller.execute(c.Pause("ann"))
@@ -290,8 +292,8 @@ def test_traffic_does_not_return_to_a_stable_that_is_down(world: World, controll
     assert controller._action.needs_person
 
 
-def test_a_restarted_controller_knows_where_the_weight_returned_to(world: World, controller: Controller) -> None:
-    """It neither returns once more nor forgets to rise again."""
+def test_a_restarted_controller_remembers_that_the_weight_was_lowered(world: World, controller: Controller) -> None:
+    """It neither lowers it again nor forgets to raise it again."""
     start(controller)
     live_until(world, controller, 25)
     world.is_source_up = False
@@ -305,10 +307,8 @@ def test_a_restarted_controller_knows_where_the_weight_returned_to(world: World,
     again.close()
 
 
-def test_a_restarted_controller_knows_the_release_before_it_has_looked_at_anything_else(
-    world: World, controller: Controller
-) -> None:
-    """Whoever asked in the moment before the first beat was told that there is no release."""
+def test_a_restarted_controller_knows_its_release_before_the_first_beat(world: World, controller: Controller) -> None:
+    """A request for the status just before the first beat got the answer that no release runs."""
     start(controller)
     live_until(world, controller, 25)
     controller.close()
@@ -323,10 +323,8 @@ def test_a_restarted_controller_knows_the_release_before_it_has_looked_at_anythi
 # ---- clocks
 
 
-def test_a_canary_that_turns_bad_after_the_clock_was_set_back_is_rolled_back(
-    world: World, controller: Controller
-) -> None:
-    """The metric store's times are an hour old for an hour; that is no reason to read nothing."""
+def test_harm_after_the_clock_was_set_back_is_rolled_back(world: World, controller: Controller) -> None:
+    """For an hour the metric store's times are an hour old; they must still be read."""
     start(controller, watch=30.0)
     live_until(world, controller, 25)
     world.set_clock(-HOUR_S)
@@ -336,7 +334,7 @@ def test_a_canary_that_turns_bad_after_the_clock_was_set_back_is_rolled_back(
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, -20.0, 20.0, HOUR_S])
 @pytest.mark.parametrize("percent", [5, 25, 100])
-def test_a_clock_that_is_set_ends_no_step(world: World, controller: Controller, percent: float, by_s: float) -> None:
+def test_setting_the_clock_ends_no_step(world: World, controller: Controller, percent: float, by_s: float) -> None:
     """The step soaks for as long as it would have, and the jump is noted once."""
     start(controller, soak=60.0)
     live_until(world, controller, percent)
@@ -350,7 +348,7 @@ def test_a_clock_that_is_set_ends_no_step(world: World, controller: Controller, 
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_clock_that_is_set_does_not_end_the_watch(world: World, controller: Controller, by_s: float) -> None:
+def test_setting_the_clock_does_not_end_the_watch(world: World, controller: Controller, by_s: float) -> None:
     """It lasts as long as it would have."""
     start(controller)
     live_until_promoted(world, controller)
@@ -363,10 +361,10 @@ def test_a_clock_that_is_set_does_not_end_the_watch(world: World, controller: Co
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_clock_that_is_set_gives_a_canary_its_time_to_start(
+def test_setting_the_clock_does_not_shorten_the_startup_deadline(
     world: World, controller: Controller, by_s: float
 ) -> None:
-    """It takes 20 of its 30 s; the record says 20 s, too."""
+    """The canary takes 20 of its 30 s, and the record says 20 s."""
     world.edit("m:v2", start_s=20.0)
     start(controller)
     world.live(controller, 5)
@@ -377,8 +375,10 @@ def test_a_clock_that_is_set_gives_a_canary_its_time_to_start(
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_canary_that_never_starts_is_given_up_in_time(world: World, controller: Controller, by_s: float) -> None:
-    """Neither an hour later nor at once."""
+def test_a_canary_that_never_starts_is_given_up_in_time_whatever_the_clock(
+    world: World, controller: Controller, by_s: float
+) -> None:
+    """It is given up neither an hour later nor at once."""
     world.edit("m:v2", start_s=1e9)
     start(controller)
     world.live(controller, 5)
@@ -389,10 +389,10 @@ def test_a_canary_that_never_starts_is_given_up_in_time(world: World, controller
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_clock_that_is_set_cuts_off_no_request_of_a_version_that_leaves(
+def test_setting_the_clock_cuts_off_no_request_of_a_leaving_version(
     world: World, controller: Controller, by_s: float
 ) -> None:
-    """It has as long as ever to finish what it answers, and no longer."""
+    """It has as long as usual to finish its requests, and no longer."""
     start(controller)
     live_until(world, controller, 25)
     world.router.in_flight["m:v2"] = 1
@@ -406,10 +406,8 @@ def test_a_clock_that_is_set_cuts_off_no_request_of_a_version_that_leaves(
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_silent_canary_is_rolled_back_after_as_long_as_the_plan_says(
-    world: World, controller: Controller, by_s: float
-) -> None:
-    """`down_after` is 10 s on any day."""
+def test_down_after_does_not_depend_on_the_clock(world: World, controller: Controller, by_s: float) -> None:
+    """A canary that is down is rolled back after `down_after` of 10 s."""
     start(controller, steps=(5, 25, 50, 100), soak=60.0)
     live_until(world, controller, 25)
     world.edit("m:v2", health=Health.UNREADY)
@@ -420,8 +418,8 @@ def test_a_silent_canary_is_rolled_back_after_as_long_as_the_plan_says(
     assert world.live_until_ended(controller, limit_s=60) == "rolled_back"
 
 
-def test_a_reboot_gives_a_canary_its_whole_time_to_start(world: World, controller: Controller) -> None:
-    """The controller was away for longer than the canary may take; it starts anew, as every process does."""
+def test_a_canary_gets_its_whole_startup_deadline_after_a_reboot(world: World, controller: Controller) -> None:
+    """The controller was away for longer than that deadline; the canary starts again, as every process does."""
     world.edit("m:v2", start_s=20.0)
     start(controller)
     world.live(controller, 5)
@@ -434,10 +432,10 @@ def test_a_reboot_gives_a_canary_its_whole_time_to_start(world: World, controlle
 
 
 @pytest.mark.parametrize("place", ["watch", "step"])
-def test_what_is_refused_while_the_versions_load_again_accuses_nobody(
+def test_requests_refused_while_versions_load_count_against_none(
     world: World, controller: Controller, place: str
 ) -> None:
-    """After a reboot the gateway is there first, and answers 503 for the version that it chose."""
+    """After a reboot the gateway runs first, and answers 503 for the version that it chose."""
     start(controller)
     if place == "watch":
         live_until_promoted(world, controller)
@@ -461,10 +459,8 @@ def test_what_is_refused_while_the_versions_load_again_accuses_nobody(
     again.close()
 
 
-def test_a_release_that_begins_just_after_its_stack_is_not_kept_from_alerts(
-    world: World, controller: Controller
-) -> None:
-    """The stable version was loading before: that says nothing about the requests of this release."""
+def test_alerts_count_in_a_release_that_starts_just_after_the_stack(world: World, controller: Controller) -> None:
+    """Stable loaded before it; that says nothing about the requests of this release."""
     world.versions["m:v1"].health, world.versions["m:v1"].ready_s = Health.STARTING, world.steady_s + 3
     world.live(controller, 5)
     assert controller.snapshot.loaded_s < 5
@@ -474,8 +470,8 @@ def test_a_release_that_begins_just_after_its_stack_is_not_kept_from_alerts(
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_the_loop_beats_whatever_the_clock_says(world: World, controller: Controller, by_s: float) -> None:
-    """`/readyz` tells a loop that stands still from one that does not."""
+def test_the_loop_is_seen_to_run_whatever_the_clock_says(world: World, controller: Controller, by_s: float) -> None:
+    """`/readyz` distinguishes a loop that has stopped from one that runs."""
     world.set_clock(by_s)
     assert controller.is_beating(within_s=5)
     world.steady_s += 100
@@ -484,10 +480,10 @@ def test_the_loop_beats_whatever_the_clock_says(world: World, controller: Contro
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_what_was_counted_before_a_jump_is_neither_lost_nor_old(
+def test_counts_from_before_a_clock_change_are_neither_lost_nor_outdated(
     world: World, controller: Controller, by_s: float
 ) -> None:
-    """The calibration keeps its history, and the guard forgets after half a minute."""
+    """Calibration keeps its history, and the guard still drops counts older than half a minute."""
     live_long(world, controller, 300)
     span_s = controller._calibration.span_s
     world.set_clock(by_s)
@@ -501,8 +497,8 @@ def test_what_was_counted_before_a_jump_is_neither_lost_nor_old(
 
 
 @pytest.mark.parametrize("by_s", [-HOUR_S, HOUR_S])
-def test_a_clock_that_is_set_invents_no_evidence(world: World, controller: Controller, by_s: float) -> None:
-    """Each request is counted once at most, in windows that are as long as the time that passed."""
+def test_setting_the_clock_invents_no_evidence(world: World, controller: Controller, by_s: float) -> None:
+    """Each request counts at most once, in windows as long as the time that passed."""
     start(controller)
     live_until(world, controller, 25)
     world.set_clock(by_s)
@@ -513,8 +509,8 @@ def test_a_clock_that_is_set_invents_no_evidence(world: World, controller: Contr
     assert counted <= world.counters["m:v2-process", "m:v2", "errors"].total
 
 
-def test_a_metric_store_whose_clock_is_set_back_is_read_on(world: World, controller: Controller) -> None:
-    """The controller's own clock is right: the store's times are an hour old from now on."""
+def test_a_metric_store_whose_clock_is_set_back_is_still_read(world: World, controller: Controller) -> None:
+    """The controller's own clock is right; the store's times are an hour old from now on."""
     start(controller)
     live_until(world, controller, 25)
     read = world.read
@@ -530,8 +526,8 @@ def test_a_metric_store_whose_clock_is_set_back_is_read_on(world: World, control
     assert "the clock of the metric source was set 60 min back" in text
 
 
-def test_time_goes_on_evenly_in_a_release_without_jumps(world: World, controller: Controller) -> None:
-    """Nothing is noted where nothing was set."""
+def test_a_release_without_clock_changes_notes_none(world: World, controller: Controller) -> None:
+    """Its time passes evenly."""
     start(controller)
     assert world.live_until_ended(controller) == "promoted"
     assert notes(world, "clock_jumped") == []
@@ -543,7 +539,7 @@ def test_time_goes_on_evenly_in_a_release_without_jumps(world: World, controller
 
 
 def test_a_store_that_is_away_is_noted_once_and_the_release_goes_on(world: World, controller: Controller) -> None:
-    """The counters are read directly: the story does not say that nothing was decided."""
+    """The counters are read directly; the timeline must not say that nothing was decided."""
     start(controller)
     live_until(world, controller, 5)
     world.trouble = "Prometheus gives no answer; the counters are read directly"
@@ -557,8 +553,8 @@ def test_a_store_that_is_away_is_noted_once_and_the_release_goes_on(world: World
     assert notes(world, "source_unreachable") == []
 
 
-def test_a_release_that_is_not_judged_is_shown(world: World, controller: Controller) -> None:
-    """In the status and as a number for the alert; not between two windows, nor without a release."""
+def test_the_status_shows_a_release_that_is_not_judged(world: World, controller: Controller) -> None:
+    """It is also a metric for the alert; it is not set between two windows or without a release."""
     assert controller.snapshot.unjudged_s == 0
     start(controller)
     live_until(world, controller, 25)
@@ -578,8 +574,8 @@ def test_a_release_that_is_not_judged_is_shown(world: World, controller: Control
     assert controller.snapshot.unjudged_s == 0
 
 
-def test_the_story_of_a_release_is_right_whatever_the_clock_did(world: World, controller: Controller) -> None:
-    """Requests belong to the step in which the ledger has them, and no duration is negative."""
+def test_the_timeline_of_a_release_is_right_whatever_the_clock_did(world: World, controller: Controller) -> None:
+    """Requests belong to the step under which the ledger has them, and no duration is negative."""
     start(controller, soak=20.0)
     live_until(world, controller, 25)
     world.set_clock(-HOUR_S)
@@ -591,8 +587,8 @@ def test_the_story_of_a_release_is_right_whatever_the_clock_did(world: World, co
     assert not any(re.search(r"-\d", line) for line in told if "UTC" not in line)
 
 
-def test_a_weight_that_was_taken_back_is_told_as_what_it_is(world: World, controller: Controller) -> None:
-    """Not as a step that was earned by evidence."""
+def test_a_lowered_weight_is_explained_as_such(world: World, controller: Controller) -> None:
+    """It is not shown as a step that was entered on evidence."""
     start(controller)
     live_until(world, controller, 25)
     world.is_source_up = False

@@ -1,4 +1,4 @@
-"""A version that takes longer for every answer: it is said, or judged where the plan asks for it."""
+"""A version that is slower for every answer: it is reported, and judged if the plan asks for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.support.releases import LIVE, DigitsVersion, DigitsWorld, newest
 from tests.support.world import Version
 
 PLAN = "steps: [5, 25, 50, 100]\nsoak: 60s\nwindow: 2s\nholdback: none\nwatch: 20s\nrisk_budget: 2%\n"
-SAID = parse_spec(f"{PLAN}signals: {{latency: {{tolerance: 4}}}}")  # no bound alone is to roll back
+SAID = parse_spec(f"{PLAN}signals: {{latency: {{tolerance: 4}}}}")  # no latency bound alone rolls back
 JUDGED = parse_spec(
     f"{PLAN}signals: {{latency: {{tolerance: 4}}, typical_latency: {{on_fail: rollback, tolerance: 10%}}}}"
 )
@@ -30,7 +30,7 @@ JUDGED = parse_spec(
 
 @dataclass
 class TimedWorld(DigitsWorld):
-    """The gateway has the finer bounds, too."""
+    """The gateway also has the finer bounds."""
 
     def _slow(self, version: Version, requests: int) -> dict[int, int]:
         assert isinstance(version, DigitsVersion)
@@ -64,8 +64,8 @@ def lines(release: Timeline, title: str) -> str:
     return " ".join(line for topic in why(release).topics if topic.title == title for line in topic.lines)
 
 
-def test_errors_a_fifth_but_every_answer_slower_is_said(tmp_path: Path) -> None:
-    """The release goes on, and people read by how much its answers are slower."""
+def test_a_version_slower_for_every_answer_within_the_bounds_is_reported(tmp_path: Path) -> None:
+    """The release continues, and people read by how much its answers are slower."""
     release = released(tmp_path / "ledger.db", SAID, median_ms=13.0)
     assert release.outcome == "promoted"
     said = lines(release, "Worth knowing")
@@ -77,8 +77,8 @@ def test_errors_a_fifth_but_every_answer_slower_is_said(tmp_path: Path) -> None:
     assert "Geometric mean of all answer times" in html
 
 
-def test_as_fast_as_stable_is_not_said(tmp_path: Path) -> None:
-    """Its means and their limits stand with the other signals."""
+def test_a_version_as_fast_as_stable_is_not_reported_as_slower(tmp_path: Path) -> None:
+    """Its means and their limits are listed with the other signals."""
     release = released(tmp_path / "ledger.db", SAID)
     assert release.outcome == "promoted"
     assert "latency" not in lines(release, "Worth knowing")
@@ -86,8 +86,8 @@ def test_as_fast_as_stable_is_not_said(tmp_path: Path) -> None:
     assert "`typical_latency`: " in lines(release, "The other signals")
 
 
-def test_a_plan_may_roll_back_on_it(tmp_path: Path) -> None:
-    """A quarter slower, where a tenth is allowed; the sentences name both means."""
+def test_a_plan_may_roll_back_on_mean_latency(tmp_path: Path) -> None:
+    """It is a quarter slower where a tenth is allowed; the sentences name both means."""
     release = released(tmp_path / "ledger.db", JUDGED, median_ms=14.0)
     assert (release.outcome, release.state.outcome_signal) == ("rolled_back", "typical_latency")
     assert "11" in why(release).verdict
@@ -96,7 +96,7 @@ def test_a_plan_may_roll_back_on_it(tmp_path: Path) -> None:
 
 
 def test_a_replay_gives_the_identical_evidence(tmp_path: Path) -> None:
-    """All that is needed is in the ledger."""
+    """The ledger has everything that is needed."""
     released(tmp_path / "ledger.db", SAID, median_ms=13.0)
     ledger = Ledger(tmp_path / "ledger.db", read_only=True)
     events = list(ledger.of_release(1))
@@ -112,8 +112,8 @@ def test_a_replay_gives_the_identical_evidence(tmp_path: Path) -> None:
     assert again.signals["typical_latency"] == last.evidence.signals["typical_latency"]
 
 
-def test_the_history_keeps_the_numbers(tmp_path: Path) -> None:
-    """So the noise of answer times survives a restart, too; a promoted version's numbers are its own."""
+def test_the_history_keeps_mean_latencies(tmp_path: Path) -> None:
+    """So the noise of answer times survives a restart, and a promoted version keeps its own numbers."""
     versions = {"digits:v1": DigitsVersion(), "digits:v2": DigitsVersion()}
     world = TimedWorld(tmp_path / "ledger.db", versions=dict(versions), rps=120.0)
     controller = world.controller()

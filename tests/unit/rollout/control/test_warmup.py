@@ -1,4 +1,4 @@
-"""A canary's first minute, in which its caches are cold, and requests that hang: judged when they say something."""
+"""A canary's first minute with cold caches, and requests that hang: both are judged only when they mean something."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rollout.ui.status import build_status
 from tests.support.releases import DigitsVersion, DigitsWorld
 from tests.support.world import Version, World
 
-PLAN = RolloutSpec(soak=5, window=2, holdback=0, watch=4)  # the steps and the warm-up are those of every plan
+PLAN = RolloutSpec(soak=5, window=2, holdback=0, watch=4)  # steps and warm-up are those of every plan
 UNWARMED = PLAN.model_copy(update={"warmup": 0.0})
 
 
@@ -41,7 +41,7 @@ def release_of(controller: Controller) -> Release:
 
 
 def live_until_warm(world: World, controller: Controller) -> None:
-    """Let the warm-up begin and end."""
+    """Live until the warm-up begins and ends."""
     while not release_of(controller).is_warming_up:
         world.live(controller, 0.5)
     while release_of(controller).is_warming_up:
@@ -65,10 +65,10 @@ def weights(world: World) -> set[float]:
 
 
 @pytest.mark.parametrize(("spec", "outcome"), [(PLAN, "promoted"), (UNWARMED, "rolled_back")], ids=["", "no warm-up"])
-def test_errors_of_a_cold_canary_are_forgiven(
+def test_errors_during_the_warm_up_are_forgiven(
     world: World, controller: Controller, spec: RolloutSpec, outcome: str
 ) -> None:
-    """5 % of its requests fail for its first 30 s; without a warm-up that is its end."""
+    """5 % of its requests fail for its first 30 s; without a warm-up it is rolled back for this."""
     world.edit("m:v2", error_ratio=0.05)
     start(controller, spec)
     world.live(controller, 32)
@@ -93,7 +93,7 @@ def test_a_cold_cache_is_forgiven(tmp_path: Path, spec: RolloutSpec, outcome: st
 
 
 def test_a_canary_that_stays_bad_is_rolled_back_from_the_shadow(world: World, controller: Controller) -> None:
-    """It is judged as soon as it should be warm, nobody had an answer of it, and it is in quarantine."""
+    """It is judged as soon as it should be warm; no user got an answer from it, and it is in quarantine."""
     world.edit("m:v2", error_ratio=0.05)
     start(controller)
     live_until_warm(world, controller)
@@ -103,8 +103,8 @@ def test_a_canary_that_stays_bad_is_rolled_back_from_the_shadow(world: World, co
     assert story(world).steps[0].warmup_s == pytest.approx(PLAN.warmup)
 
 
-def test_the_guard_does_not_remember_a_warm_up(world: World, controller: Controller) -> None:
-    """It counts over half a minute; nine of ten requests fail until the last second of the warm-up."""
+def test_the_guard_does_not_count_requests_of_the_warm_up(world: World, controller: Controller) -> None:
+    """The guard counts half a minute; nine of ten requests fail until the last second of the warm-up."""
     world.edit("m:v2", error_ratio=0.9)
     start(controller)
     while release_of(controller).warmed_s < PLAN.warmup - 1.5:
@@ -113,8 +113,8 @@ def test_the_guard_does_not_remember_a_warm_up(world: World, controller: Control
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_a_controller_that_is_killed_in_a_warm_up_gives_the_same_evidence(world: World, controller: Controller) -> None:
-    """The next one goes on warming up, and what was counted in the warm-up is evidence for neither of them."""
+def test_a_controller_killed_in_the_warm_up_has_the_same_evidence(world: World, controller: Controller) -> None:
+    """The next one continues the warm-up, and requests of the warm-up are evidence for neither."""
     world.edit("m:v2", error_ratio=0.05)
     start(controller)
     world.live(controller, 25)
@@ -144,10 +144,10 @@ def test_a_controller_that_is_killed_in_a_warm_up_gives_the_same_evidence(world:
 @pytest.mark.parametrize(
     "fault", [{"health": Health.DEAD, "has_crashed": True}, {"health": Health.UNREADY}, {"restarts": 2}]
 )
-def test_a_canary_that_dies_while_it_warms_up_leaves_without_quarantine(
+def test_a_canary_that_dies_in_its_warm_up_is_not_quarantined(
     world: World, controller: Controller, fault: dict[str, object]
 ) -> None:
-    """It cannot serve, whatever it would be when warm; it may be tried again as it is."""
+    """It cannot serve, whatever it would do when warm; it may be released again unchanged."""
     start(controller)
     world.live(controller, 20)
     world.edit("m:v2", **fault)
@@ -160,16 +160,16 @@ def test_a_canary_that_dies_while_it_warms_up_leaves_without_quarantine(
     start(controller)
 
 
-def test_a_person_may_put_a_canary_in_quarantine_while_it_warms_up(world: World, controller: Controller) -> None:
-    """They know more than a clock."""
+def test_a_rollback_by_a_person_in_the_warm_up_quarantines(world: World, controller: Controller) -> None:
+    """A person knows more than a clock."""
     start(controller)
     world.live(controller, 20)
     controller.execute(c.RollbackNow("ann"))
     assert "m:v2" in controller.snapshot.deployment.quarantined
 
 
-def test_drift_is_no_reason_while_a_canary_warms_up(world: World, controller: Controller) -> None:
-    """What was found is kept."""
+def test_drift_in_the_warm_up_does_not_roll_back(world: World, controller: Controller) -> None:
+    """The report is kept."""
     report = DriftReport(state="drift", sentence="it drifted", rows=500, columns=3, drifted=(), look=1)
     start(controller, PLAN.model_copy(update={"on_drift": "rollback"}))
     world.live(controller, 20)
@@ -182,7 +182,7 @@ def test_drift_is_no_reason_while_a_canary_warms_up(world: World, controller: Co
 
 
 def test_a_warm_up_needs_requests(world: World, controller: Controller) -> None:
-    """A canary that nobody asks does not get warm; at the step's deadline a person hears of it."""
+    """A canary without requests does not get warm; at the deadline of the step a person is asked."""
     world.rps = 0.0
     start(controller)
     world.live(controller, 300)
@@ -194,7 +194,7 @@ def test_a_warm_up_needs_requests(world: World, controller: Controller) -> None:
 
 
 def test_status_and_why_show_the_warm_up(world: World, controller: Controller) -> None:
-    """How much of it is over, and that nothing is judged."""
+    """They say how much of it is over, and that nothing is judged."""
     start(controller)
     while release_of(controller).warmed_s < 23:
         world.live(controller, 0.5)
@@ -213,7 +213,7 @@ def test_status_and_why_show_the_warm_up(world: World, controller: Controller) -
 
 @pytest.mark.parametrize("steps", [(5, 100), "auto"])
 def test_without_a_shadow_there_is_no_warm_up(world: World, controller: Controller, steps: object) -> None:
-    """Users would pay for it: the first request is evidence."""
+    """Users would pay for it, so the first request is evidence."""
     start(controller, PLAN.model_copy(update={"steps": steps}))
     world.live(controller, 8)
     (first, *_) = story(world).steps
@@ -229,7 +229,7 @@ def test_without_a_shadow_there_is_no_warm_up(world: World, controller: Controll
 def test_requests_that_hang_are_found_before_many_users_wait(
     tmp_path: Path, spec: RolloutSpec, harmed_at_most: int
 ) -> None:
-    """2 % of 1,000 requests a second get no answer: counted when the gateway gives them up, 10 s later."""
+    """2 % of 1,000 requests a second get no answer; they count when the gateway gives them up, 10 s later."""
     hanging = Version(error_ratio=0.001, hang_ratio=0.02)
     world = World(tmp_path / "ledger.db", rps=1000.0, versions={"m:v1": Version(0.001), "m:v2": hanging})
     controller = world.controller()
@@ -242,8 +242,8 @@ def test_requests_that_hang_are_found_before_many_users_wait(
     assert max(weights(world)) <= (5 if harmed_at_most else 0)
 
 
-def test_the_shadow_waits_for_its_own_timeouts(world: World, controller: Controller) -> None:
-    """However short its soak: copies that hang when it ends are never counted."""
+def test_the_shadow_lasts_until_its_own_timeouts_are_counted(world: World, controller: Controller) -> None:
+    """With a short soak too: copies that still hang at its end would never be counted."""
     start(controller, UNWARMED)
     assert world.live_until_ended(controller) == "promoted"
     shadow = story(world).steps[0]

@@ -1,4 +1,4 @@
-"""What cannot be written is neither lost nor overtaken, and keeps no bad version in traffic."""
+"""A decision that cannot be written is not lost, keeps its order, and keeps no bad version in traffic."""
 
 import shutil
 import sqlite3
@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> World:
 
 @contextmanager
 def locked(world: World) -> Iterator[None]:
-    """Another program holds the right to write the ledger, and does not give it back."""
+    """Another program holds the write lock of the ledger."""
     other = sqlite3.connect(world.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -40,7 +40,7 @@ def locked(world: World) -> Iterator[None]:
 
 
 def impatient(controller: Controller) -> Controller:
-    """One that waits for a lock only as long as it takes to see it: the tests need not wait in real time."""
+    """A controller that notices a lock at once instead of waiting for it in real time."""
     controller._ledger._db.execute("PRAGMA busy_timeout = 1")
     return controller
 
@@ -65,7 +65,7 @@ def at_half(world: World, controller: Controller) -> None:
 
 
 def weight(world: World) -> float:
-    """The canary's share now, percent."""
+    """The canary's current share, percent."""
     return world.router.history[-1].canary_percent
 
 
@@ -78,7 +78,7 @@ def seconds_until_gone(world: World, controller: Controller) -> float:
 
 
 def test_a_locked_ledger_does_not_keep_a_bad_version_in_traffic(world: World, controller: Controller) -> None:
-    """It leaves as soon as with a free one; afterwards all of it is in the ledger, in order, and counted once."""
+    """It leaves as soon as with a free ledger; later everything is in the ledger, in order and once."""
     at_half(world, impatient(controller))
     world.edit("m:v2", error_ratio=0.3)
     with locked(world):
@@ -103,8 +103,8 @@ def test_a_locked_ledger_does_not_keep_a_bad_version_in_traffic(world: World, co
     assert "m:v2" in controller.snapshot.deployment.quarantined
 
 
-def test_evidence_of_a_locked_time_is_recorded_once(world: World, controller: Controller) -> None:
-    """Each tick with its cursor: what a restarted controller counts on from is what was written last."""
+def test_evidence_from_while_the_ledger_was_locked_is_recorded_once(world: World, controller: Controller) -> None:
+    """Each tick has its cursor, so a restarted controller counts on from the last tick that was written."""
     at_half(world, impatient(controller))
     with locked(world):
         world.live(controller, 30)
@@ -115,7 +115,7 @@ def test_evidence_of_a_locked_time_is_recorded_once(world: World, controller: Co
 
 
 def test_a_step_up_waits_for_the_ledger(world: World, controller: Controller) -> None:
-    """No decision that gives the canary more is carried out before it is on disk; the recorded action says so."""
+    """No decision that gives the canary more traffic is executed before it is on disk; the recorded action says so."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while weight(world) != 5:
         world.live(controller, 0.5)
@@ -135,7 +135,7 @@ def test_a_step_up_waits_for_the_ledger(world: World, controller: Controller) ->
 
 
 def test_the_end_of_a_watch_waits_for_the_ledger(world: World, controller: Controller) -> None:
-    """The version before is stopped only once the ledger knows."""
+    """The previous version is stopped only after the ledger has the event."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
@@ -146,10 +146,10 @@ def test_the_end_of_a_watch_waits_for_the_ledger(world: World, controller: Contr
 
 
 @pytest.mark.parametrize("command", [c.RollbackNow("ann"), c.Abort("ann")])
-def test_a_person_takes_the_canary_out_while_the_ledger_is_locked(
+def test_a_rollback_command_works_while_the_ledger_is_locked(
     world: World, controller: Controller, command: c.Command
 ) -> None:
-    """It is done at once and written later."""
+    """It is executed at once and written later."""
     at_half(world, impatient(controller))
     with locked(world):
         controller.execute(command)
@@ -160,8 +160,10 @@ def test_a_person_takes_the_canary_out_while_the_ledger_is_locked(
     assert len(of_kind(world, "rolled_back", "aborted")) == 1
 
 
-def test_what_is_not_safer_is_refused_while_the_ledger_is_locked(world: World, controller: Controller) -> None:
-    """Whoever asks reads why; nothing has changed. A pause holds the weight at once."""
+def test_commands_that_do_not_reduce_risk_are_refused_while_the_ledger_is_locked(
+    world: World, controller: Controller
+) -> None:
+    """The person reads why, and nothing changes. A pause is accepted: it holds the weight at once."""
     at_half(world, impatient(controller))
     with locked(world):
         with pytest.raises(LedgerError, match="locked"):
@@ -178,10 +180,10 @@ def test_what_is_not_safer_is_refused_while_the_ledger_is_locked(world: World, c
 
 
 @pytest.mark.parametrize("still_locked", [True, False])
-def test_a_controller_that_dies_with_an_unwritten_rollback_does_not_put_the_canary_back(
+def test_an_unwritten_rollback_survives_the_controller(
     world: World, controller: Controller, still_locked: bool
 ) -> None:
-    """The ledger says 50 %; the next controller reads the decision beside it, and writes it first."""
+    """The ledger says 50 %. The next controller reads the decision from the file beside it and writes it first."""
     at_half(world, impatient(controller))
     world.edit("m:v2", error_ratio=0.3)
     with locked(world):
@@ -203,8 +205,8 @@ def test_a_controller_that_dies_with_an_unwritten_rollback_does_not_put_the_cana
     again.close()
 
 
-def test_a_decision_is_written_once_although_its_writer_died_in_between(world: World, controller: Controller) -> None:
-    """The ledger has it, and the file beside it still says that it has not."""
+def test_a_decision_is_written_once_if_its_writer_is_killed_in_between(world: World, controller: Controller) -> None:
+    """The ledger has it, and the file beside the ledger still lists it as unwritten."""
     at_half(world, impatient(controller))
     kept = world.path.with_name("decisions.pending")
     with locked(world):
@@ -221,8 +223,8 @@ def test_a_decision_is_written_once_although_its_writer_died_in_between(world: W
     assert not kept.read_text().strip()
 
 
-def test_a_decision_is_kept_although_the_clock_was_set_back(world: World, controller: Controller) -> None:
-    """By the times alone it came before its release was asked for."""
+def test_an_unwritten_decision_survives_a_clock_that_was_set_back(world: World, controller: Controller) -> None:
+    """By its time alone it came before its release was requested."""
     at_half(world, impatient(controller))
     world.set_clock(-7200)
     with locked(world):
@@ -234,8 +236,8 @@ def test_a_decision_is_kept_although_the_clock_was_set_back(world: World, contro
 
 
 @pytest.mark.parametrize("text", ["{", '{"schema": 1, "event": "{}"}\n', "\x00" * 10, ""])
-def test_a_damaged_file_beside_the_ledger_is_no_decision(world: World, controller: Controller, text: str) -> None:
-    """The release goes on as the ledger says."""
+def test_a_damaged_file_beside_the_ledger_is_ignored(world: World, controller: Controller, text: str) -> None:
+    """The release continues as the ledger says."""
     at_half(world, controller)
     controller.close()
     world.path.with_name("decisions.pending").write_text(text)
@@ -244,7 +246,7 @@ def test_a_damaged_file_beside_the_ledger_is_no_decision(world: World, controlle
     again.close()
 
 
-def test_a_decision_of_an_earlier_ledger_is_about_nobody(world: World, controller: Controller) -> None:
+def test_an_unwritten_decision_of_an_earlier_ledger_is_ignored(world: World, controller: Controller) -> None:
     """A new ledger numbers its releases from 1 again."""
     at_half(world, impatient(controller))
     kept = world.path.with_name("decisions.pending")
@@ -265,10 +267,10 @@ def test_a_decision_of_an_earlier_ledger_is_about_nobody(world: World, controlle
     again.close()
 
 
-def test_a_decision_is_not_taken_for_one_about_a_later_release(
+def test_an_unwritten_decision_is_not_applied_to_a_later_release_of_the_same_number(
     world: World, controller: Controller, tmp_path: Path
 ) -> None:
-    """An older copy of the ledger, put back by hand, gives the number of the release to another one."""
+    """A person restored an older copy of the ledger, in which another release gets this number."""
     copies.copy(world.path, tmp_path / "copy.db")
     at_half(world, impatient(controller))
     with locked(world):
@@ -286,8 +288,8 @@ def test_a_decision_is_not_taken_for_one_about_a_later_release(
     third.close()
 
 
-def test_recovery_needs_no_write(world: World, controller: Controller) -> None:
-    """A controller that starts with a locked ledger judges at once; that it was restarted is written later."""
+def test_recovery_needs_no_write_to_the_ledger(world: World, controller: Controller) -> None:
+    """A controller that starts with a locked ledger judges at once; its restart is recorded later."""
     at_half(world, controller)
     controller.close()
     with locked(world):
@@ -301,7 +303,7 @@ def test_recovery_needs_no_write(world: World, controller: Controller) -> None:
 
 
 def test_a_full_disk_does_not_keep_a_bad_version_in_traffic(small_disk: SmallDisk) -> None:
-    """The room that was reserved takes the whole end of the release, and the ledger says that it was used."""
+    """The reserved room holds the end of the release, and the ledger says that it was used."""
     world = World(small_disk.folder / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()}, reserve_bytes=2**24)
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
@@ -322,8 +324,8 @@ def test_a_full_disk_does_not_keep_a_bad_version_in_traffic(small_disk: SmallDis
 
 
 @pytest.mark.parametrize("dies", [False, True])
-def test_a_disk_without_any_room_left_loses_no_decision(small_disk: SmallDisk, dies: bool) -> None:
-    """Nothing was reserved, or it was used up: the decision is beside the ledger until there is room."""
+def test_a_disk_without_any_space_left_loses_no_decision(small_disk: SmallDisk, dies: bool) -> None:
+    """No room was reserved, or it was used up: the decision stays beside the ledger until there is space."""
     world = World(small_disk.folder / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
@@ -346,10 +348,12 @@ def test_a_disk_without_any_room_left_loses_no_decision(small_disk: SmallDisk, d
     controller.close()
 
 
-def test_a_ledger_that_is_deleted_under_the_controller_loses_no_decision(world: World, controller: Controller) -> None:
-    """Where it cannot be put back, what is decided waits, and a restored copy does not put the canary back."""
+def test_a_ledger_that_is_deleted_while_the_controller_runs_loses_no_decision(
+    world: World, controller: Controller
+) -> None:
+    """If it cannot be put back, decisions wait beside it, and a restored copy does not bring the canary back."""
     at_half(world, controller)
-    world.path.with_name(".ledger.db.put-back").mkdir()  # no file can be written there
+    world.path.with_name(".ledger.db.put-back").mkdir()  # no file can be written under this name
     copied = sqlite3.connect(world.path.with_name("copy.db"))
     with sqlite3.connect(world.path) as source:
         source.backup(copied)
@@ -371,14 +375,14 @@ def test_a_ledger_that_is_deleted_under_the_controller_loses_no_decision(world: 
 
 
 def filled_up(world: World, controller: Controller) -> None:
-    """What SQLite still had room for in its own files is used."""
+    """Use up the space that SQLite still had in its own files."""
     while not controller._writer.waiting:
         world.live(controller, 0.5)
         controller._note("fleet", "x" * 2000)
 
 
-def test_the_failures_of_users_are_forgotten_only_once_they_are_written(world: World, controller: Controller) -> None:
-    """The gateway's log is what a restarted controller reads them from."""
+def test_logged_user_failures_are_deleted_only_after_they_are_written(world: World, controller: Controller) -> None:
+    """A restarted controller reads them from the gateway's log."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"sticky": "x-user"}), "ann"))
     while weight(world) != 5:
         world.live(controller, 0.5)
@@ -392,7 +396,7 @@ def test_the_failures_of_users_are_forgotten_only_once_they_are_written(world: W
 
 
 def test_readers_never_keep_the_controller_from_writing(world: World, controller: Controller) -> None:
-    """`why` in the middle of its reading, and a person who copies the file."""
+    """One reader is `why` in the middle of its reading; the other is a person who copies the file."""
     at_half(world, controller)
     reader = Ledger(world.path, read_only=True)
     reading = reader.events()
@@ -414,8 +418,8 @@ def test_readers_never_keep_the_controller_from_writing(world: World, controller
     assert active.phase is not Phase.LEAVING
 
 
-def test_a_disk_that_is_almost_full_is_named_with_what_to_do(small_disk: SmallDisk) -> None:
-    """Before anything cannot be written: how much is left, where, and what comes of it."""
+def test_an_almost_full_disk_is_reported_with_a_remedy(small_disk: SmallDisk) -> None:
+    """Before any write fails, the message says how much is left, where, and what follows."""
     world = World(small_disk.folder / "ledger.db", versions={"m:v1": Version()})
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))

@@ -1,4 +1,4 @@
-"""A controller whose place another one took does nothing more."""
+"""A controller whose ledger another controller has taken stops acting."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.world import Version, World
 
 
 class Shared(World):
-    """A world in which another controller writes to the ledger each time that the counters are read."""
+    """A world in which another controller writes to the ledger at each reading of the counters."""
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
@@ -28,8 +28,8 @@ class Shared(World):
         return super().read(backends, mirrored=mirrored, own=own)
 
 
-def test_a_controller_ends_when_another_one_wrote(tmp_path: Path) -> None:
-    """It would shift traffic by what it knew. It ends; the next one folds the ledger anew."""
+def test_a_controller_ends_when_another_one_wrote_to_its_ledger(tmp_path: Path) -> None:
+    """It would shift traffic by an outdated state. It ends, and the next one reads the ledger again."""
     path, versions = tmp_path / "ledger.db", {"m:v1": Version(), "m:v2": Version()}
     world = World(path, versions=versions)
     controller = world.controller()

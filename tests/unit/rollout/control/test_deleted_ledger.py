@@ -1,4 +1,4 @@
-"""A ledger whose file is deleted or replaced under a running controller loses nothing."""
+"""A ledger whose file is deleted or replaced while the controller runs loses nothing."""
 
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +33,7 @@ def read(path: Path) -> list[e.Event]:
 
 @pytest.mark.parametrize("left", ["with its log", "alone"])
 def test_a_deleted_ledger_is_put_back(tmp_path: Path, left: str) -> None:
-    """All events are in the new file, also what is decided from then on; the ledger itself says what happened."""
+    """The new file has all events and all later decisions; the ledger itself records what happened."""
     path = tmp_path / "ledger.db"
     world, controller = started(path)
     before = read(path)
@@ -53,8 +53,8 @@ def test_a_deleted_ledger_is_put_back(tmp_path: Path, left: str) -> None:
     again.close()
 
 
-def test_a_ledger_that_was_replaced_is_put_back_and_the_other_is_kept(tmp_path: Path) -> None:
-    """A copy goes into its place while the stack is down, by `kanaria ledger restore`, and in no other way."""
+def test_a_replaced_ledger_is_put_back_and_the_other_file_is_kept(tmp_path: Path) -> None:
+    """Only `kanaria ledger restore`, while the stack is down, may put a copy in place of the ledger."""
     path = tmp_path / "ledger.db"
     world, controller = started(path)
     before = read(path)
@@ -70,8 +70,8 @@ def test_a_ledger_that_was_replaced_is_put_back_and_the_other_is_kept(tmp_path: 
     assert f"kept as {aside.name}" in note.text
 
 
-def test_the_whole_state_folder_is_deleted(tmp_path: Path) -> None:
-    """The ledger is back with its folder."""
+def test_a_deleted_state_folder_is_made_again_with_the_ledger(tmp_path: Path) -> None:
+    """Both the folder and its ledger are there again."""
     path = tmp_path / "state" / "ledger.db"
     path.parent.mkdir()
     world, controller = started(path)
@@ -84,8 +84,8 @@ def test_the_whole_state_folder_is_deleted(tmp_path: Path) -> None:
     assert read(path)[: len(before)] == before
 
 
-def test_a_ledger_that_cannot_be_put_back_is_a_trouble_until_it_can(small_disk: SmallDisk) -> None:
-    """On a full disk the controller goes on with the open file, and says that nobody may stop it."""
+def test_a_ledger_that_cannot_be_put_back_is_reported_until_it_can(small_disk: SmallDisk) -> None:
+    """On a full disk the controller continues with the open file, and warns against stopping it."""
     path = small_disk.folder / "ledger.db"
     world, controller = started(path)
     before = read(path)
@@ -106,8 +106,8 @@ def test_a_ledger_that_cannot_be_put_back_is_a_trouble_until_it_can(small_disk: 
     assert read(path)[: len(before)] == before
 
 
-def test_a_ledger_in_its_place_is_left_alone(tmp_path: Path) -> None:
-    """The same file stays, whatever is written to it."""
+def test_a_ledger_that_is_still_in_its_place_is_not_replaced(tmp_path: Path) -> None:
+    """Its file stays the same after a write."""
     path = tmp_path / "ledger.db"
     world, controller = started(path)
     file = path.stat().st_ino

@@ -1,4 +1,4 @@
-"""Whatever a beat meets, the loop goes on, says so, and keeps traffic where it is safe."""
+"""Whatever fails in a beat, the loop continues, reports it, and keeps traffic where it is safe."""
 
 import threading
 from collections.abc import Callable
@@ -67,8 +67,8 @@ def decisions(world: World) -> list[e.Event]:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_the_loop_goes_on_after_any_error(world: World, controller: Controller, error: Exception) -> None:
-    """The release goes on as if nothing had been, once the cause is gone; a blip is not spoken of."""
+def test_the_loop_continues_after_any_error(world: World, controller: Controller, error: Exception) -> None:
+    """When the cause is gone, the release continues as if nothing had happened; a short failure is not reported."""
     at_half(world, controller)
     read, world.read = world.read, fails(error)  # type: ignore[method-assign]
     turns(world, controller, SAID_AFTER - 1)
@@ -79,8 +79,8 @@ def test_the_loop_goes_on_after_any_error(world: World, controller: Controller, 
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_a_loop_that_keeps_failing_says_so(world: World, controller: Controller, error: Exception) -> None:
-    """Status and metrics show it, with the last error; it is over with the first beat that works."""
+def test_a_loop_that_keeps_failing_reports_it(world: World, controller: Controller, error: Exception) -> None:
+    """Status and metrics show the last error, until the first beat that succeeds."""
     status, world.status = world.status, fails(error)  # type: ignore[method-assign]
     turns(world, controller, SAID_AFTER)
     (trouble,) = controller.snapshot.troubles
@@ -95,8 +95,10 @@ def test_a_loop_that_keeps_failing_says_so(world: World, controller: Controller,
 
 
 @pytest.mark.parametrize("broken", ["status", "read", "running", "start"])
-def test_a_canary_that_nobody_judges_loses_its_traffic(world: World, controller: Controller, broken: str) -> None:
-    """Half a minute without a beat: stable gets everything, asked of the gateway alone, and there is no quarantine."""
+def test_a_canary_loses_its_traffic_while_the_loop_keeps_failing(
+    world: World, controller: Controller, broken: str
+) -> None:
+    """After half a minute without a beat stable gets all traffic. This needs only the gateway, without quarantine."""
     at_half(world, controller)
     whole = getattr(world, broken)
     setattr(world, broken, fails(ZeroDivisionError("a fault")))
@@ -113,8 +115,8 @@ def test_a_canary_that_nobody_judges_loses_its_traffic(world: World, controller:
     assert controller.snapshot.deployment.quarantined == {}
 
 
-def test_a_gateway_that_is_away_ends_no_release(world: World, controller: Controller) -> None:
-    """No way back works then, and nobody is served; the release goes on when it is back."""
+def test_an_unreachable_gateway_ends_no_release(world: World, controller: Controller) -> None:
+    """No rollback is possible then, and nobody is served; the release continues when it is back."""
     at_half(world, controller)
     world.router.reachable = False
     turns(world, controller, RETURNED_AFTER + 20)
@@ -126,7 +128,7 @@ def test_a_gateway_that_is_away_ends_no_release(world: World, controller: Contro
 
 
 def test_a_promoted_version_stays_while_the_loop_fails(world: World, controller: Controller) -> None:
-    """It was judged; that nobody can watch it for a while is no reason to take the version before."""
+    """It was judged; that it is unwatched for a while is no reason to return to the previous version."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
@@ -136,19 +138,19 @@ def test_a_promoted_version_stays_while_the_loop_fails(world: World, controller:
     assert decisions(world) == []
 
 
-def test_traffic_goes_back_while_the_keeper_is_away(world: World, controller: Controller) -> None:
-    """A person's rollback needs nobody but the gateway: the versions are where they were."""
+def test_a_rollback_works_while_the_keeper_is_away(world: World, controller: Controller) -> None:
+    """It needs only the gateway: the versions run where they were."""
     at_half(world, controller)
     for method in ("status", "start", "running"):
         setattr(world, method, fails(KanariaError("the stack is not running", saw="no socket", do="wait")))
-    with pytest.raises(KanariaError, match="not running"):  # from showing the effect; the decision stands
+    with pytest.raises(KanariaError, match="not running"):  # from carrying it out; the decision stands
         controller.execute(c.RollbackNow("ann"))
     turns(world, controller, 1)
     assert world.router.history[-1].canary is None
 
 
-def test_a_ledger_that_cannot_be_opened_is_tried_again(world: World, controller: Controller) -> None:
-    """The process stays, says what is wrong, and begins as soon as it can."""
+def test_the_controller_retries_a_ledger_that_cannot_be_opened(world: World, controller: Controller) -> None:
+    """The process stays, says what is wrong, and starts as soon as it can."""
     controller.close()
     again = world.unstarted_controller()
     opened, again._open_ledger = (
@@ -164,7 +166,7 @@ def test_a_ledger_that_cannot_be_opened_is_tried_again(world: World, controller:
     again.close()
 
 
-def test_a_command_that_meets_a_fault_does_not_end_the_loop(world: World, controller: Controller) -> None:
+def test_an_error_in_a_command_does_not_end_the_loop(world: World, controller: Controller) -> None:
     """Its sender gets the error; the next command is answered."""
     controller.close()
     again = world.unstarted_controller()
@@ -182,8 +184,8 @@ def test_a_command_that_meets_a_fault_does_not_end_the_loop(world: World, contro
         loop.join()
 
 
-def test_little_room_on_the_disk_is_shown(world: World, controller: Controller) -> None:
-    """Before anything fails."""
+def test_low_disk_space_is_shown(world: World, controller: Controller) -> None:
+    """It is shown before anything fails."""
     world.live(controller, 1)
     assert "kanaria_state_folder_free_bytes" in shown(controller)
     assert controller.snapshot.free_bytes > 0
