@@ -1,4 +1,4 @@
-"""Better is not different: labels say which of two versions is right, and excuse what only says that they differ."""
+"""Labels can prove the canary better. Then signals that only show a difference from stable are excused."""
 
 import math
 from collections.abc import Iterator
@@ -22,23 +22,23 @@ NOTHING = Pair(0, 0)
 
 
 def tick(number: int, **canary: Pair) -> list[Window]:
-    """One window of the canary's counts by signal, and of healthy requests; stable has as many."""
+    """One window of the canary's counts by signal and of healthy requests; stable has as many events."""
     errors = {"errors": Pair(0, 100), **canary}
     return [
-        Window(WINDOW_S * number, WINDOW_S, signal, replaced(signal, counts), counts)
+        Window(WINDOW_S * number, WINDOW_S, signal, stable_counts(signal, counts), counts)
         for signal, counts in errors.items()
     ]
 
 
-def replaced(signal: str, canary: Pair) -> Pair:
-    """Stable's counts: of a pair of answers that labels tell apart the other one was wrong."""
+def stable_counts(signal: str, canary: Pair) -> Pair:
+    """Stable's counts. In a pair of answers that labels distinguish, exactly one version is wrong."""
     if signal == "paired_label":
         return Pair(canary.total - canary.bad, canary.total)
     return Pair(0, 100) if signal == "errors" else Pair(0, canary.total)
 
 
 def judged(ticks: Iterator[list[Window]] | list[list[Window]], config: JudgeConfig = CONFIG) -> list[Judgement]:
-    """The judgement after each tick, about a step to half of the traffic."""
+    """The judgement after each tick, asked about a step to half of the traffic."""
     judge, found = Judge(config), []
     for windows in ticks:
         judge.observe(windows)
@@ -47,7 +47,7 @@ def judged(ticks: Iterator[list[Window]] | list[list[Window]], config: JudgeConf
 
 
 def test_a_better_model_that_differs_in_two_of_five_answers_passes() -> None:
-    """Held first, because nothing but a difference is known; once labels prove it better, the difference is excused."""
+    """It is held first, as only a difference is known. Once labels prove it better, the difference is excused."""
     silent = [tick(n, disagreement=Pair(86, 200)) for n in range(1, 5)]
     labelled = [tick(n, disagreement=Pair(86, 200), paired_label=Pair(2, 43)) for n in range(5, 80)]
     before, after = judged([*silent, *labelled])[3], judged([*silent, *labelled])[-1]
@@ -62,16 +62,16 @@ def test_a_better_model_that_differs_in_two_of_five_answers_passes() -> None:
     assert after.improvement.is_proven
 
 
-def test_labels_that_prove_it_worse_fail_it_at_once() -> None:
-    """In the shadow, before a user is harmed, and by more than a person's word."""
+def test_a_canary_that_labels_prove_worse_fails_at_once() -> None:
+    """It fails in the shadow, before a user is harmed, and is rolled back without asking a person."""
     last = judged([tick(n, disagreement=Pair(10, 200), paired_label=Pair(8, 9)) for n in range(1, 10)])[-1]
     assert (last.verdict, last.on_fail, last.failed_signal) == (Verdict.FAIL, "rollback", "paired_label")
     assert last.improvement is not None
     assert not last.improvement.is_proven
 
 
-def test_a_better_model_that_fails_requests_is_failed() -> None:
-    """Only what says that it differs is excused."""
+def test_a_better_model_with_failing_requests_fails() -> None:
+    """Proof by labels excuses only signals that show a difference."""
     ticks = [tick(n, paired_label=Pair(1, 20)) for n in range(1, 10)]
     ticks += [tick(n, paired_label=Pair(1, 20), errors=Pair(10, 100)) for n in range(10, 20)]
     last = judged(ticks)[-1]
@@ -80,8 +80,8 @@ def test_a_better_model_that_fails_requests_is_failed() -> None:
     assert (last.verdict, last.on_fail, last.failed_signal) == (Verdict.FAIL, "rollback", "errors")
 
 
-def test_errors_are_not_hidden_by_a_gross_difference() -> None:
-    """The difference FAILs first and may wait for labels; then half of the requests fail."""
+def test_errors_are_found_behind_a_gross_difference() -> None:
+    """The difference FAILs first and may wait for labels; then half of the requests fail, and that does not wait."""
     labels = Pair(10, 20)
     windows = [
         [Window(5.0 * n, 5.0, "wrong_label", labels, labels), *tick(n, disagreement=Pair(180, 200))]
@@ -93,8 +93,8 @@ def test_errors_are_not_hidden_by_a_gross_difference() -> None:
     assert (found[-1].failed_signal, found[-1].may_be_better) == ("errors", False)
 
 
-def test_nothing_waits_for_labels_where_none_could_prove_it_better() -> None:
-    """The plan leaves the paired labels out, and takes the others as they come."""
+def test_a_difference_does_not_wait_for_labels_that_could_not_prove_better() -> None:
+    """The plan has no paired labels and counts the others as they arrive, so neither can prove improvement."""
     plan = RolloutSpec(signals=Signals.model_validate({"paired_label": None}))
     labels = Pair(10, 20)
     windows = [
@@ -105,8 +105,8 @@ def test_nothing_waits_for_labels_where_none_could_prove_it_better() -> None:
     assert (last.verdict, last.on_fail, last.may_be_better) == (Verdict.FAIL, "rollback", False)
 
 
-def test_a_gross_limit_within_what_is_harmless_is_none() -> None:
-    """A plan that allows six times stable's odds does not roll back at four."""
+def test_a_gross_limit_inside_the_tolerance_is_dropped() -> None:
+    """A plan that tolerates six times stable's odds does not roll back at four times."""
     wide = {"class": {"tolerance": 6}, "low_confidence": {"tolerance": 6}, "disagreement": {"at_most": 0.6}}
     rules = Signals.model_validate(wide).rules()
     assert [rules[name].gross_tolerance for name in ("class", "low_confidence")] == [None, None]
@@ -114,8 +114,8 @@ def test_a_gross_limit_within_what_is_harmless_is_none() -> None:
     assert rules["class"].on_fail == "hold"
 
 
-def test_a_proof_stays_when_fewer_labels_come_out_well() -> None:
-    """It was reached once; that the canary has become worse since is for its own signal to prove."""
+def test_a_proof_of_improvement_is_kept_when_later_labels_are_worse() -> None:
+    """It was reached once; its own signal must prove that the canary has become worse since."""
     ticks = [tick(n, paired_label=Pair(1, 20)) for n in range(1, 10)]
     ticks += [tick(n, disagreement=Pair(90, 200), paired_label=Pair(10, 20)) for n in range(10, 200)]
     last = judged(ticks)[-1]
@@ -125,8 +125,8 @@ def test_a_proof_stays_when_fewer_labels_come_out_well() -> None:
 
 
 @pytest.mark.parametrize("labels", [1, 2, 7, 30])
-def test_the_mean_of_what_a_window_proves_is_at_most_one(labels: int) -> None:
-    """Every number of right answers of an equal canary, enumerated."""
+def test_the_expected_e_value_of_a_window_of_labels_is_at_most_one(labels: int) -> None:
+    """It is enumerated over all numbers of right answers, if the canary equals stable."""
     rights = np.arange(labels + 1)
     chances = binom.pmf(rights, labels, 0.5)
     for place in range(len(CONFIG.odds_ratios)):
@@ -137,8 +137,8 @@ def test_the_mean_of_what_a_window_proves_is_at_most_one(labels: int) -> None:
         assert float(chances @ e_values) <= 1 + 1e-9
 
 
-def test_an_equal_canary_is_hardly_ever_proven_better() -> None:
-    """Of 400 releases of 500 labels that tell two equal versions apart, looked at after every window."""
+def test_an_equal_canary_is_proven_better_with_probability_at_most_alpha() -> None:
+    """400 releases of two equal versions, 500 deciding labels each, tested after every window at alpha = 5 %."""
     rng = np.random.default_rng(7)
     config = replace(CONFIG, alpha=0.05, rules={"paired_label": CONFIG.rules["paired_label"]})
     proven = 0
@@ -151,8 +151,8 @@ def test_an_equal_canary_is_hardly_ever_proven_better() -> None:
     assert binomtest(proven, 400, 0.05, alternative="greater").pvalue > 0.001
 
 
-def test_unpaired_labels_prove_it_better_where_they_count_at_one_age() -> None:
-    """As they come they do not: a young version lacks the labels that take long, and those may be the wrong ones."""
+def test_unpaired_labels_prove_better_only_if_counted_at_one_age() -> None:
+    """Counted by arrival they prove nothing: a young version lacks slow labels, which may be the wrong ones."""
     labels = [
         [Window(5.0 * n, 5.0, "wrong_label", Pair(42, 100), Pair(4, 100)), *tick(n, disagreement=Pair(86, 200))]
         for n in range(1, 20)
@@ -166,8 +166,8 @@ def test_unpaired_labels_prove_it_better_where_they_count_at_one_age() -> None:
     assert "4 % of its labelled predictions were wrong, 42 % of stable's" in last.reason
 
 
-def test_labels_may_still_prove_better_what_differs_grossly() -> None:
-    """Nine of ten answers differ: without labels it is rolled back, and with them the judge says that it may wait."""
+def test_a_gross_difference_may_wait_for_labels() -> None:
+    """Nine of ten answers differ: without labels it is rolled back; with labels the judge says that it may wait."""
     unlabelled = [tick(n, disagreement=Pair(180, 200)) for n in range(1, 10)]
     last = judged(unlabelled)[-1]
     assert (last.verdict, last.on_fail, last.may_be_better) == (Verdict.FAIL, "rollback", False)
@@ -177,28 +177,28 @@ def test_labels_may_still_prove_better_what_differs_grossly() -> None:
     ]
     assert judged(labelled)[-1].may_be_better
     strict = RolloutSpec(signals=Signals.model_validate({"disagreement": {"on_fail": "rollback"}})).judge_config()
-    assert not judged(labelled, strict)[-1].may_be_better, "the plan says what to do about a difference"
+    assert not judged(labelled, strict)[-1].may_be_better, "the plan says to roll back on a difference"
 
 
 @pytest.mark.parametrize(
     ("seen", "verdict"),
     [
-        (Pair(22, 136), Verdict.INCONCLUSIVE),  # over the limit, and not yet proven to be
-        (Pair(1, 20), Verdict.INCONCLUSIVE),  # too few to know
+        (Pair(22, 136), Verdict.INCONCLUSIVE),  # over the limit, but not proven to be
+        (Pair(1, 20), Verdict.INCONCLUSIVE),  # too few answers to know
         (Pair(16, 800), Verdict.PASS),
         (Pair(0, 60), Verdict.PASS),
     ],
 )
-def test_the_shadow_passes_on_proof_that_few_enough_answers_differ(seen: Pair, verdict: Verdict) -> None:
-    """Never because too little was seen; a tenth may differ."""
+def test_the_shadow_passes_only_on_proof_that_few_answers_differ(seen: Pair, verdict: Verdict) -> None:
+    """Too few answers are never a pass; at most a tenth may differ."""
     ticks = [tick(n) for n in range(1, 60)]
     last = judged([*ticks, tick(60, disagreement=seen)])[-1]
     assert last.verdict is verdict
     assert last.signals["disagreement"].verdict is verdict
 
 
-def test_how_many_more_answers_the_proof_takes_is_said() -> None:
-    """And that no number is enough where as many as are allowed differ."""
+def test_the_reason_says_how_many_more_answers_the_proof_needs() -> None:
+    """Where the share seen is over the limit, it says that no number is enough."""
     ticks = [tick(n) for n in range(1, 60)]
     few = judged([*ticks, tick(60, disagreement=Pair(1, 20))])[-1]
     more = few.signals["disagreement"].more_requests_needed
@@ -210,8 +210,8 @@ def test_how_many_more_answers_the_proof_takes_is_said() -> None:
 
 
 @pytest.mark.parametrize("seen", [Pair(0, 1), Pair(1, 50), Pair(4, 100), Pair(7, 100)])
-def test_the_number_of_answers_that_a_proof_takes_is_about_right(seen: Pair) -> None:
-    """Found by trying ever more of them."""
+def test_the_forecast_number_of_answers_is_about_right(seen: Pair) -> None:
+    """It is compared with the smallest number whose limit suffices, found by search."""
     share = seen.bad / seen.total
     found = next(n for n in range(1, 20_000) if upper_limit_at_any_time(Pair(int(share * n), n), 0.01) <= 0.1)
     assert found / 1.5 <= seen.total + events_needed(seen, 0.1, 0.01) <= 1.5 * found

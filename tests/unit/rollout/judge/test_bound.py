@@ -1,4 +1,4 @@
-"""The upper bound on the canary's excess: golden numbers, validity by brute force, drift, and forecasts."""
+"""The upper confidence bound on the canary's excess: golden numbers, validity by enumeration, drift and forecasts."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ BUDGET = 0.005
 def bound_after(
     *windows: tuple[int, int, int, int], phi: float = 1.0, noise: OwnNoise | None = None, known: Pair = UNKNOWN
 ) -> ExcessBound:
-    """Windows as (bad, total) of stable, then of canary; `known` is what stable failed before."""
+    """Each window is (bad, total) of stable, then of canary; `known` is stable's count from before."""
     bound = ExcessBound(0.01, noise=noise or OwnNoise.alike(phi), bets=bets_for(BUDGET, known))
     for y, n_s, x, n_c in windows:
         bound.observe(Pair(y, n_s), Pair(x, n_c))
@@ -36,7 +36,7 @@ def bound_after(
     ],
 )
 def test_golden_bounds(window: tuple[int, int, int, int], upper: float) -> None:
-    """Bounds that were computed once with 50 digits; without stable traffic its error ratio counts as 0."""
+    """The bounds were computed once with 50 digits; without stable traffic its error ratio counts as 0."""
     assert bound_after(window).upper() == pytest.approx(upper, abs=1e-6)
 
 
@@ -45,16 +45,16 @@ def test_golden_bounds(window: tuple[int, int, int, int], upper: float) -> None:
     [((0, 9000, 0, 1000), 0.005, 3.705991), ((90, 9000, 10, 1000), 0.02, 6.651724)],
 )
 def test_golden_evidence(window: tuple[int, int, int, int], excess: float, log_e: float) -> None:
-    """Evidence against a given excess, computed once with 50 digits."""
+    """Log e against a given excess, computed once with 50 digits."""
     assert bound_after(window).log_e(excess) == pytest.approx(log_e, abs=1e-6)
 
 
 def test_golden_forecast() -> None:
-    """At a base rate of 1 % and a weight of 50 % about nine thousand more requests are needed."""
+    """At a base rate of 1 % and a weight of 50 %, about nine thousand more requests are needed."""
     assert bound_after((90, 9000, 10, 1000)).more_needed(0.005, weight=0.5) == pytest.approx(9106.6, abs=0.05)
 
 
-# From 2 and from 20 bad events of 30 on, stable is loud; then bets count down to a tenth of what they do otherwise.
+# With 2, and with 20, or more bad events of 30, stable is loud: then bets count as little as a tenth.
 LOUD_AT_2 = OwnNoise(clusters=1.0, bursts=1.5, blips=60.0, usual_ratio=0.0, usual_scatter=0.2)
 LOUD_AT_20 = OwnNoise(clusters=1.5, bursts=1.5, blips=60.0, usual_ratio=0.3, usual_scatter=0.25)
 
@@ -71,8 +71,10 @@ LOUD_AT_20 = OwnNoise(clusters=1.5, bursts=1.5, blips=60.0, usual_ratio=0.3, usu
         (LOUD_AT_20, UNKNOWN),
     ],
 )
-def test_the_mean_at_the_true_excess_is_at_most_one(p_s: float, p_c: float, noise: OwnNoise, known: Pair) -> None:
-    """Brute force over every outcome of two windows of different weight."""
+def test_the_expected_e_value_at_the_true_excess_is_at_most_one(
+    p_s: float, p_c: float, noise: OwnNoise, known: Pair
+) -> None:
+    """It is enumerated over every outcome of two windows at different weights."""
     shapes = [(30, 2), (2, 21)]
     outcomes = [
         [
@@ -91,10 +93,11 @@ def test_the_mean_at_the_true_excess_is_at_most_one(p_s: float, p_c: float, nois
 
 
 @pytest.mark.parametrize("known", [UNKNOWN, Pair(500, 10_000)])
-def test_drift_and_a_ramp_together_do_not_mislead_it(known: Pair) -> None:
-    """Errors fall from 5 % to 0.4 % while the weight rises and the canary is 0.5 % worse all along.
+def test_the_bound_is_valid_when_errors_fall_while_the_weight_rises(known: Pair) -> None:
+    """Errors fall from 5 % to 0.4 % while the weight rises, and the canary is always 0.5 percentage points worse.
 
-    Pooled over time the canary looks better than stable; the bound is ever below the truth in 1 % of runs at most.
+    Pooled over time the canary looks better than stable (Simpson's paradox). The bound is ever below the true
+    excess in at most 1 % of runs.
     """
     rng = np.random.default_rng(11)
     base, weight = np.linspace(0.05, 0.004, 120), np.repeat([0.01, 0.05, 0.25, 0.5], 30)
@@ -119,7 +122,7 @@ def test_drift_and_a_ramp_together_do_not_mislead_it(known: Pair) -> None:
 def test_a_larger_excess_is_refuted_more_strongly(
     window: tuple[int, int, int, int], excesses: tuple[float, float], known: Pair
 ) -> None:
-    """Evidence is monotone in the excess, so one number bounds it: below it is not refuted, above it is."""
+    """Log e is monotone in the excess, so one bound separates the excesses that are refuted from those that are not."""
     bound = bound_after((min(window[0], window[1]), window[1], min(window[2], window[3]), window[3]), known=known)
     low, high = sorted(excesses)
     assert bound.log_e(low) <= bound.log_e(high)
@@ -136,8 +139,8 @@ def test_the_bound_is_the_smallest_refuted_excess(known: Pair) -> None:
 
 
 @given(excess=st.floats(1e-4, 0.9), base=st.floats(1e-6, 0.9), weight=st.floats(0.001, 0.5))
-def test_the_best_bet_grows_fastest(excess: float, base: float, weight: float) -> None:
-    """No theta near it grows faster in expectation, against that excess, base rate and canary share."""
+def test_the_best_bet_has_the_largest_expected_growth(excess: float, base: float, weight: float) -> None:
+    """No nearby theta has a larger expected log growth for this excess, base rate and canary share."""
     odds = weight / (1 - weight)
 
     def growth(theta: float) -> float:
@@ -150,33 +153,33 @@ def test_the_best_bet_grows_fastest(excess: float, base: float, weight: float) -
 
 @pytest.mark.parametrize("failed", [0, 30, 300])
 @pytest.mark.parametrize("excess", [0.02, 0.01, 0.005])
-def test_what_stable_failed_before_makes_proof_cheaper(failed: int, excess: float) -> None:
-    """Where the canary and stable go on as stable did, at least a twelfth of the requests is saved."""
+def test_known_failures_of_stable_reduce_the_requests_needed(failed: int, excess: float) -> None:
+    """If canary and stable behave as stable did before, at least a twelfth of the requests is saved."""
     seen = (failed, 30_000, 0, 20)
     even, tuned = bound_after(seen), bound_after(seen, known=Pair(failed, 30_000))
     assert 0 < tuned.more_needed(excess, weight=0.25) <= 11 / 12 * even.more_needed(excess, weight=0.25)
 
 
-def test_a_history_that_misleads_costs_little() -> None:
-    """A quarter of the stake is on general-purpose bets: 2 % errors after a clean history cost at most a third more."""
+def test_a_misleading_history_costs_little() -> None:
+    """A quarter of the stake is on general bets: 2 % errors after a clean history cost at most a third more."""
     seen = (18, 900, 2, 100)
     even, misled = bound_after(seen), bound_after(seen, known=Pair(0, 30_000))
     assert 0 < misled.more_needed(0.02) <= 4 / 3 * even.more_needed(0.02)
 
 
-def test_without_evidence_nothing_is_bounded() -> None:
-    """No requests, or requests of stable only: the excess could be 100 %."""
+def test_the_bound_is_100_percent_without_canary_requests() -> None:
+    """With no requests, or with stable's only, any excess is possible."""
     assert [bound_after().upper(), bound_after((5, 900, 0, 0)).upper()] == [1.0, 1.0]
 
 
-def test_small_windows_are_pooled_before_they_are_bet_on() -> None:
-    """Forty windows of five and five requests say as much as two of a hundred."""
+def test_small_windows_are_pooled_before_betting() -> None:
+    """Forty windows of five and five requests give the bound of two windows of a hundred and a hundred."""
     pooled, whole = bound_after(*[(0, 5, 0, 5)] * 40), bound_after(*[(0, 100, 0, 100)] * 2)
     assert pooled.upper() == pytest.approx(whole.upper())
 
 
 def test_windows_of_different_weight_are_not_pooled() -> None:
-    """A canary share that rose by more than chance closes the pool, whatever was bad in it."""
+    """A canary share that rises by more than chance closes the pool, whatever bad events it holds."""
     apart = bound_after((3, 19, 0, 1), (0, 10, 0, 10), (0, 10, 0, 10))
     together = bound_after((3, 39, 0, 21))
     assert apart.log_e(0.5) != pytest.approx(together.log_e(0.5), abs=0.01)
@@ -184,21 +187,21 @@ def test_windows_of_different_weight_are_not_pooled() -> None:
 
 @pytest.mark.parametrize(("excess", "requests"), [(0.1, 60), (0.02, 299), (0.01, 598), (0.005, 1196)])
 def test_without_errors_the_forecast_is_six_over_the_excess(excess: float, requests: int) -> None:
-    """The rule of thumb N = 6 / excess, exactly 5.98, for 99 % confidence."""
+    """The rule of thumb is N = 6 / excess, exactly 5.98, at 99 % confidence."""
     assert ExcessBound(0.01).more_needed(excess) == pytest.approx(requests, abs=0.7)
 
 
-def test_the_forecast_is_zero_once_it_is_shown() -> None:
-    """Nothing more is needed for an excess above the bound."""
+def test_the_forecast_is_zero_once_the_excess_is_refuted() -> None:
+    """No more requests are needed for an excess above the bound."""
     assert bound_after((0, 9000, 0, 1000)).more_needed(0.006) == 0
 
 
-def test_a_hopeless_base_rate_is_reported() -> None:
-    """Half of all requests are bad: an excess of 0.5 % never shows."""
+def test_the_forecast_is_infinite_at_a_hopeless_base_rate() -> None:
+    """If half of all requests are bad, an excess of 0.5 % can never be refuted."""
     assert bound_after((4500, 9000, 500, 1000)).more_needed(0.005) == math.inf
 
 
-def test_dispersion_loosens_the_bound() -> None:
-    """Twice as noisy counts need twice as many requests."""
+def test_dispersion_widens_the_bound() -> None:
+    """Counts with twice the dispersion need twice as many requests."""
     clean, noisy = bound_after((0, 9000, 0, 1000)), bound_after((0, 9000, 0, 1000), phi=2)
     assert noisy.upper() == pytest.approx(2 * clean.upper(), rel=0.1)

@@ -1,4 +1,4 @@
-"""No one caller's labels decide a release: a rollback, and a proof that the canary is better, hold without them."""
+"""No single caller's labels decide: a rollback, and a proof of improvement, must hold without each caller."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,13 +20,13 @@ CONFIG = RolloutSpec(signals=Signals.model_validate({"wrong_label": WrongLabel(a
 
 
 class World:
-    """Labels by caller, window after window; each honest caller labels `labels` answers of each version in one."""
+    """Labels by caller in each window; each honest caller labels `labels` answers of each version per window."""
 
     def __init__(self, *honest: str, stable: float = 0.05, canary: float = 0.05, seed: int = 1) -> None:
         self.rng, self.wrong = np.random.default_rng(seed), {"stable": stable, "canary": canary}
         self.honest, self.labels = honest, 100 // len(honest)
         self.lies: Mapping[str, float] | None = None  # by version: the share that the liar calls wrong
-        self.harmed: Mapping[str, float] = {}  # by caller: the share of the canary's that is wrong there
+        self.harmed: Mapping[str, float] = {}  # by caller: the share of the canary's answers to it that is wrong
 
     def windows(self, count: int = 200) -> Iterator[Window]:
         for number in range(1, count + 1):
@@ -42,7 +42,7 @@ class World:
 
 
 def judged(world: World, *, config: JudgeConfig = CONFIG, is_known: bool = True) -> list[Judgement]:
-    """The judgements up to a rollback; not `is_known`: nobody says whose labels are whose."""
+    """The judgements up to a rollback. If not `is_known`, the judge does not know whose labels are whose."""
     judge, found = Judge(config), list[Judgement]()
     for window in world.windows():
         judge.observe([window if is_known else replace(window, callers=None)])
@@ -58,8 +58,8 @@ def ends(world: World, *, config: JudgeConfig = CONFIG, is_known: bool = True) -
 
 
 @pytest.mark.parametrize("callers", [3, 5, 20])
-def test_harm_that_all_callers_see_is_rolled_back(callers: int) -> None:
-    """Hardly later than by all labels: the one who is left out has a share of them."""
+def test_harm_that_all_callers_report_is_rolled_back(callers: int) -> None:
+    """This is hardly later than with pooled labels, as leaving out one caller loses only that caller's share."""
     world = World(*(f"caller-{number}" for number in range(callers)), canary=0.15)
     again = World(*(f"caller-{number}" for number in range(callers)), canary=0.15)
     apart, together = judged(world), judged(again, is_known=False)
@@ -67,8 +67,8 @@ def test_harm_that_all_callers_see_is_rolled_back(callers: int) -> None:
     assert len(together) <= len(apart) <= 3 * len(together)
 
 
-def test_one_who_calls_a_good_canary_wrong_rolls_nothing_back() -> None:
-    """Where nobody knew whose labels these are, he did so within a minute. Now a person is told what he says."""
+def test_a_caller_who_calls_a_good_canary_wrong_cannot_roll_it_back() -> None:
+    """With pooled labels this took less than a minute. Now a person is asked and told what the caller says."""
     world, again = World(*FIVE[:-1]), World(*FIVE[:-1])
     world.lies = again.lies = {"stable": 0.0, "canary": 1.0}
     assert ends(again, is_known=False) == "rollback"
@@ -82,8 +82,8 @@ def test_one_who_calls_a_good_canary_wrong_rolls_nothing_back() -> None:
     assert last.reason.endswith("without them there is no sign of harm")
 
 
-def test_one_who_calls_a_bad_canary_right_does_not_hide_it() -> None:
-    """Nor does it pass: with all labels nothing was suspicious."""
+def test_a_caller_who_calls_a_bad_canary_right_cannot_hide_harm() -> None:
+    """With pooled labels the canary passed; now it does not pass and a person is asked."""
     world, again = World(*FIVE[:-1], canary=0.1), World(*FIVE[:-1], canary=0.1)
     world.lies = again.lies = {"stable": 1.0, "canary": 0.0}
     assert ends(again, is_known=False) == "pass"
@@ -94,7 +94,7 @@ def test_one_who_calls_a_bad_canary_right_does_not_hide_it() -> None:
     assert last.reason.endswith("without them harm is proven")
 
 
-def test_before_harm_is_proven_without_him_nothing_passes() -> None:
+def test_suspicion_without_one_callers_labels_blocks_pass() -> None:
     world = World(*FIVE[:-1], canary=0.1)
     world.lies = {"stable": 1.0, "canary": 0.0}
     every = judged(world)
@@ -104,16 +104,16 @@ def test_before_harm_is_proven_without_him_nothing_passes() -> None:
     assert "without the labels of `liar`" in suspicious[-1].reason
 
 
-def test_harm_that_meets_one_caller_alone_is_left_to_a_person() -> None:
-    """By labels nobody can tell it from a lie."""
+def test_harm_to_one_caller_alone_is_left_to_a_person() -> None:
+    """Labels alone cannot distinguish it from a lie."""
     world = World(*FIVE)
     world.harmed = {"b": 0.5}
     last = judged(world)[-1]
     assert (last.on_fail, last.without.caller if last.without else None) == ("hold", "b")
 
 
-def test_with_two_callers_nobody_is_left_out() -> None:
-    """Each would be confirmed by the other alone."""
+def test_with_two_callers_none_is_left_out() -> None:
+    """Each would be confirmed only by the other."""
     world, again = World("a"), World("a")
     world.lies = again.lies = {"stable": 0.0, "canary": 1.0}
     apart, together = judged(world), judged(again, is_known=False)
@@ -121,17 +121,17 @@ def test_with_two_callers_nobody_is_left_out() -> None:
     assert apart[-1].on_fail == "rollback"
 
 
-def test_the_owners_labels_are_believed_and_confirm_anybody() -> None:
+def test_the_owners_labels_are_trusted_and_confirm_any_caller() -> None:
     world = World(OWNER)
     world.lies = {"stable": 0.0, "canary": 1.0}
     assert ends(world) == "hold"
     assert ends(World("a", "b", OWNER, canary=0.15)) == "rollback"
     alone = World("a", "b", OWNER)
     alone.harmed = {OWNER: 0.9}
-    assert ends(alone) == "rollback"  # the owner could roll back anyway
+    assert ends(alone) == "rollback"  # the owner may roll back without labels too
 
 
-def test_better_is_proven_without_any_one_caller() -> None:
+def test_better_must_be_proven_without_each_caller() -> None:
     world, again = World(*FIVE[:-1]), World(*FIVE[:-1])
     world.lies = again.lies = {"stable": 1.0, "canary": 0.0}
     assert judged(again, is_known=False)[-1].is_better
@@ -139,8 +139,8 @@ def test_better_is_proven_without_any_one_caller() -> None:
     assert judged(World(*FIVE, stable=0.15))[-1].is_better
 
 
-def test_what_rests_on_one_caller_is_not_carried_into_the_next_release() -> None:
-    """Else two releases would add up what he says, and the second would begin with it."""
+def test_evidence_that_rests_on_one_caller_is_not_carried() -> None:
+    """Else two releases would add up the evidence of one caller, and the second would start with it."""
     world = World(*FIVE[:-1])
     world.lies = {"stable": 0.0, "canary": 1.0}
     every = judged(world)
@@ -151,7 +151,7 @@ def test_what_rests_on_one_caller_is_not_carried_into_the_next_release() -> None
     assert carried(replace(suspicious, signals={"wrong_label": replace(signal, least_without=None)}), {}) != {}
 
 
-def test_a_rollback_never_comes_before_all_labels_prove_it() -> None:
+def test_a_rollback_is_never_earlier_than_with_pooled_labels() -> None:
     """So a harmless canary is rolled back no more often than before."""
     for seed in range(10):
         worlds = [World(*FIVE, canary=0.12, seed=seed) for _ in range(2)]
@@ -160,6 +160,6 @@ def test_a_rollback_never_comes_before_all_labels_prove_it() -> None:
 
 
 @pytest.mark.exhaustive
-def test_of_many_harmless_canaries_few_are_held() -> None:
+def test_few_of_many_harmless_canaries_are_held() -> None:
     runs = [ends(World(*FIVE, seed=seed)) for seed in range(40)]
     assert runs.count("rollback") + runs.count("hold") <= 1

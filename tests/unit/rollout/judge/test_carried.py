@@ -1,4 +1,4 @@
-"""What a release begins with after another one of the same two versions."""
+"""The evidence with which a release of the same two versions starts."""
 
 import math
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def windows(stable: Pair, canary: Pair, count: int, signal: str = "errors") -> l
 
 
 def random_windows(rng: np.random.Generator, ratio: float, worse: float, count: int) -> Iterator[Window]:
-    """20 requests a second, a tenth to the canary."""
+    """20 requests a second, a tenth of them to the canary."""
     for n in range(1, count + 1):
         totals = rng.poisson(90), rng.poisson(10)
         stable, canary = (
@@ -31,7 +31,7 @@ def random_windows(rng: np.random.Generator, ratio: float, worse: float, count: 
 
 
 def stopped(judge: Judge, seen: Iterator[Window], log_e: float) -> Judgement:
-    """The judgement when the evidence reaches `log_e`, or FAIL, or at the end."""
+    """The judgement when the evidence reaches `log_e`, at FAIL, or at the end."""
     for window in seen:
         judge.observe([window])
         judgement = judge.judgement(next_weight=None)
@@ -41,7 +41,7 @@ def stopped(judge: Judge, seen: Iterator[Window], log_e: float) -> Judgement:
 
 
 def suspicious() -> Judgement:
-    """Evidence of more than 10 and less than 100."""
+    """A judgement with an e-value between 10 and 100."""
     judge = Judge(CONFIG)
     judge.observe(windows(Pair(3, 900), Pair(6, 20), 2))
     judgement = judge.judgement(next_weight=None)
@@ -49,8 +49,8 @@ def suspicious() -> Judgement:
     return judgement
 
 
-def test_the_evidence_goes_on_where_it_ended() -> None:
-    """A first window that says nothing leaves it as it was."""
+def test_the_next_release_starts_with_the_evidence_of_the_last() -> None:
+    """A first window without information leaves the evidence unchanged."""
     before = suspicious()
     judge = Judge(CONFIG, carried=carried(before, {}))
     judge.observe(windows(NOTHING, Pair(0, 20), 1))
@@ -59,8 +59,8 @@ def test_the_evidence_goes_on_where_it_ended() -> None:
     assert judgement.signals["errors"].log_e == pytest.approx(before.signals["errors"].log_e)
 
 
-def test_what_is_carried_twice_is_the_same() -> None:
-    """A release that ended before anything was counted changes nothing, nor does one in which a signal was not seen."""
+def test_a_release_without_counts_carries_the_evidence_unchanged() -> None:
+    """This holds for a release that ended before anything was counted, and for a signal that was not seen."""
     once = carried(suspicious(), {})
     silent = Judge(CONFIG, carried=once).judgement(next_weight=None)
     assert carried(silent, once) == once
@@ -69,8 +69,8 @@ def test_what_is_carried_twice_is_the_same() -> None:
     assert carried(other.judgement(next_weight=None), once) == once
 
 
-def test_every_signal_keeps_what_it_won() -> None:
-    """The sum over signals is what was won in all; a signal that takes no part in FAIL has nothing."""
+def test_every_signal_carries_what_it_won() -> None:
+    """The sum over signals is the total that was won; a signal with weight 0 carries nothing."""
     rules = {**catalogue().rules, "wrong_label": replace(catalogue().rules["wrong_label"], weight=0.0)}
     judge = Judge(replace(CONFIG, rules=rules))
     for window in windows(Pair(3, 900), Pair(3, 20), 2):
@@ -82,7 +82,7 @@ def test_every_signal_keeps_what_it_won() -> None:
 
 
 def test_a_difference_that_labels_excuse_is_not_carried() -> None:
-    """The next release of a version that was proven better would begin with evidence against it."""
+    """Else the next release of a version that was proven better would start with evidence against it."""
     judge = Judge(CONFIG, is_better=True)
     for window in windows(Pair(3, 900), Pair(6, 20), 2):
         judge.observe([replace(window, signal=signal) for signal in ("errors", "class:7")])
@@ -92,8 +92,8 @@ def test_a_difference_that_labels_excuse_is_not_carried() -> None:
     assert carried(excused, {}) == {}
 
 
-def test_after_a_fail_and_after_nothing_much_it_starts_anew() -> None:
-    """A FAIL was a conclusion; evidence under 2 is what most harmless canaries show."""
+def test_a_fail_and_weak_evidence_are_not_carried() -> None:
+    """A FAIL was a conclusion. An e-value under 2 is what most harmless canaries show."""
     judge = Judge(CONFIG)
     judge.observe(windows(Pair(3, 900), Pair(10, 20), 5))
     assert judge.judgement(next_weight=None).verdict is Verdict.FAIL
@@ -103,8 +103,8 @@ def test_after_a_fail_and_after_nothing_much_it_starts_anew() -> None:
     assert carried(healthy.judgement(next_weight=None), {"errors": math.log(11)}) == {}
 
 
-def test_another_rule_is_another_question() -> None:
-    """With another tolerance other canaries are harmless: what was won under the first says nothing about them."""
+def test_evidence_under_another_rule_is_not_carried() -> None:
+    """Another tolerance is another null hypothesis, to which the evidence does not apply."""
     won, rules = {"errors": 2.0, "latency:100": 1.0}, catalogue().rules
     wider = {**rules, "latency": replace(rules["latency"], tolerance=2.0)}
     assert still_about_the_same(won, rules, rules) == won
@@ -112,8 +112,8 @@ def test_another_rule_is_another_question() -> None:
     assert still_about_the_same(won, {"latency": rules["latency"]}, rules) == {"latency:100": 1.0}
 
 
-def test_harm_that_goes_on_is_found_sooner() -> None:
-    """Three times the errors, stopped by a person at an evidence of 10 and tried again: in less than half the time."""
+def test_persistent_harm_is_found_sooner_with_carried_evidence() -> None:
+    """At three times the errors, stopped at an e-value of 10 and released again, FAIL takes less than half the time."""
     took: dict[str, list[float]] = {"anew": [], "carried": []}
     for seed in range(60):
         before = stopped(Judge(CONFIG), random_windows(np.random.default_rng(seed), 0.01, 3, 1000), math.log(10))
@@ -129,8 +129,8 @@ def test_harm_that_goes_on_is_found_sooner() -> None:
 
 
 @pytest.mark.parametrize("evidence", [12, 90])
-def test_a_version_that_does_well_now_can_be_promoted(evidence: float) -> None:
-    """Suspicion blocks PASS at first, and goes with every request that does not confirm it."""
+def test_good_requests_cancel_carried_evidence(evidence: float) -> None:
+    """Suspicion blocks PASS at first and decreases with every request that does not confirm it."""
     judge = Judge(CONFIG, carried={"errors": math.log(evidence - 1)})
     verdicts = []
     for window in windows(Pair(1, 900), Pair(0, 100), 100):
@@ -141,8 +141,8 @@ def test_a_version_that_does_well_now_can_be_promoted(evidence: float) -> None:
     assert verdicts[-1] is Verdict.PASS
 
 
-def test_three_tries_of_a_harmless_version_fail_no_more_often_than_three_releases() -> None:
-    """Each is stopped when its evidence is high, the worst a person can do; caps and tolerance are off."""
+def test_three_tries_of_a_harmless_version_fail_with_probability_at_most_3_alpha() -> None:
+    """Each try is stopped when its evidence is high, the worst that a person can do; no caps and no tolerance."""
     alpha, tries, count = 0.05, 3, 400
     rules = {"errors": SignalRule(kernel="exact", weight=1.0, tolerance=1.0)}
     config = JudgeConfig(alpha=alpha, rules=rules, window_cap=1e9, min_bad=0)

@@ -1,4 +1,4 @@
-"""One stream of bets: what it finds in known data, and that its e-values are valid on every path."""
+"""One betting stream: what it finds in known data, and the validity of its e-values on every path."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ pairs = st.integers(0, 200).flatmap(lambda total: st.builds(Pair, st.integers(0,
 def path(
     stream: Stream, stable: Iterable[Pair], canary: Iterable[Pair], *, changes: Container[int] = ()
 ) -> list[float]:
-    """Log e after each window; the weight changed before those in `changes`, counted from 0."""
+    """Log e after each window; the weight changed before the windows in `changes`, counted from 0."""
     log_e = []
     for i, (s, c) in enumerate(zip(stable, canary, strict=True)):
         if i in changes:
@@ -44,7 +44,7 @@ def path(
 def defined(
     rule: SignalRule, stable: Sequence[Pair], canary: Sequence[Pair], *, changes: Sequence[int] = ()
 ) -> mpmath.mpf:
-    """Log e after all windows by its definition: 50 digits, every start and odds ratio summed up separately."""
+    """Log e after all windows by definition: 50 digits, a separate sum for every start and odds ratio."""
     config = JudgeConfig()
     with mpmath.workdps(50):
         left = [mpmath.sqrt(mpmath.mpf(SPREAD) / (SPREAD + t)) for t in range(len(canary) + 1)]
@@ -64,7 +64,7 @@ def defined(
 
 
 def e_value(rule: SignalRule, stable: Pair, canary: Pair, r: mpmath.mpf) -> mpmath.mpf:
-    """The e-value of one window as docs/decisions/0002 writes it, for a rule with margin 0."""
+    """The e-value of one window as docs/decisions/0002 defines it, for a rule with margin 0."""
     tolerance, bad = mpmath.mpf(rule.tolerance), stable.bad + canary.bad
     if rule.kernel == "rare":
         share = tolerance * canary.total / (tolerance * canary.total + stable.total)
@@ -95,18 +95,18 @@ def failed_at(log_e: list[float]) -> int | None:
         pytest.param([1, 4, 2, 3, 1], 1000, Pair(0, 1000), 5, 4.610544, id="kayenta-799"),
     ],
 )
-def test_arrays_on_which_mann_whitney_was_blind(
+def test_data_in_which_mann_whitney_found_nothing(
     canary: list[int], canary_total: int, stable: Pair, point: int | None, final: float
 ) -> None:
-    """Kayenta passed these for years; four errors against none stay undecided: with equal arms that is p = 1/16."""
+    """Kayenta passed these for years. Four errors against none stay undecided: with equal arms that is p = 1/16."""
     windows = [stable] * len(canary), [Pair(bad, canary_total) for bad in canary]
     log_e = path(Stream(ERRORS, JudgeConfig()), *windows)
     assert (failed_at(log_e), log_e[-1]) == (point, pytest.approx(final, abs=1e-6))
     assert float(defined(ERRORS, *windows)) == pytest.approx(final, abs=1e-6)
 
 
-def test_a_canary_that_became_erratic_fails_on_its_latency_buckets() -> None:
-    """kayenta issue 780: same median, wild spread. Mann-Whitney passed it; buckets see it at the sixth point."""
+def test_erratic_latency_is_found_in_its_buckets() -> None:
+    """Kayenta issue 780: same median, wide spread. Mann-Whitney passed it; buckets find it at the sixth point."""
     steady = [10.0, 10.1, 10.2, 10.3, 10.4, 10.5, 10.6, 17.0, 17.1, 17.2, 17.3, 17.4, 17.5, 17.6, 17.7]
     erratic = [1.0, 100.0, 4.0, 101.0, 5.0, 102.0, 6.0, 103.0, 7.0, 104.0, 8.0, 105.0, 9.0, 106.0, 17.0]
     buckets = [
@@ -126,8 +126,8 @@ def test_a_canary_that_became_erratic_fails_on_its_latency_buckets() -> None:
     assert float(final) == pytest.approx(15.144876, abs=1e-6)
 
 
-def test_where_requests_are_plenty_a_little_harm_is_found() -> None:
-    """Twice 0.1 % of 20,000 copied requests a second; bets on 1.5 times the tolerance or more never find it."""
+def test_small_harm_is_found_at_a_high_rate_of_requests() -> None:
+    """Twice 0.1 % of 20,000 copied requests a second. Bets on 1.5 times the tolerance or more never find it."""
     rule = replace(ERRORS, margin=None)  # as in a plan
     stable, canary = [Pair(100, 100_000)] * 500, [Pair(200, 100_000)] * 500
     assert failed_at(path(Stream(rule, JudgeConfig()), stable, canary)) == 3
@@ -136,14 +136,14 @@ def test_where_requests_are_plenty_a_little_harm_is_found() -> None:
     assert failed_at(path(Stream(rule, JudgeConfig(plenty=math.inf)), stable, canary)) is None
 
 
-def test_where_requests_are_plenty_great_harm_is_found_as_soon() -> None:
-    """Forty times as many failures, without a bet on forty: in the three windows that the cap asks for."""
+def test_large_harm_is_found_as_soon_at_a_high_rate_of_requests() -> None:
+    """Forty times the failures, with no bet on forty, are found in the three windows that the cap needs."""
     assert failed_at(path(Stream(ERRORS, JudgeConfig()), [Pair(100, 100_000)] * 5, [Pair(4000, 100_000)] * 5)) == 3
 
 
 @given(stable=st.integers(1, 10**6), canary=st.integers(1, 10**6), bad=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_what_is_bet_on_depends_on_no_failure(stable: int, canary: int, bad: tuple[float, float]) -> None:
-    """The mean of a window's e-value is at most 1 only if its bets are chosen before its failures are seen."""
+def test_the_bets_of_a_window_do_not_depend_on_its_failures(stable: int, canary: int, bad: tuple[float, float]) -> None:
+    """The expected e-value of a window is at most 1 only if its bets are chosen before its failures are seen."""
     stream = Stream(replace(ERRORS, margin=None), JudgeConfig())
     none = stream.terms_for(Pair(0, stable), Pair(0, canary))
     assert stream.terms_for(Pair(int(bad[0] * stable), stable), Pair(int(bad[1] * canary), canary)) == none
@@ -156,12 +156,12 @@ def test_what_is_bet_on_depends_on_no_failure(stable: int, canary: int, bad: tup
 @pytest.mark.parametrize(("rule", "p_s", "p_c"), [(ERRORS, 0.4, 0.5), (LATENCY, 0.4, 0.4 * 1.25 / 1.1)])
 @pytest.mark.parametrize("phi", [1.0, 3.0])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_the_mean_over_all_paths_is_at_most_one(
+def test_the_expected_e_value_over_all_paths_is_at_most_one(
     rule: SignalRule, p_s: float, p_c: float, phi: float, swapped: bool
 ) -> None:
-    """Brute force over every path of four small windows, at the edge of the tolerance: start prior, cap and all.
+    """Every path of four small windows is enumerated, at the edge of the tolerance, with start prior and cap.
 
-    The weight changes after each window that spoke for the canary: what was seen so far may decide that.
+    The weight changes after each window in favour of the canary: what was seen so far may decide that.
     """
     n_s, n_c = 2, 1
     tables = [
@@ -180,8 +180,8 @@ def test_the_mean_over_all_paths_is_at_most_one(
 
 
 @pytest.mark.parametrize("phi", [1.0, 3.0])
-def test_the_mean_over_all_paths_is_at_most_one_against_a_fixed_share(phi: float) -> None:
-    """Likewise for shadow answers that differ from stable's just as often as is allowed."""
+def test_the_expected_e_value_over_all_paths_is_at_most_one_for_a_fixed_share(phi: float) -> None:
+    """The same enumeration for shadow answers that differ from stable's exactly as often as allowed."""
     assert SHADOW.limit is not None
     chances = [binom.pmf(x, 2, SHADOW.limit) for x in range(3)]
     mean = 0.0
@@ -204,11 +204,11 @@ def test_the_mean_over_all_paths_is_at_most_one_against_a_fixed_share(phi: float
         "tenth-fails-12-h",
     ],
 )
-def test_a_good_record_does_not_protect_a_canary_that_turns_bad(healthy: int, bad: int, within: int) -> None:
-    """Health for half an hour, three or twelve hours, then half or a tenth of all requests fail.
+def test_harm_after_a_long_healthy_time_is_found_soon(healthy: int, bad: int, within: int) -> None:
+    """After half an hour, three or twelve hours of health, half or a tenth of all requests fail.
 
-    A prior that ended after two hours needed 34 and 195 windows after three hours, 271 and 1,588 after twelve; a fresh
-    canary is failed after 3 and 8.
+    A prior that ended after two hours needed 34 and 195 windows after three hours, 271 and 1,588 after twelve. A
+    new canary fails after 3 and 8.
     """
     stream = Stream(RULES["errors"], JudgeConfig())
     path(stream, [Pair(1, 90)] * healthy, [Pair(0, 10)] * healthy)
@@ -217,28 +217,28 @@ def test_a_good_record_does_not_protect_a_canary_that_turns_bad(healthy: int, ba
 
 
 @pytest.mark.parametrize("healthy", [36, 360, 8640])
-def test_harm_that_begins_with_a_change_of_weight_is_found_soon_however_late_it_comes(healthy: int) -> None:
-    """After three minutes, half an hour or twelve hours: in four windows, where a fresh canary takes three."""
+def test_harm_that_begins_with_a_late_change_of_weight_is_found_soon(healthy: int) -> None:
+    """After three minutes, half an hour or twelve hours it takes four windows; a new canary takes three."""
     stream = Stream(RULES["errors"], JudgeConfig())
     path(stream, [Pair(1, 90)] * healthy, [Pair(0, 10)] * healthy)
     assert failed_at(path(stream, [Pair(1, 90)] * 6, [Pair(5, 10)] * 6, changes=(0,))) == 4
 
 
 def test_one_window_multiplies_the_evidence_by_at_most_the_cap() -> None:
-    """However terrible one window is, it cannot fail a canary alone: it may be one burst."""
+    """One window alone, however bad, cannot fail a canary: it may be one burst."""
     stream = Stream(RULES["errors"], JudgeConfig(window_cap=10))
     assert path(stream, [Pair(0, 1_000_000)], [Pair(100_000, 100_000)]) <= [math.log(10)]
 
 
 def test_dispersion_divides_the_evidence() -> None:
-    """The same windows are worth less when stable's own counts are four times as noisy as chance."""
+    """The same windows are weaker evidence when stable's counts have four times the dispersion of chance."""
     windows = [Pair(1, 90)] * 10, [Pair(3, 10)] * 10
     clean, noisy = (path(Stream(ERRORS, JudgeConfig(), phi=phi), *windows)[-1] for phi in (1.0, 4.0))
     assert noisy < clean / 2
 
 
 def test_evidence_is_the_sum_over_all_starts_and_odds_ratios() -> None:
-    """Against 50 digits, with two changes of weight, one of them at once after the other."""
+    """Compared with 50-digit sums, for three changes of weight, two of them in consecutive windows."""
     stable, canary = [Pair(1, 90), Pair(0, 80), Pair(2, 95)] * 20, [Pair(0, 10), Pair(1, 9), Pair(0, 12)] * 20
     changes = (17, 18, 40)
     for rule in (ERRORS, LATENCY):
@@ -248,8 +248,8 @@ def test_evidence_is_the_sum_over_all_starts_and_odds_ratios() -> None:
         )
 
 
-def test_a_fall_is_seen_by_a_swapped_stream_only() -> None:
-    """A class that vanishes is no excess of the canary, but one of stable."""
+def test_only_a_swapped_stream_finds_a_fall() -> None:
+    """A class that vanishes is an excess of stable, not of the canary."""
     rise, fall = (
         path(Stream(RULES["class"], JudgeConfig(), swapped=swapped), [Pair(20, 90)] * 8, [Pair(0, 10)] * 8)[-1]
         for swapped in (False, True)
@@ -258,10 +258,10 @@ def test_a_fall_is_seen_by_a_swapped_stream_only() -> None:
 
 
 @given(windows=st.lists(st.tuples(pairs, pairs), max_size=12), empty=st.integers(0, 12), other=pairs)
-def test_windows_with_nothing_to_compare_change_nothing(
+def test_a_window_without_requests_on_one_side_changes_nothing(
     windows: list[tuple[Pair, Pair]], empty: int, other: Pair
 ) -> None:
-    """A window in which one side is idle leaves the evidence unchanged, wherever it comes."""
+    """It leaves the evidence unchanged, wherever it comes."""
     with_gaps = [*windows[:empty], (Pair(0, 0), Pair(0, 0)), (other, Pair(0, 0)), (Pair(0, 0), other), *windows[empty:]]
     ends = []
     for observed in (windows, with_gaps):
@@ -275,7 +275,7 @@ def test_windows_with_nothing_to_compare_change_nothing(
 def test_more_bad_canary_events_never_lower_the_evidence_of_errors(
     windows: list[tuple[Pair, Pair]], worse: int
 ) -> None:
-    """One more failed canary request in some window: the evidence stays or rises."""
+    """One more failed canary request in any window raises the evidence or leaves it."""
     s, c = windows[worse % len(windows)]
     if c.bad == c.total:
         return
@@ -288,17 +288,17 @@ def test_more_bad_canary_events_never_lower_the_evidence_of_errors(
     assert after >= before - 1e-9
 
 
-def test_ten_thousand_windows_neither_overflow_nor_vanish() -> None:
-    """A day of windows, all bad and then all good, keeps a finite log."""
+def test_ten_thousand_windows_neither_overflow_nor_underflow() -> None:
+    """Log e stays finite over 14 hours of windows that are all bad."""
     stream = Stream(ERRORS, JudgeConfig())
     assert all(map(math.isfinite, path(stream, [Pair(1, 90)] * 10_000, [Pair(10, 10)] * 10_000)))
 
 
 @pytest.mark.parametrize("requests", [40, 1_000, 30_000, 1_000_000])
-def test_streams_that_bet_together_have_the_evidence_of_each_alone(requests: int) -> None:
-    """Eight classes, harmless, then one of them doubled, then harmless again: within 1e-9 after every window.
+def test_streams_that_are_updated_together_have_the_evidence_of_each_alone(requests: int) -> None:
+    """Eight classes, harmless, then one doubled, then harmless again: equal within 1e-9 after every window.
 
-    Bets that are lost are known only from below, and no evidence shows it.
+    Of bets that have lost only a lower bound is known, and this does not change the evidence.
     """
     rng, config = np.random.default_rng(requests), JudgeConfig()
     rule = RULES["class"]

@@ -1,4 +1,4 @@
-"""JSON lines in, one JSON object out; a malformed line is named with its number, field and reason."""
+"""JSON lines in, one JSON object out; a malformed line is reported with its number, field and reason."""
 
 import contextlib
 import gzip
@@ -33,12 +33,12 @@ def lines(*changes: dict[str, object]) -> list[str]:
 
 
 def test_a_line_is_a_window() -> None:
-    """The documented example, number for number."""
+    """The documented example gives these counts."""
     assert list(parse_windows(lines({}), FAMILIES)) == [Window(1700000005.0, 5, "errors", Pair(3, 812), Pair(1, 90))]
 
 
 def test_empty_lines_are_skipped() -> None:
-    """They are counted, so that an editor finds the line that an error names."""
+    """Their lines are still counted, so the line number in an error is that of the file."""
     given_lines = lines({}, {"signal": "latency:100"}, {"end_s": 1700000010.0})
     windows = list(parse_windows([given_lines[0], "\n", *given_lines[1:]], FAMILIES))
     assert [window.signal for window in windows] == ["errors", "latency:100", "errors"]
@@ -46,8 +46,8 @@ def test_empty_lines_are_skipped() -> None:
         list(parse_windows([given_lines[0], " \n", lines({"end_s": 1.0})[0]], FAMILIES))
 
 
-def test_lines_are_read_as_they_come() -> None:
-    """An endless stream can be followed."""
+def test_lines_are_read_one_at_a_time() -> None:
+    """An endless stream can be read."""
     unread = iter(lines({}, {"end_s": 1700000010.0}, {"end_s": 1700000015.0}))
     next(parse_windows(unread, FAMILIES))
     assert len(list(unread)) == 2
@@ -77,8 +77,8 @@ def test_lines_are_read_as_they_come() -> None:
         ({"signal": "happiness"}, "signal", "no rule for this family"),
     ],
 )
-def test_a_malformed_line_is_named(change: dict[str, object], place: str, reason: str) -> None:
-    """Line number, field and reason, in that order."""
+def test_a_malformed_line_is_reported(change: dict[str, object], place: str, reason: str) -> None:
+    """The error gives line number, field and reason, in this order."""
     with pytest.raises(RolloutError, match=rf"line 2: {place}: .*{reason}"):
         list(parse_windows(lines({}, {"end_s": 1700000010.0} | change), FAMILIES))
 
@@ -96,29 +96,29 @@ def test_a_malformed_line_is_named(change: dict[str, object], place: str, reason
         (b"[" * 10_000, r"'\[\[\["),
     ],
 )
-def test_what_is_not_an_object_is_refused(line: str | bytes, saw: str) -> None:
-    """Not JSON, or JSON of another kind; however long it is, its beginning is shown."""
+def test_a_line_that_is_not_an_object_is_refused(line: str | bytes, saw: str) -> None:
+    """It is no JSON or another type; of a long line, the error shows the beginning."""
     with pytest.raises(RolloutError, match=f"line 1: the line: .*\n  saw: .*{saw}") as refused:
         list(parse_windows([line], FAMILIES))
     assert len(str(refused.value)) < 600
 
 
-def test_of_a_line_with_very_many_mistakes_the_beginning_is_shown() -> None:
-    """Where each of a few is named, and what stands there."""
+def test_an_error_about_many_mistakes_shows_the_first_ones() -> None:
+    """If there are few, the error names each of them with its value."""
     (line,) = lines({f"x{number}": 1 for number in range(300)})
     with pytest.raises(LineError, match="line 1: the line: 300 mistakes are in it") as error:
         list(parse_windows([line], FAMILIES))
     assert line[:60] in error.value.saw
 
 
-def test_a_compressed_file_is_to_be_unpacked() -> None:
-    """Its first bytes tell."""
+def test_a_compressed_file_is_refused_with_the_advice_to_unpack_it() -> None:
+    """Its first bytes identify it."""
     with pytest.raises(RolloutError, match=r"line 1: the line: it is compressed\n.*\n.*gunzip"):
         list(parse_windows(gzip.compress(lines({})[0].encode()).splitlines(keepends=True), FAMILIES))
 
 
 @pytest.mark.parametrize(("bad", "total"), [("3.0", "812.0"), ("0.3e1", "8.12e2"), ("3", "812"), ("-0.0", "1e15")])
-def test_whole_numbers_count_however_they_are_written(bad: str, total: str) -> None:
+def test_whole_numbers_may_be_written_as_floats(bad: str, total: str) -> None:
     """Other languages write every number as a float, and large ones with an exponent."""
     text = lines({})[0].replace('"bad": 3, "total": 812', f'"bad": {bad}, "total": {total}')
     [window] = parse_windows([text], FAMILIES)
@@ -126,8 +126,8 @@ def test_whole_numbers_count_however_they_are_written(bad: str, total: str) -> N
     assert {type(number) for number in (*window.stable, *window.canary)} == {int}
 
 
-def test_time_that_goes_back_is_refused() -> None:
-    """Evidence is judged in the order of time."""
+def test_windows_out_of_order_are_refused() -> None:
+    """Evidence is judged in order of time."""
     with pytest.raises(RolloutError, match="line 2: end_s: time goes back"):
         list(parse_windows(lines({}, {"end_s": 1700000000.0}), FAMILIES))
 
@@ -139,7 +139,7 @@ def test_a_window_given_twice_is_refused() -> None:
 
 
 def test_windows_that_overlap_are_refused() -> None:
-    """`increase(x[1m])` every 5 s counts each event twelve times: half of all healthy versions fail on it."""
+    """`increase(x[1m])` every 5 s counts each event twelve times, on which half of all healthy versions FAIL."""
     given_lines = lines(
         {"end_s": 60, "window_s": 60}, {"end_s": 62, "signal": "class:7"}, {"end_s": 65, "window_s": 60}
     )
@@ -151,8 +151,8 @@ def test_windows_that_overlap_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("end_s", "is_refused"), [(1700000009.96, False), (1700000009.94, True)])
-def test_clocks_jitter(end_s: float, is_refused: bool) -> None:
-    """A window may begin before the last one ended by a hundredth of its length."""
+def test_windows_may_overlap_by_clock_jitter(end_s: float, is_refused: bool) -> None:
+    """A window may begin before the end of the last one by a hundredth of its length."""
     given_lines = lines({}, {"end_s": end_s})
     if is_refused:
         with pytest.raises(RolloutError, match="line 2: window_s: the window overlaps"):
@@ -165,8 +165,8 @@ def test_clocks_jitter(end_s: float, is_refused: bool) -> None:
     starts=st.lists(st.floats(1.6e9, 1.8e9), min_size=1, max_size=20).map(sorted),
     lengths=st.lists(st.floats(1e-3, 1e5), min_size=20, max_size=20),
 )
-def test_what_is_read_overlaps_by_a_hundredth_at_most(starts: list[float], lengths: list[float]) -> None:
-    """Whatever ends and lengths are given: all windows are read, or the first that overlaps more is named."""
+def test_accepted_windows_overlap_by_at_most_a_hundredth(starts: list[float], lengths: list[float]) -> None:
+    """For any ends and lengths: all windows are read, or the error names the first that overlaps more."""
     ends = sorted(start + length for start, length in zip(starts, lengths, strict=False))
     given_lines = lines(*({"end_s": end_s, "window_s": length} for end_s, length in zip(ends, lengths, strict=False)))
     read: list[Window] = []
@@ -181,7 +181,7 @@ def test_what_is_read_overlaps_by_a_hundredth_at_most(starts: list[float], lengt
 
 
 def test_a_history_needs_no_canary() -> None:
-    """Stable alone was measured; among the windows of a release a missing canary is an error."""
+    """Only stable was measured then. Among the windows of a release a missing canary is an error."""
     line = json.dumps({key: value for key, value in LINE.items() if key != "canary"})
     [window] = parse_windows([line], FAMILIES, is_history=True)
     assert (window.stable, window.canary) == (Pair(3, 812), Pair(0, 0))
@@ -191,8 +191,8 @@ def test_a_history_needs_no_canary() -> None:
         list(parse_windows([line.replace("812", "2")], FAMILIES, name="before.jsonl", is_history=True))
 
 
-def test_a_judgement_becomes_the_documented_object() -> None:
-    """The keys that other systems rely on, with every number fit for JSON."""
+def test_a_judgement_is_printed_as_the_documented_object() -> None:
+    """Other systems rely on these keys; every number is valid JSON."""
     judge = Judge(JudgeConfig(rules=catalogue().rules))
     judge.observe(parse_windows(lines({}, {"end_s": 1700000010.0}), FAMILIES))
     printed = judgement_object(judge.judgement(next_weight=0.25))
@@ -212,7 +212,7 @@ def test_a_judgement_becomes_the_documented_object() -> None:
 
 
 def test_a_proof_of_improvement_is_printed() -> None:
-    """The evidence, the limit, and whether it was reached; null where the plan leaves labels out."""
+    """It has the evidence, the threshold and whether it was reached; null if the plan has no labels."""
     judge = Judge(JudgeConfig(rules=catalogue().rules))
     pairs = {"signal": "paired_label", "stable": {"bad": 0, "total": 0}, "canary": {"bad": 1, "total": 20}}
     judge.observe(parse_windows(lines(*({**pairs, "end_s": 1.7e9 + 5 * n} for n in range(10))), FAMILIES))
@@ -225,7 +225,7 @@ def test_a_proof_of_improvement_is_printed() -> None:
     assert judgement_object(judge.judgement(next_weight=0.25))["improvement"] is None
 
 
-def test_infinite_numbers_have_words() -> None:
+def test_infinite_numbers_are_printed_as_words_or_null() -> None:
     """JSON has no infinity: never enough requests, and a threshold out of reach."""
     judge = Judge(JudgeConfig(rules=catalogue().rules))
     judge.observe([Window(5.0, 5.0, "errors", Pair(450, 900), Pair(50, 100))])
@@ -251,7 +251,7 @@ def numbers_of(*changes: dict[str, object], is_history: bool = False) -> list[Wi
 
 
 def test_a_line_may_have_sums_of_numbers() -> None:
-    """Beside lines with bad events; bounds may be repeated on the line."""
+    """They may stand next to lines with bad events; bounds may be repeated on the line."""
     both = BothNumbers(Numbers(3, 6.0, 14.0), Numbers(1, 2.0, 4.0))
     window = Window(5.0, 5, "cost", Pair(0, 3), Pair(0, 1), both)
     assert numbers_of({}) == numbers_of({"between": [0, 10]}) == [window]
@@ -262,8 +262,8 @@ def test_a_line_may_have_sums_of_numbers() -> None:
     assert alone.canary.total == 0
 
 
-def test_an_empty_side_is_no_error() -> None:
-    """It has no numbers, and nothing is compared."""
+def test_a_side_without_numbers_is_no_error() -> None:
+    """There is nothing to compare then."""
     nothing = {"count": 0, "sum": 0, "sum_of_squares": 0}
     assert numbers_of({"canary": nothing})[0].canary == (0, 0)
 
@@ -291,8 +291,8 @@ def test_an_empty_side_is_no_error() -> None:
         ({"signal": "errors"}, "signal", "no signal with numbers as events has this name"),
     ],
 )
-def test_malformed_sums_are_named(change: dict[str, object], place: str, reason: str) -> None:
-    """Line number, field and reason; numbers that were not clipped show in their sums."""
+def test_malformed_sums_are_reported(change: dict[str, object], place: str, reason: str) -> None:
+    """The error gives line number, field and reason. Numbers that were not clipped show in their sums."""
     with pytest.raises(RolloutError) as refused:
         numbers_of({}, {"end_s": 10.0} | change)
     assert str(refused.value).startswith(f"line 2: {place}: ")

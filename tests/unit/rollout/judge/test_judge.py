@@ -1,4 +1,4 @@
-"""The judge as the controller uses it: verdicts and their order, what blocks PASS, and replay."""
+"""The judge as the controller uses it: verdicts and their priority, what blocks PASS, and replay."""
 
 import math
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def window(tick: int, signal: str, counts: Counts) -> Window:
 
 
 def judge_of(*ticks: dict[str, Counts], config: JudgeConfig = CONFIG, phi: dict[str, float] | None = None) -> Judge:
-    """A judge that has seen `ticks`, each with its signals and their counts."""
+    """A judge that has seen `ticks`; each tick has counts by signal."""
     judge = Judge(config, {signal: OwnNoise.alike(one) for signal, one in (phi or {}).items()})
     for i, tick in enumerate(ticks, 1):
         judge.observe([window(i, signal, counts) for signal, counts in tick.items()])
@@ -45,15 +45,15 @@ def with_rules(**rules: SignalRule) -> JudgeConfig:
 # ---- PASS
 
 
-def test_a_healthy_canary_passes_when_the_budget_is_shown_to_hold() -> None:
-    """A thousand clean canary requests bound the excess near 0.6 %, which at 25 % is within 0.5 % of all."""
+def test_a_healthy_canary_passes_when_the_budget_is_proven_to_hold() -> None:
+    """A thousand clean canary requests bound the excess near 0.6 %, which at 25 % of traffic is within 0.5 % of all."""
     judgement = judge_of(*[{"errors": HEALTHY}] * 10).judgement(next_weight=0.25)
     assert judgement.verdict is Verdict.PASS
     assert 0.25 * judgement.signals["errors"].excess_upper <= CONFIG.risk_budget
 
 
-def test_the_same_evidence_does_not_carry_a_larger_step() -> None:
-    """What allows 5 % need not allow 100 %."""
+def test_the_same_evidence_does_not_pass_a_larger_step() -> None:
+    """Evidence that suffices for 5 % may not suffice for 100 %."""
     judge = judge_of(*[{"errors": HEALTHY}] * 3)
     assert (verdict_of(judge, next_weight=0.05), verdict_of(judge, next_weight=1.0)) == (
         Verdict.PASS,
@@ -61,16 +61,16 @@ def test_the_same_evidence_does_not_carry_a_larger_step() -> None:
     )
 
 
-def test_amber_evidence_blocks_pass_though_the_budget_holds() -> None:
-    """The errors are fine, but latency looks worse than chance: wait."""
+def test_a_suspicious_signal_blocks_pass_although_the_budget_holds() -> None:
+    """The errors are fine, but latency looks worse than chance explains, so the canary waits."""
     judge = judge_of(*[{"errors": HEALTHY}] * 10, *[{"errors": HEALTHY, "latency:100": SUSPECT}] * 2)
     judgement = judge.judgement(next_weight=0.05)
     assert judgement.signals["errors"].verdict is Verdict.PASS
     assert (judgement.verdict, judgement.signals["latency:100"].verdict) == (Verdict.INCONCLUSIVE,) * 2
 
 
-def test_where_no_step_is_asked_for_pass_means_nothing_is_suspicious() -> None:
-    """At the last step no risk budget is asked about; any canary without amber evidence passes."""
+def test_without_a_next_step_pass_means_that_nothing_is_suspicious() -> None:
+    """At the last step there is no risk budget to check; a canary without suspicious signals passes."""
     assert verdict_of(judge_of({"errors": HEALTHY}), next_weight=None) is Verdict.PASS
 
 
@@ -78,10 +78,8 @@ def test_where_no_step_is_asked_for_pass_means_nothing_is_suspicious() -> None:
     ticks=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 500)), max_size=6),
     next_weight=st.sampled_from([None, 0.01, 0.5, 1.0]),
 )
-def test_there_is_no_path_to_pass_without_canary_requests(
-    ticks: list[tuple[int, int]], next_weight: float | None
-) -> None:
-    """However much stable traffic there was, and whatever weight is asked for."""
+def test_without_canary_requests_there_is_never_a_pass(ticks: list[tuple[int, int]], next_weight: float | None) -> None:
+    """This holds for any amount of stable traffic and any next weight."""
     judge = judge_of(*[{"errors": (min(bad, total), total, 0, 0)} for bad, total in ticks])
     assert verdict_of(judge, next_weight=next_weight) is Verdict.NO_DATA
 
@@ -89,14 +87,14 @@ def test_there_is_no_path_to_pass_without_canary_requests(
 # ---- NO_DATA
 
 
-def test_nothing_measured_is_no_data() -> None:
+def test_no_windows_are_no_data() -> None:
     """A judge that saw no window never passes."""
     assert [verdict_of(judge_of(), next_weight=w) for w in (None, 0.5)] == [Verdict.NO_DATA] * 2
 
 
 @pytest.mark.parametrize("expected", ["latency", "latency:100", "wrong_label"])
 def test_an_expected_signal_without_data_holds_the_release(expected: str) -> None:
-    """Named by signal or by family, seen without traffic or never."""
+    """It may be expected by signal or by family, and may be seen without traffic or never."""
     judge = judge_of(*[{"errors": HEALTHY, "latency:100": (3, 900, 0, 0)}] * 10)
     judgement = judge.judgement(next_weight=0.05, expected=[expected])
     assert judgement.verdict is Verdict.NO_DATA
@@ -104,7 +102,7 @@ def test_an_expected_signal_without_data_holds_the_release(expected: str) -> Non
 
 
 def test_an_expected_signal_that_was_never_seen_is_listed() -> None:
-    """So that a page or a script finds it among the signals."""
+    """A page or a script finds it among the signals."""
     judgement = judge_of({"errors": HEALTHY}).judgement(next_weight=0.05, expected=["wrong_label"])
     assert judgement.signals["wrong_label"].verdict is Verdict.NO_DATA
 
@@ -115,7 +113,7 @@ def test_a_budgeted_family_must_have_data_before_a_step() -> None:
 
 
 def test_a_canary_without_stable_traffic_beside_it_is_no_data() -> None:
-    """kayenta issue 799: errors on the canary, nothing at all on stable to compare with."""
+    """Kayenta issue 799: errors on the canary, and no requests on stable to compare with."""
     judge = judge_of(*[{"errors": (0, 0, bad, 1000)} for bad in (1, 4, 2, 3, 1)])
     assert verdict_of(judge) is Verdict.NO_DATA
 
@@ -123,8 +121,8 @@ def test_a_canary_without_stable_traffic_beside_it_is_no_data() -> None:
 # ---- INCONCLUSIVE
 
 
-def test_inconclusive_says_how_many_more_requests() -> None:
-    """The forecast shrinks as evidence comes in."""
+def test_inconclusive_gives_the_number_of_requests_still_needed() -> None:
+    """The number decreases as evidence comes in."""
     early, later = (judge_of(*[{"errors": HEALTHY}] * n).judgement(next_weight=1.0) for n in (1, 5))
     assert early.verdict is later.verdict is Verdict.INCONCLUSIVE
     assert 0 < later.signals["errors"].more_requests_needed < early.signals["errors"].more_requests_needed < math.inf
@@ -139,8 +137,8 @@ def test_a_terrible_canary_fails_within_three_windows() -> None:
     assert at == [Verdict.INCONCLUSIVE, Verdict.FAIL]
 
 
-def test_fail_names_the_signal_that_weighs_most() -> None:
-    """And when it was decided."""
+def test_fail_names_the_signal_with_the_most_evidence() -> None:
+    """It also gives the time of the decision."""
     judgement = judge_of(*[{"errors": HEALTHY, "latency:100": TERRIBLE}] * 6).judgement(next_weight=0.05)
     assert (judgement.verdict, judgement.failed_signal) == (Verdict.FAIL, "latency:100")
     assert judgement.signals["latency:100"].decided_at_s == 15.0
@@ -148,38 +146,38 @@ def test_fail_names_the_signal_that_weighs_most() -> None:
 
 
 def test_fail_is_final() -> None:
-    """However good the canary is afterwards, and however little data of others there is."""
+    """Later good requests do not change it, nor do expected signals without data."""
     judge = judge_of(*[{"errors": TERRIBLE}] * 3, *[{"errors": (900, 900, 0, 100)}] * 30)
     judgement = judge.judgement(next_weight=0.01, expected=["latency"])
     assert judgement.verdict is judgement.signals["errors"].verdict is Verdict.FAIL
     assert judgement.log_e < judgement.threshold
 
 
-def test_a_signal_may_fail_the_canary_at_its_threshold_alone() -> None:
-    """The threshold of a signal is what it needs when all others say nothing."""
+def test_one_signal_may_fail_the_canary_at_its_own_threshold() -> None:
+    """Its threshold is what it needs when all other signals give no evidence."""
     signal = judge_of({"errors": HEALTHY, "latency:50": HEALTHY}).judgement(next_weight=None).signals["latency:50"]
     assert signal.threshold == pytest.approx(math.log(100 / (0.15 / 0.55)))
 
 
 def test_too_few_bad_events_never_fail() -> None:
-    """Two failures of the canary are not a regression, whatever the arithmetic says."""
+    """Two failures of the canary are no regression, whatever e-value they give."""
     unlucky: Counts = (0, 9_000_000, 1, 100)
     assert verdict_of(judge_of(*[{"errors": unlucky}] * 2, config=replace(CONFIG, alpha=0.5))) is not Verdict.FAIL
 
 
 @pytest.mark.parametrize("counts", [(90, 900, 0, 100), (90, 900, 40, 100)])
-def test_a_class_fails_by_a_fall_as_by_a_rise(counts: Counts) -> None:
+def test_a_class_fails_on_a_fall_as_on_a_rise(counts: Counts) -> None:
     """A class that vanishes is as suspicious as one that quadruples."""
     assert verdict_of(judge_of(*[{"class:7": counts}] * 8)) is Verdict.FAIL
 
 
 def test_fewer_errors_do_not_fail() -> None:
-    """Errors are judged one-sided: a better canary is welcome."""
+    """Errors are tested one-sided; a better canary passes."""
     assert verdict_of(judge_of(*[{"errors": (90, 900, 0, 100)}] * 20), next_weight=0.05) is Verdict.PASS
 
 
 def test_dispersion_delays_fail() -> None:
-    """The same windows do not suffice where stable's own errors come in clusters of four."""
+    """The same windows do not suffice if stable's own errors come in clusters of four."""
     ticks = [{"errors": (9, 900, 6, 100)}] * 4
     assert [verdict_of(judge_of(*ticks, phi=phi)) for phi in ({}, {"errors": 4.0})] == [
         Verdict.FAIL,
@@ -191,7 +189,7 @@ def test_dispersion_delays_fail() -> None:
 
 
 def test_a_family_may_ask_for_a_person_instead_of_a_rollback() -> None:
-    """Class shares of a better model may move too."""
+    """The class shares of a better model may differ too."""
     config = with_rules(**{"class": replace(RULES["class"], on_fail="hold")})
     judgement = judge_of(*[{"errors": HEALTHY, "class:7": (90, 900, 30, 100)}] * 10, config=config).judgement(
         next_weight=0.05
@@ -199,8 +197,8 @@ def test_a_family_may_ask_for_a_person_instead_of_a_rollback() -> None:
     assert (judgement.verdict, judgement.failed_signal, judgement.on_fail) == (Verdict.FAIL, "class:7", "hold")
 
 
-def test_a_gross_shift_is_rolled_back_though_the_family_asks_for_a_person() -> None:
-    """From 10 % to 90 % of all answers is no better model."""
+def test_a_gross_shift_is_rolled_back_although_the_family_asks_for_a_person() -> None:
+    """A share that moves from 10 % to 90 % is no better model."""
     config = with_rules(**{"class": replace(RULES["class"], on_fail="hold", gross_tolerance=4.0)})
     gross, moderate = (
         judge_of(*[{"class:7": (90, 900, bad, 100)}] * 10, config=config).judgement(next_weight=None)
@@ -211,7 +209,7 @@ def test_a_gross_shift_is_rolled_back_though_the_family_asks_for_a_person() -> N
 
 
 def test_a_hold_becomes_a_rollback_when_another_signal_proves_harm() -> None:
-    """A person was asked about the classes; then the errors come."""
+    """A person was asked about the classes; then errors come."""
     config = with_rules(**{"class": replace(RULES["class"], on_fail="hold")})
     judge = judge_of(
         *[{"errors": HEALTHY, "class:7": (90, 900, 40, 100)}] * 10,
@@ -222,7 +220,7 @@ def test_a_hold_becomes_a_rollback_when_another_signal_proves_harm() -> None:
     assert (judgement.failed_signal, judgement.on_fail) == ("errors", "rollback")
 
 
-# ---- the same windows, the same judgement
+# ---- the same windows give the same judgement
 
 counts_of = st.tuples(st.integers(0, 60), st.integers(60, 900), st.integers(0, 20), st.integers(20, 100))
 ticks_of = st.lists(
@@ -237,7 +235,7 @@ def windows_of(ticks: Sequence[dict[str, Counts]]) -> list[Window]:
 
 @given(ticks=ticks_of, portion=st.integers(1, 8))
 def test_replay_gives_the_identical_judgement(ticks: list[dict[str, Counts]], portion: int) -> None:
-    """A controller that was killed replays its ledger at once, where it had judged tick by tick before."""
+    """A controller that was killed replays its whole ledger at once, after judging it tick by tick before."""
     at_once, in_portions = Judge(CONFIG), Judge(CONFIG)
     at_once.observe(windows_of(ticks))
     windows = windows_of(ticks)
@@ -249,7 +247,7 @@ def test_replay_gives_the_identical_judgement(ticks: list[dict[str, Counts]], po
 
 @given(ticks=ticks_of, names=st.permutations(["class:a", "class:b", "class:c"]))
 def test_the_names_of_classes_do_not_matter(ticks: list[dict[str, Counts]], names: list[str]) -> None:
-    """Swapping class names changes nothing but names."""
+    """Other class names change only names."""
     renamed = dict(zip(["class:a", "class:b", "class:c"], names, strict=True))
     one, other = Judge(CONFIG), Judge(CONFIG)
     one.observe(windows_of(ticks))
@@ -260,7 +258,7 @@ def test_the_names_of_classes_do_not_matter(ticks: list[dict[str, Counts]], name
 
 @given(ticks=ticks_of)
 def test_empty_windows_change_no_verdict(ticks: list[dict[str, Counts]]) -> None:
-    """A tick in which nothing happened leaves all evidence as it was."""
+    """A tick without events leaves all evidence unchanged."""
     with_gaps = [tick for busy in ticks for tick in (busy, dict.fromkeys(busy, (0, 0, 0, 0)))]
     one, other = Judge(CONFIG), Judge(CONFIG)
     one.observe(windows_of(ticks))
@@ -269,8 +267,8 @@ def test_empty_windows_change_no_verdict(ticks: list[dict[str, Counts]]) -> None
     assert (a.verdict, a.log_e) == (b.verdict, pytest.approx(b.log_e, abs=1e-9))
 
 
-def test_the_rate_of_requests_is_that_of_the_present_weight() -> None:
-    """After the shadow, in which every request is copied, far fewer come."""
+def test_the_rate_of_canary_requests_is_that_of_the_current_weight() -> None:
+    """After the shadow, in which every request is copied, the canary gets far fewer."""
     judge = judge_of(*[{"errors": (0, 100, 0, 100)}] * 5)
     assert judge.judgement(next_weight=0.01).signals["errors"].canary_per_s == pytest.approx(20)
     judge.weight_changed()
@@ -282,7 +280,7 @@ def test_the_rate_of_requests_is_that_of_the_present_weight() -> None:
 
 
 def test_an_unknown_family_is_refused() -> None:
-    """A signal without a rule is an error, never ignored."""
+    """A signal without a rule is an error and never ignored."""
     with pytest.raises(ValueError, match=r"no rule for signal 'happiness:high'; families with a rule: errors, "):
         judge_of({"happiness:high": HEALTHY})
     with pytest.raises(ValueError, match="no rule for signal 'happiness'"):
@@ -298,14 +296,14 @@ def test_a_window_seen_already_is_refused() -> None:
 
 @pytest.mark.parametrize("counts", [(-1, 900, 0, 100), (901, 900, 0, 100), (0, 900, 101, 100), (0, -5, 0, 0)])
 def test_impossible_counts_are_refused(counts: Counts) -> None:
-    """A counter reset that slipped through is not evidence."""
+    """An undetected counter reset is not evidence."""
     with pytest.raises(ValueError, match=r"errors: (stable|canary) has -?\d+ bad of -?\d+ events"):
         judge_of({"errors": counts})
 
 
 @pytest.mark.parametrize("next_weight", [0.0, -0.1, 25])
-def test_a_weight_is_a_share(next_weight: float) -> None:
-    """25 would be a percentage."""
+def test_a_weight_that_is_not_a_share_is_refused(next_weight: float) -> None:
+    """For example, 25 is a percentage."""
     with pytest.raises(ValueError, match="next_weight is a share above 0 and up to 1"):
         judge_of({"errors": HEALTHY}).judgement(next_weight=next_weight)
 
@@ -329,8 +327,8 @@ def test_a_weight_is_a_share(next_weight: float) -> None:
         ),
     ],
 )
-def test_settings_that_prove_nothing_are_refused(config: JudgeConfig, complaint: str) -> None:
-    """With a tolerance under 1, say, the chance of a false FAIL has no bound."""
+def test_settings_without_a_valid_error_rate_are_refused(config: JudgeConfig, complaint: str) -> None:
+    """For example, with a tolerance under 1 the probability of a false FAIL has no bound."""
     with pytest.raises(ValueError, match=complaint):
         Judge(config)
 
@@ -341,8 +339,8 @@ def test_a_dispersion_below_one_is_refused() -> None:
         Judge(CONFIG, {"errors": OwnNoise.alike(0.5)})
 
 
-def test_pass_is_tempered_by_what_is_learned_about_users_later() -> None:
-    """Twice the dispersion makes the bound twice as wide, also of what was seen before. FAIL stays as it is."""
+def test_a_user_dispersion_learned_later_widens_the_bound_for_pass() -> None:
+    """Twice the dispersion makes the bound twice as wide, including earlier counts. FAIL is not affected."""
     judge = judge_of(*[{"errors": (0, 900, 0, 100)}] * 20)
     before = judge.judgement(next_weight=1.0)
     judge.temper_pass({"errors": 2.0})
@@ -352,8 +350,8 @@ def test_pass_is_tempered_by_what_is_learned_about_users_later() -> None:
     assert after.log_e == before.log_e
 
 
-def test_pass_is_never_tempered_by_less_than_the_history_says() -> None:
-    """That users do not repeat their failures says nothing about bursts."""
+def test_the_bound_for_pass_never_uses_less_dispersion_than_the_history() -> None:
+    """Users who do not repeat their failures say nothing about bursts."""
     judge = judge_of({"errors": HEALTHY}, phi={"errors": 4.0})
     before = judge.judgement(next_weight=0.25)
     judge.temper_pass({"errors": 1.5})

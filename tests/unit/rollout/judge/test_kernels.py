@@ -1,4 +1,4 @@
-"""The e-values of one window: golden numbers, validity by brute force, and 50-digit arithmetic."""
+"""The e-values of one window: golden numbers, validity by enumeration, and 50-digit arithmetic."""
 
 import itertools
 import math
@@ -38,13 +38,13 @@ TOLERANCES = (1.0, 1.25, 2.0)
 def test_golden_numbers(
     stable: tuple[int, int], canary: tuple[int, int], log_e: Callable[[Pair, Pair], list[float]], expected: float
 ) -> None:
-    """Numbers that were computed once with 50 digits come out to six decimals."""
+    """They were computed once with 50 digits; six decimals agree."""
     assert log_e(Pair(*stable), Pair(*canary)) == [pytest.approx(expected, abs=1e-6)]
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
-def test_exact_has_a_mean_of_at_most_one_given_the_totals(tolerance: float) -> None:
-    """At the edge of the tolerance the mean over all splits of the bad events is 1; within it, less."""
+def test_exact_has_an_expected_value_of_at_most_one_given_the_totals(tolerance: float) -> None:
+    """At the edge of the tolerance the expectation over all splits of the bad events is 1; within it, it is less."""
     for n_s, n_c, k in ((3, 2, 2), (9, 1, 4), (5, 5, 5), (30, 4, 7), (400, 300, 350)):
         for odds_ratio in (0.5 * tolerance, tolerance):
             splits = np.arange(max(0, k - n_s), min(n_c, k) + 1)
@@ -57,8 +57,10 @@ def test_exact_has_a_mean_of_at_most_one_given_the_totals(tolerance: float) -> N
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
 @pytest.mark.parametrize("margin", [0.0, 0.02])
-def test_rare_has_a_mean_of_at_most_one_for_any_rates_within_tolerance(tolerance: float, margin: float) -> None:
-    """Brute force over all small tables, with the canary at the very edge of what is harmless."""
+def test_rare_has_an_expected_value_of_at_most_one_for_any_rates_within_tolerance(
+    tolerance: float, margin: float
+) -> None:
+    """All small tables are enumerated, with the canary exactly at the edge of what is harmless."""
     for n_s, n_c in ((1, 1), (3, 2), (2, 6), (9, 3)):
         tables = [(y, x) for y in range(n_s + 1) for x in range(n_c + 1)]
         e = np.exp(
@@ -74,8 +76,8 @@ def test_rare_has_a_mean_of_at_most_one_for_any_rates_within_tolerance(tolerance
 
 
 @pytest.mark.parametrize("tolerance", TOLERANCES)
-def test_rare_is_valid_given_the_totals_too(tolerance: float) -> None:
-    """Under random routing bursts shared by both versions do no harm (Hoeffding 1963, theorem 4)."""
+def test_rare_is_also_valid_given_the_totals(tolerance: float) -> None:
+    """So under random routing, bursts shared by both versions do not invalidate it (Hoeffding 1963, theorem 4)."""
     for n_s, n_c, k in ((3, 2, 2), (9, 1, 4), (5, 5, 5), (30, 4, 7)):
         splits = np.arange(max(0, k - n_s), min(n_c, k) + 1)
         chances = nchypergeom_fisher(n_s + n_c, n_c, k, tolerance).pmf(splits)
@@ -101,8 +103,8 @@ def test_golden_numbers_against_a_fixed_share(
 
 @pytest.mark.parametrize("limit", [0.001, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("total", [1, 2, 7, 60])
-def test_bounded_has_a_mean_of_one_at_its_limit_and_less_below(limit: float, total: int) -> None:
-    """Brute force over every count, for every odds ratio."""
+def test_bounded_has_an_expected_value_of_one_at_its_limit_and_less_below(limit: float, total: int) -> None:
+    """Every count is enumerated, for every odds ratio."""
     bad = np.arange(total + 1)
     e = np.exp([bounded(Pair(int(x), total), odds_ratios=ODDS_RATIOS, limit=limit) for x in bad])
     assert binom.pmf(bad, total, limit) @ e == pytest.approx(1, abs=1e-9)
@@ -110,8 +112,8 @@ def test_bounded_has_a_mean_of_one_at_its_limit_and_less_below(limit: float, tot
         assert (binom.pmf(bad, total, share) @ e <= 1 + 1e-9).all()
 
 
-def test_bounded_is_valid_for_events_that_depend_on_each_other() -> None:
-    """Brute force over every sequence of eight events whose chance follows the last outcomes, never above the limit."""
+def test_bounded_is_valid_for_dependent_events() -> None:
+    """All sequences of eight events are enumerated; each probability depends on the past and is within the limit."""
     limit, mean = 0.3, np.zeros(len(ODDS_RATIOS))
     for events in itertools.product((0, 1), repeat=8):
         chance = 1.0
@@ -139,7 +141,7 @@ def test_bounded_is_valid_for_events_that_depend_on_each_other() -> None:
 def test_exact_agrees_with_50_digits_and_errs_downwards(
     stable: tuple[int, int], canary: tuple[int, int], tolerance: float
 ) -> None:
-    """From ten requests to ten million: within 3e-9, and never above the truth but for rounding."""
+    """From ten to ten million requests the error is at most 3e-9, and above the true value only by rounding."""
     for r, log_e in zip(
         (1.5, 12.0), exact(Pair(*stable), Pair(*canary), odds_ratios=(1.5, 12.0), tolerance=tolerance), strict=True
     ):
@@ -153,8 +155,8 @@ def test_exact_agrees_with_50_digits_and_errs_downwards(
     bad=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     tolerance=st.sampled_from(TOLERANCES),
 )
-def test_e_values_of_any_counts_are_finite(n_s: int, n_c: int, bad: tuple[float, float], tolerance: float) -> None:
-    """Nothing overflows or is undefined, from no requests to ten million a window."""
+def test_e_values_are_finite_for_any_counts(n_s: int, n_c: int, bad: tuple[float, float], tolerance: float) -> None:
+    """Nothing overflows or is undefined, from none to ten million requests a window."""
     stable, canary = Pair(int(bad[0] * n_s), n_s), Pair(int(bad[1] * n_c), n_c)
     for log_e in (
         *exact(stable, canary, odds_ratios=ODDS_RATIOS, tolerance=tolerance),
@@ -174,7 +176,7 @@ def test_a_window_with_one_side_only_is_no_evidence(bad: int, total: int) -> Non
 
 @given(n_s=st.integers(1, 400), n_c=st.integers(1, 400), k=st.integers(1, 300), shift=st.integers(1, 50))
 def test_more_harm_never_lowers_the_evidence(n_s: int, n_c: int, k: int, shift: int) -> None:
-    """Of the same bad events, the more fell on the canary the higher every e-value."""
+    """Of the same bad events, more on the canary give a higher e-value in every case."""
     low, high = max(0, k - n_s), min(n_c, k)
     if low >= high:
         return
@@ -186,8 +188,8 @@ def test_more_harm_never_lowers_the_evidence(n_s: int, n_c: int, k: int, shift: 
 
 
 @given(n_s=st.integers(1, 300), n_c=st.integers(1, 300), bad=st.tuples(st.floats(0, 1), st.floats(0, 1)))
-def test_exact_does_not_care_which_outcome_is_called_bad(n_s: int, n_c: int, bad: tuple[float, float]) -> None:
-    """More bad on canary and fewer good on stable are the same finding: swap the labels and the arms."""
+def test_exact_is_symmetric_in_the_outcome_that_is_called_bad(n_s: int, n_c: int, bad: tuple[float, float]) -> None:
+    """Swapping the outcomes and the versions gives the same evidence."""
     y, x = int(bad[0] * n_s), int(bad[1] * n_c)
     one = exact(Pair(y, n_s), Pair(x, n_c), odds_ratios=ODDS_RATIOS, tolerance=1.25)
     other = exact(Pair(n_c - x, n_c), Pair(n_s - y, n_s), odds_ratios=ODDS_RATIOS, tolerance=1.25)
@@ -195,7 +197,7 @@ def test_exact_does_not_care_which_outcome_is_called_bad(n_s: int, n_c: int, bad
 
 
 def _many_comparisons(seed: int) -> list[tuple[Pair, Pair, float]]:
-    """Windows of all sizes and shares: from ten requests to ten million, from almost no bad events to all bad."""
+    """Windows of all sizes and shares: ten to ten million requests, from almost none to all of them bad."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(300):
@@ -208,8 +210,8 @@ def _many_comparisons(seed: int) -> list[tuple[Pair, Pair, float]]:
     return made
 
 
-def test_many_comparisons_together_have_the_evidence_of_each_alone() -> None:
-    """Equal counts share their sums, long sums are walked together: no more than rounding changes."""
+def test_comparisons_in_one_batch_have_the_evidence_of_each_alone() -> None:
+    """A batch shares sums of equal counts and walks long sums together, which changes only rounding."""
     comparisons = _many_comparisons(1)
     together = exact_of_all([*comparisons, *comparisons[:50]], odds_ratios=ODDS_RATIOS)
     alone = [exact(s, c, odds_ratios=ODDS_RATIOS, tolerance=tolerance) for s, c, tolerance in comparisons]
@@ -217,8 +219,8 @@ def test_many_comparisons_together_have_the_evidence_of_each_alone() -> None:
     assert together[300:] == pytest.approx(together[:50], rel=1e-14, abs=1e-12)
 
 
-def test_no_evidence_depends_on_what_it_is_computed_with() -> None:
-    """To the last bit: a judge that was restarted computes the same windows in other company."""
+def test_evidence_does_not_depend_on_the_batch_to_the_last_bit() -> None:
+    """A restarted judge computes the same windows in other batches."""
     comparisons = _many_comparisons(4)
     together = exact_of_all(comparisons, odds_ratios=ODDS_RATIOS)
     for size in (1, 7):
@@ -227,8 +229,8 @@ def test_no_evidence_depends_on_what_it_is_computed_with() -> None:
         np.testing.assert_array_equal(apart, together)
 
 
-def test_below_its_floor_an_e_value_is_a_lower_bound_and_above_it_is_exact() -> None:
-    """Valid all the same: a smaller number has a smaller mean."""
+def test_an_e_value_under_its_floor_is_a_lower_bound_and_otherwise_exact() -> None:
+    """A lower bound is still valid, as its expectation is smaller."""
     comparisons = _many_comparisons(2)
     truth = exact_of_all(comparisons, odds_ratios=ODDS_RATIOS)
     floors = np.random.default_rng(3).normal(truth, 30)
@@ -239,8 +241,8 @@ def test_below_its_floor_an_e_value_is_a_lower_bound_and_above_it_is_exact() -> 
     assert found[~is_lost] == pytest.approx(truth[~is_lost], rel=1e-14, abs=1e-11)
 
 
-def test_no_comparisons_and_comparisons_without_events_are_no_evidence() -> None:
-    """Exactly 0, in any company."""
+def test_comparisons_without_events_are_no_evidence() -> None:
+    """Log e is exactly 0 in any batch, and an empty batch is allowed."""
     nothing = [(Pair(0, 90), Pair(0, 10), 1.5), (Pair(3, 90), Pair(0, 0), 1.5), (Pair(0, 0), Pair(3, 90), 1.5)]
     assert exact_of_all([], odds_ratios=ODDS_RATIOS).shape == (0, len(ODDS_RATIOS))
     assert (exact_of_all(nothing, odds_ratios=ODDS_RATIOS) == 0).all()
@@ -249,7 +251,7 @@ def test_no_comparisons_and_comparisons_without_events_are_no_evidence() -> None
 
 
 def _true_log_e(stable: Pair, canary: Pair, odds_ratio: float, tolerance: float) -> float:
-    """By summing every term that matters with 50 digits."""
+    """Computed by summing every term that matters with 50 digits."""
     with mpmath.workdps(50):
         r, tol = mpmath.mpf(odds_ratio), mpmath.mpf(tolerance)
         sums = [_normaliser(stable.total, canary.total, stable.bad + canary.bad, odds) for odds in (tol, tol * r)]
@@ -262,7 +264,7 @@ def _normaliser(n_s: int, n_c: int, k: int, odds: mpmath.mpf) -> mpmath.mpf:
     def ratio(u: int) -> mpmath.mpf:
         return odds * (n_c - u) * (k - u) / ((u + 1) * (n_s - k + u + 1))
 
-    left, right = low, high  # the largest term, by bisection on the ratio of neighbours
+    left, right = low, high  # the largest term, by bisection on the ratio of neighbouring terms
     while left < right:
         middle = (left + right) // 2
         left, right = (middle + 1, right) if ratio(middle) > 1 else (left, middle)

@@ -1,4 +1,4 @@
-"""Comparing means: golden numbers, validity by brute force, and sums that cannot be."""
+"""Comparing means: golden numbers, validity by enumeration, and impossible sums."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ def sums(numbers: Sequence[float]) -> Numbers:
     [(0.01, 0.1, 0.000348371052853277), (0.1, 1.0, 0.0397354414138508), (1.0, 4.0, 1.37704756333716)],
 )
 def test_golden_numbers(effect: float, reach: float, cost: float) -> None:
-    """Two numbers on canary and four on stable, by the formula with fifty digits; the last bet is cut to its limit."""
+    """Two numbers on canary and four on stable, by the formula with 50 digits; the last bet is cut to its maximum."""
     stable, canary = sums([0.1, 0.2, 0.3, 0.4]), sums([0.5, 0.9])
     made = bets(stable, canary, means=(0.3, 0.4), deviation=2 / 15, between=BETWEEN, effects=[effect])
     assert made == [Bet(pytest.approx(reach), pytest.approx(cost))]
@@ -42,8 +42,8 @@ def test_golden_numbers(effect: float, reach: float, cost: float) -> None:
         assert (made[0].reach, made[0].cost) == (pytest.approx(float(exact)), pytest.approx(float(exact_cost)))
 
 
-def test_no_bet_has_a_mean_above_one_whatever_was_forecast() -> None:
-    """Every outcome of a few numbers with three values; the means are as far apart as the null hypothesis allows."""
+def test_the_expected_e_value_of_every_bet_is_at_most_one_whatever_the_forecast() -> None:
+    """All outcomes of a few three-valued numbers are enumerated, with the means at the edge of the null hypothesis."""
     worlds = [
         ((0.0, 0.5, 1.0), (0.2, 0.3, 0.5), (0.1, 0.5, 0.4)),
         ((0.0, 0.1, 1.0), (0.9, 0.0, 0.1), (0.0, 1.0, 0.0)),
@@ -71,22 +71,22 @@ def test_no_bet_has_a_mean_above_one_whatever_was_forecast() -> None:
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
     st.floats(0, 1),
 )
-def test_a_bet_is_at_most_what_it_may_cost(
+def test_an_e_value_never_exceeds_its_product_bound(
     stable: list[float], canary: list[float], means: tuple[float, float], deviation: float
 ) -> None:
-    """Each number multiplies the e-value by at most 1 + stake x (number - centre): the inequality that all rests on."""
+    """Each number multiplies the e-value by at most 1 + stake x (number - centre); validity rests on this."""
     counted = sums(stable), sums(canary)
     for bet in bets(*counted, means=means, deviation=deviation, between=BETWEEN):
         up, down = bet.reach / len(canary), bet.reach / len(stable)
         bound = sum(math.log1p(up * (x - means[1])) for x in canary)
         bound += sum(math.log1p(down * (means[0] - y)) for y in stable)
-        bound -= bet.reach * (means[0] - means[1])  # of the centres, which are put back
+        bound -= bet.reach * (means[0] - means[1])  # the difference of the centres is subtracted again
         assert bet.log_e(counted[1].mean - counted[0].mean, 0.0) <= bound + 1e-9
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
-def test_a_large_offset_costs_no_validity(offset: float) -> None:
-    """Sums of squares lose digits where numbers are large and alike: the evidence only gets weaker."""
+def test_a_large_offset_does_not_invalidate_the_evidence(offset: float) -> None:
+    """Sums of squares lose digits if numbers are large and alike; this only weakens the evidence."""
     rng = np.random.default_rng(5)
     stable, canary = rng.random(400), rng.random(50)
     plain = bets(sums(stable), sums(canary), means=(0.5, 0.5), deviation=0.3, between=BETWEEN)
@@ -101,8 +101,8 @@ def test_a_large_offset_costs_no_validity(offset: float) -> None:
         assert other.cost >= one.cost * (1 - 1e-9)
 
 
-def test_the_forecast_follows_and_never_looks_ahead() -> None:
-    """Nothing is known at first; then the means of each side, older windows with less weight."""
+def test_the_forecast_uses_only_past_windows() -> None:
+    """At first nothing is known; then it is the mean of each side, with less weight on older windows."""
     forecast = Forecast(BETWEEN)
     assert not forecast.is_known
     for _ in range(50):
@@ -114,8 +114,8 @@ def test_the_forecast_follows_and_never_looks_ahead() -> None:
     assert forecast.means == (pytest.approx(0.9, abs=0.01), pytest.approx(0.9, abs=0.01))
 
 
-def test_the_limit_comes_close_to_the_truth_and_stays_below_it() -> None:
-    """A difference of 0.2, seen in 40 windows."""
+def test_the_limit_approaches_the_true_difference_from_below() -> None:
+    """The difference is 0.2, seen in 40 windows."""
     rng, limit, forecast = np.random.default_rng(8), LeastDifference(0.01, BETWEEN), Forecast(BETWEEN)
     assert limit.bound() == -1
     assert limit.more_needed(0.1) == math.inf
@@ -146,8 +146,8 @@ def test_the_limit_comes_close_to_the_truth_and_stays_below_it() -> None:
         (Numbers(0, 0.5, 0.0), "a sum of 0.5"),
     ],
 )
-def test_sums_that_cannot_be_are_named(numbers: Numbers, reason: str) -> None:
-    """Of numbers between 0 and 1; a clip that changed between windows shows as such."""
+def test_impossible_sums_are_named(numbers: Numbers, reason: str) -> None:
+    """The numbers are between 0 and 1. A clip that changed between windows is found this way."""
     assert reason in (impossible(numbers, BETWEEN) or "")
 
 

@@ -1,4 +1,4 @@
-"""A signal of numbers in the judge: harm, budgets, improvement, and what is said."""
+"""A signal of numbers in the judge: harm, budget, improvement, and its sentences."""
 
 import json
 import math
@@ -40,8 +40,8 @@ def judged(rule: SignalRule, windows: list[Window], *, noise: OwnNoise | None = 
     return judge
 
 
-def test_a_dearer_canary_fails_and_the_sentence_says_by_how_much() -> None:
-    """Half a euro more, where a tenth is tolerated."""
+def test_a_costlier_canary_fails_and_the_reason_says_by_how_much() -> None:
+    """It costs 0.5 EUR more where 0.1 EUR is tolerated."""
     judgement = judged(RULE, costs(60, 0.5)).judgement(next_weight=None)
     assert judgement.verdict is Verdict.FAIL
     assert judgement.failed_signal == "cost"
@@ -52,12 +52,12 @@ def test_a_dearer_canary_fails_and_the_sentence_says_by_how_much() -> None:
 
 @pytest.mark.parametrize("excess", [0.0, 0.1, -0.5])
 def test_a_canary_within_the_tolerance_does_not_fail(excess: float) -> None:
-    """The same, a tenth more, and better."""
+    """It costs the same, 0.1 EUR more, or less."""
     assert judged(RULE, costs(60, excess)).judgement(next_weight=None).verdict is Verdict.PASS
 
 
-def test_where_lower_is_worse_every_sign_is_turned() -> None:
-    """The mirrored numbers give the mirrored difference, and the same evidence."""
+def test_lower_is_worse_mirrors_every_number() -> None:
+    """Mirrored numbers give the mirrored difference and the same evidence."""
     mirrored = [
         replace(each, numbers=BothNumbers(*(one.negated() for one in each.numbers or ()))) for each in costs(40, 0.5)
     ]
@@ -72,7 +72,7 @@ def test_where_lower_is_worse_every_sign_is_turned() -> None:
 
 
 def test_a_step_waits_until_its_budget_is_proven() -> None:
-    """At most 0.05 EUR more on average over all requests: soon for a tenth of the traffic, later for all of it."""
+    """At most 0.05 EUR more on average over all requests is proven soon at 10 % of traffic, and later at 100 %."""
     rule = replace(RULE, budgeted=True, numbers=NumberRule((0.0, 10.0), budget=0.05))
     judge = judged(rule, costs(30))
     small, whole = judge.judgement(next_weight=0.1), judge.judgement(next_weight=1.0)
@@ -82,15 +82,15 @@ def test_a_step_waits_until_its_budget_is_proven() -> None:
     assert judged(rule, []).judgement(next_weight=0.1).verdict is Verdict.NO_DATA
 
 
-def test_an_improvement_is_a_limit_below_zero() -> None:
-    """Half a euro less: the largest difference that is still possible is below 0."""
+def test_an_improvement_has_an_upper_limit_below_zero() -> None:
+    """At 0.5 EUR less, the upper confidence limit of the difference is below 0."""
     difference = judged(RULE, costs(60, -0.5)).judgement(next_weight=None).signals["cost"].difference
     assert difference is not None
     assert difference.least < -0.4 < difference.most < 0
 
 
-def test_a_signal_that_is_only_said_neither_fails_nor_holds() -> None:
-    """With weight 0 the release passes; what was noticed is there with its time."""
+def test_a_signal_of_weight_zero_is_reported_but_neither_fails_nor_holds() -> None:
+    """The release passes, and the time at which the signal was significant is reported."""
     judgement = judged(replace(RULE, weight=0.0), costs(60, 0.5)).judgement(next_weight=None)
     assert judgement.verdict is Verdict.PASS
     assert judgement.log_e == 0
@@ -98,8 +98,8 @@ def test_a_signal_that_is_only_said_neither_fails_nor_holds() -> None:
     assert judgement.signals["cost"].verdict is Verdict.INCONCLUSIVE
 
 
-def test_windows_one_by_one_or_replayed_give_identical_evidence() -> None:
-    """Bit by bit: from sums alone, through JSON, as the ledger keeps them."""
+def test_a_replay_gives_identical_evidence_to_the_last_bit() -> None:
+    """The sums alone, through JSON as in the ledger, give the same judgement window by window as at once."""
     windows = costs(50, 0.2)
     copies = [
         replace(each, numbers=BothNumbers(*(Numbers(*json.loads(json.dumps(one))) for one in each.numbers or ())))
@@ -111,12 +111,14 @@ def test_windows_one_by_one_or_replayed_give_identical_evidence() -> None:
     assert one_by_one.judgement(next_weight=0.5) == judged(RULE, windows).judgement(next_weight=0.5)
 
 
-def test_noise_of_one_version_tempers_the_evidence() -> None:
-    """Stable's mean wanders from window to window: its history shows it, and the canary's is not called harm."""
+def test_noise_in_stables_history_reduces_the_evidence() -> None:
+    """Stable's mean varies between windows in its history, so the same variation of the canary is no harm."""
     rng = np.random.default_rng(3)
 
     def wandering(windows: int, n_c: int) -> list[Window]:
-        levels = np.repeat(rng.normal(0.6, 0.3, (2, windows // 6)), 6, axis=1)  # each version's own, for half a minute
+        levels = np.repeat(
+            rng.normal(0.6, 0.3, (2, windows // 6)), 6, axis=1
+        )  # each version's own level, for half a minute
         return [
             window(i + 1, *(np.clip(rng.gamma(2, 1, n) + levels[side, i], 0, 10) for side, n in enumerate((450, n_c))))
             for i in range(windows)
@@ -144,21 +146,21 @@ def test_noise_of_one_version_tempers_the_evidence() -> None:
         (replace(window(1, [1, 1], [1]), canary=Pair(1, 1)), "sums of 1 numbers"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(bad: Window, reason: str) -> None:
-    """With the signal, the side and the reason."""
+def test_impossible_windows_are_refused(bad: Window, reason: str) -> None:
+    """The error names the signal, the side and the reason."""
     with pytest.raises(ValueError, match=reason):
         judged(RULE, [bad])
 
 
 def test_numbers_for_a_rule_about_bad_events_are_refused() -> None:
-    """And the other way round, above."""
+    """Counts for a rule about numbers are refused above."""
     judge = Judge(JudgeConfig(rules={"errors": SignalRule("rare", 0.4)}))
     with pytest.raises(ValueError, match="its rule is about bad events"):
         judge.observe([window(1, [1], [1], "errors")])
 
 
 def test_one_side_alone_is_no_data() -> None:
-    """Nothing to compare, nothing proven, no error."""
+    """There is nothing to compare and nothing proven, but no error."""
     judgement = judged(RULE, [window(i, [1.0, 2.0], []) for i in range(1, 20)]).judgement(next_weight=0.5)
     assert judgement.verdict is Verdict.NO_DATA
     difference = judgement.signals["cost"].difference
@@ -166,8 +168,8 @@ def test_one_side_alone_is_no_data() -> None:
     assert (difference.canary, difference.least, difference.most) == (None, -10.0, 10.0)
 
 
-def test_numbers_that_are_all_the_same_are_no_trouble() -> None:
-    """No scatter at all, then a jump on the canary."""
+def test_numbers_without_variance_are_judged() -> None:
+    """All numbers are equal, then the canary's jump."""
     same = [window(i, [2.0] * 90, [2.0] * 10) for i in range(1, 20)]
     assert judged(RULE, same).judgement(next_weight=None).verdict is Verdict.PASS
     jump = [window(i, [2.0] * 90, [3.0] * 10) for i in range(20, 40)]
@@ -188,14 +190,14 @@ def test_numbers_that_are_all_the_same_are_no_trouble() -> None:
         (None, "numbers of cost"),
     ],
 )
-def test_rules_under_which_nothing_would_be_proven_are_refused(numbers: NumberRule | None, reason: str) -> None:
-    """With their name, value and range."""
+def test_rules_that_could_prove_nothing_are_refused(numbers: NumberRule | None, reason: str) -> None:
+    """The error gives name, value and range."""
     with pytest.raises(ValueError, match=reason):
         Judge(JudgeConfig(rules={"cost": SignalRule("means", 0.15, numbers=numbers)}))
 
 
-def test_the_object_has_means_and_limits() -> None:
-    """In place of the shares of bad events."""
+def test_the_printed_object_has_means_and_limits() -> None:
+    """They replace the shares of bad events."""
     answer = judgement_object(judged(RULE, costs(30)).judgement(next_weight=None))
     signals = answer["signals"]
     assert isinstance(signals, dict)
@@ -204,9 +206,9 @@ def test_the_object_has_means_and_limits() -> None:
     assert signals["cost"]["stable_ratio"] is None
 
 
-def test_numbers_without_bursts_are_believed_at_once() -> None:
-    """A few quiet minutes before a release show no burst: none that lasts a minute is assumed, which would spread the
-    cap of one window over sixty.
+def test_numbers_without_bursts_in_the_history_get_no_default_burst_length() -> None:
+    """A few quiet minutes before a release show no burst. A default burst of a minute would spread the cap of one
+    window over sixty.
     """
     rng = np.random.default_rng(1)
     quiet = [window(number, [5.0] * 40 + [float(rng.choice([4.0, 6.0]))], []) for number in range(1, 31)]

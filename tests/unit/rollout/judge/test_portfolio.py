@@ -1,4 +1,4 @@
-"""Shares of signals in the combined evidence: wealth moves between them and never appears from nowhere."""
+"""How signals share the stake: wealth moves between them, and their sum never grows without evidence."""
 
 import math
 
@@ -23,15 +23,15 @@ def share(portfolio: Portfolio, signal: str) -> float:
     return math.exp(portfolio.log_share(signal))
 
 
-def test_families_share_by_weight_and_signals_of_a_family_equally() -> None:
-    """Families that never appear take no part, so that they do not dilute the others."""
+def test_families_share_by_weight_and_signals_of_a_family_share_equally() -> None:
+    """Families that never appear have no share, so they do not dilute the others."""
     portfolio = portfolio_of("class:0", "errors", "latency:50", "latency:100", "class:1", "class:2")
     assert share(portfolio, "errors") == pytest.approx(0.4 / 0.7)
     assert share(portfolio, "latency:50") == share(portfolio, "latency:100") == pytest.approx(0.15 / 0.7 / 2)
     assert share(portfolio, "class:0") == pytest.approx(share(portfolio, "class:2")) == pytest.approx(0.15 / 0.7 / 3)
 
 
-def test_a_family_of_weight_zero_is_watched_but_cannot_fail() -> None:
+def test_a_family_of_weight_zero_has_no_share() -> None:
     """Its log share is minus infinity; the others share as if it were absent."""
     portfolio = portfolio_of("watched", "errors")
     assert (portfolio.log_share("watched"), share(portfolio, "errors")) == (-math.inf, 1.0)
@@ -41,8 +41,8 @@ def test_a_family_of_weight_zero_is_watched_but_cannot_fail() -> None:
     late=st.sampled_from(["latency:9", "class:7", "errors:other"]),
     log_e=st.fixed_dictionaries({name: st.floats(-30, 30) for name in ("errors", "latency:1", "latency:2")}),
 )
-def test_a_new_signal_is_paid_by_the_others(late: str, log_e: dict[str, float]) -> None:
-    """Whatever was won or lost before, the combined evidence is the same right after as right before."""
+def test_a_new_signal_gets_its_share_from_the_others(late: str, log_e: dict[str, float]) -> None:
+    """Whatever was won or lost before, its arrival does not change the combined evidence."""
     present = list(log_e)
     portfolio = portfolio_of(*present)
     before = log_sum(portfolio.log_share(name) + log_e[name] for name in present)
@@ -52,8 +52,8 @@ def test_a_new_signal_is_paid_by_the_others(late: str, log_e: dict[str, float]) 
 
 
 @given(st.permutations(["errors", "latency:1", "latency:2", "class:a", "class:b"]))
-def test_the_order_of_arrival_does_not_matter_within_a_tick(order: list[str]) -> None:
-    """Shares depend on who is there, not on who was named first."""
+def test_the_order_of_signals_within_a_tick_does_not_matter(order: list[str]) -> None:
+    """Shares depend on which signals are present."""
     usual, other = portfolio_of(*sorted(order)), portfolio_of(*order)
     assert [usual.log_share(name) for name in order] == pytest.approx([other.log_share(name) for name in order])
 
@@ -63,8 +63,10 @@ def test_the_order_of_arrival_does_not_matter_within_a_tick(order: list[str]) ->
     new=st.integers(1, 5),
     log_e=st.fixed_dictionaries({name: st.floats(-30, 30) for name in ("errors", "latency:1", "class:a")}),
 )
-def test_many_at_once_get_what_each_would_get_in_turn(present: list[str], new: int, log_e: dict[str, float]) -> None:
-    """So the evidence is the same, and thousands of classes take no longer than they must."""
+def test_signals_admitted_together_get_the_shares_of_one_after_another(
+    present: list[str], new: int, log_e: dict[str, float]
+) -> None:
+    """The evidence is the same, and admitting thousands of classes stays fast."""
     names = [f"class:{number}" for number in range(new)]
     at_once, in_turn = portfolio_of(*present), portfolio_of(*present)
     at_once.admit(names, "class", log_e.__getitem__)

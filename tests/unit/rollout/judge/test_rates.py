@@ -1,6 +1,6 @@
-"""The promised error rates and speeds, on simulated releases with fixed seeds.
+"""The promised error rates and detection times, on simulated releases with fixed seeds.
 
-Small versions of the benchmark: each bound is an exact binomial test or leaves room for the noise of its sample.
+These are small versions of the benchmark: each bound is an exact binomial test, or leaves room for sampling noise.
 """
 
 import math
@@ -32,8 +32,8 @@ def windows(stable: np.ndarray, n_s: np.ndarray, canary: np.ndarray, n_c: np.nda
     ]
 
 
-def test_one_client_who_sends_only_wrong_requests_fails_no_harmless_canary() -> None:
-    """In bursts as large as all other traffic, each wrong request sent three times on average, at every weight."""
+def test_one_client_with_only_invalid_requests_fails_no_harmless_canary() -> None:
+    """Its bursts are as large as all other traffic; each request is sent three times on average, at every weight."""
     rng, runs, failed = np.random.default_rng(7), 150, 0
     weights = np.repeat(RAMP, 30)
     for _ in range(runs):
@@ -54,7 +54,7 @@ def test_one_client_who_sends_only_wrong_requests_fails_no_harmless_canary() -> 
 
 
 def detection_s(rng: np.random.Generator, ratio: float, *, healthy: int = 0) -> float:
-    """Seconds from the first harm to FAIL; 2 of 20 requests a second on canary, base error ratio 1 %."""
+    """Seconds from the first harm to FAIL; 2 of 20 requests a second go to the canary, and 1 % fail on stable."""
     harmful = 400
     n_c, n_s = rng.poisson(2 * WINDOW_S, healthy + harmful), rng.poisson(18 * WINDOW_S, healthy + harmful)
     p_c = np.where(np.arange(healthy + harmful) < healthy, 0.01, 0.01 * ratio)
@@ -67,8 +67,8 @@ def detection_s(rng: np.random.Generator, ratio: float, *, healthy: int = 0) -> 
 
 
 @pytest.mark.parametrize("config", [PLAIN, JudgeConfig(rules=RULES)], ids=["plain", "default"])
-def test_a_healthy_canary_is_failed_no_more_often_than_alpha(config: JudgeConfig) -> None:
-    """An hour's ramp under a diurnal base rate of 0.2 to 5 %, judged at every window."""
+def test_a_healthy_canary_fails_with_probability_at_most_alpha(config: JudgeConfig) -> None:
+    """A ramp of a diurnal base rate from 0.2 to 5 %, judged at every window."""
     rng, runs, failed = np.random.default_rng(7), 150, 0
     base = 0.026 - 0.024 * np.cos(np.linspace(0, 2 * np.pi, 240))
     weight = np.repeat(RAMP, 60)
@@ -80,8 +80,8 @@ def test_a_healthy_canary_is_failed_no_more_often_than_alpha(config: JudgeConfig
     assert binomtest(failed, runs, 0.01, alternative="greater").pvalue > 0.001
 
 
-def test_dispersion_protects_a_canary_with_bursts_of_its_own() -> None:
-    """Bursts that hit one version at a time (correlation 0.05): many false FAILs, and none with stable's noise."""
+def test_calibrated_noise_prevents_false_fails_when_versions_have_independent_bursts() -> None:
+    """Bursts hit one version at a time (correlation 0.05): many false FAILs without stable's noise, none with it."""
     rng, runs = np.random.default_rng(8), 60
     weight, failed = np.repeat(RAMP, 60), {False: 0, True: 0}
 
@@ -104,8 +104,8 @@ def test_dispersion_protects_a_canary_with_bursts_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("ratio", "median_s", "p90_s"), [(5, 130, 260), (10, 45, 80), (50, 15, 15)], ids=["x5", "x10", "half-failing"]
 )
-def test_harm_is_found_in_time(ratio: float, median_s: float, p90_s: float) -> None:
-    """At 2 canary requests a second; a fifth more than the measured times leaves room for 120 runs' noise."""
+def test_harm_is_found_within_the_promised_time(ratio: float, median_s: float, p90_s: float) -> None:
+    """At 2 canary requests a second; the margin of a fifth over measured times allows for the noise of 120 runs."""
     rng = np.random.default_rng(9)
     found = np.percentile([detection_s(rng, ratio) for _ in range(120)], [50, 90])
     assert (found <= 1.2 * np.array([median_s, p90_s])).all()
@@ -115,7 +115,7 @@ SHADOW = JudgeConfig(rules={"disagreement": RULES["disagreement"]})
 
 
 def shadow_windows(rng: np.random.Generator, share: float, *, rows: int, count: int) -> list[Window]:
-    """About `rows` mirrored rows each, a share of which the canary answers differently from stable."""
+    """About `rows` mirrored rows a window; the canary answers a share of them differently from stable."""
     totals = rng.poisson(rows, count)
     counts = zip(rng.binomial(totals, share).tolist(), totals.tolist(), strict=True)
     return [
@@ -125,8 +125,8 @@ def shadow_windows(rng: np.random.Generator, share: float, *, rows: int, count: 
 
 
 @pytest.mark.parametrize("rows", [5, 100])
-def test_a_shadow_that_differs_as_often_as_allowed_is_failed_no_more_often_than_alpha(rows: int) -> None:
-    """An hour of windows at exactly 10 %, the limit itself."""
+def test_a_shadow_at_its_limit_fails_with_probability_at_most_alpha(rows: int) -> None:
+    """An hour of windows in which exactly the allowed 10 % of answers differ."""
     rng, runs, failed = np.random.default_rng(14), 150, 0
     for _ in range(runs):
         judge = Judge(SHADOW)
@@ -136,8 +136,8 @@ def test_a_shadow_that_differs_as_often_as_allowed_is_failed_no_more_often_than_
 
 
 @pytest.mark.parametrize(("share", "median_rows"), [(0.2, 140), (0.3, 50), (0.9, 15)])
-def test_a_shadow_that_differs_too_often_is_found_in_time(share: float, median_rows: int) -> None:
-    """At one mirrored row a second; a fourth more than the measured medians leaves room for 100 runs' noise."""
+def test_a_shadow_over_its_limit_is_found_within_the_promised_rows(share: float, median_rows: int) -> None:
+    """At one mirrored row a second; the margin of a fourth over measured medians allows for the noise of 100 runs."""
     rng, found = np.random.default_rng(15), []
     for _ in range(100):
         judge, seen = Judge(SHADOW), 0
@@ -151,15 +151,16 @@ def test_a_shadow_that_differs_too_often_is_found_in_time(share: float, median_r
     assert np.median(found) <= 1.25 * median_rows
 
 
-def test_harm_that_begins_after_half_an_hour_is_found_in_time() -> None:
-    """A good record does not protect: 85 s at the median for ten times as many errors."""
+def test_harm_that_begins_after_half_an_hour_is_found_within_the_promised_time() -> None:
+    """Ten times the errors after a healthy half hour are found after 85 s in the median."""
     rng = np.random.default_rng(10)
     assert np.median([detection_s(rng, 10, healthy=360) for _ in range(25)]) <= 1.3 * 75
 
 
-def test_the_textbook_test_is_near_the_limit_of_any_test() -> None:
-    """The mixture over odds ratios, without tolerance, cap and a prior over when the harm begins: within 1.3 times the
-    expected time of a test that knew the harm (Wald 1945)."""
+def test_the_mixture_test_is_close_to_the_optimal_expected_time() -> None:
+    """The mixture over odds ratios, without tolerance, cap and start prior, needs at most 1.3 times the expected time
+    of a test that knows the harm (Wald 1945).
+    """
     rng, p_s, p_c, n_s, n_c = np.random.default_rng(11), 0.01, 0.05, 90, 10
     share = n_c * p_c / (n_c * p_c + n_s * p_s)
     gain = (n_c * p_c + n_s * p_s) * (
@@ -178,8 +179,8 @@ def test_the_textbook_test_is_near_the_limit_of_any_test() -> None:
     assert np.median(found) <= 1.3 * limit
 
 
-def test_a_canary_beyond_the_budget_is_not_promoted() -> None:
-    """1 % of its requests harmed against a budget of 0.5 %: no step to 100 % in 40 releases."""
+def test_a_canary_beyond_the_risk_budget_is_not_promoted() -> None:
+    """1 % of its requests are harmed where the budget is 0.5 %: no step to 100 % in 40 releases."""
     rng, promoted = np.random.default_rng(12), 0
     for _ in range(40):
         weight, steps, i = 0.05, [0.25, 0.5, 1.0], 0
@@ -198,8 +199,8 @@ def test_a_canary_beyond_the_budget_is_not_promoted() -> None:
     assert binomtest(promoted, 40, 0.01, alternative="greater").pvalue > 0.001
 
 
-def test_a_healthy_canary_reaches_all_traffic_in_time() -> None:
-    """20 requests a second, errors 0.1 %, steps 1, 5, 25, 50, 100: 732 s at the median, two windows or more a step."""
+def test_a_healthy_canary_reaches_all_traffic_within_the_promised_time() -> None:
+    """20 requests a second, 0.1 % errors, steps 1, 5, 25, 50, 100, at least two windows a step: median 732 s."""
     rng, took = np.random.default_rng(13), []
     for _ in range(15):
         weight, steps, i, in_step = 0.01, [0.05, 0.25, 0.5, 1.0], 0, 0

@@ -1,4 +1,4 @@
-"""Requests with many rows that are alike: one event each keeps the promised error rate, all rows would not."""
+"""Rows of one request are alike. One event per request keeps the promised error rate; one per row does not."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ Count = Callable[[np.random.Generator, np.ndarray, int], Pair]
 
 
 def by_row(_: np.random.Generator, bad_rows: np.ndarray, rows: int) -> Pair:
-    """Every row of every request."""
+    """Counts every row of every request."""
     return Pair(int(bad_rows.sum()), rows * len(bad_rows))
 
 
 def by_request(rng: np.random.Generator, bad_rows: np.ndarray, rows: int) -> Pair:
-    """One row of each request, drawn at random, as the service counts."""
+    """Counts one random row of each request, as the service does."""
     return Pair(int((rng.integers(rows, size=len(bad_rows)) < bad_rows).sum()), len(bad_rows))
 
 
@@ -33,7 +33,7 @@ def judge_of(signal: str) -> Judge:
 def found_after_s(
     rng: np.random.Generator, count: Count, *, rows: int, wholly: float, windows: int, requests: float = 10
 ) -> float:
-    """Seconds until shadow answers are found unlike stable's; `wholly` of the requests differ in every row."""
+    """Seconds until shadow answers are found to differ; a share `wholly` of the requests differs in every row."""
     judge = judge_of("disagreement")
     for i in range(1, windows + 1):
         differ = rng.random(rng.poisson(requests)) < wholly
@@ -45,7 +45,7 @@ def found_after_s(
 
 
 def is_failed_by_labels(rng: np.random.Generator, count: Count) -> bool:
-    """Whether an equal canary is failed: 8 % of the requests of both versions are wholly wrong."""
+    """Whether an equal canary FAILs when 8 % of the requests of both versions are wrong in all rows."""
     judge = judge_of("wrong_label")
     for i in range(1, 61):
         stable, canary = (count(rng, np.where(rng.random(rng.poisson(10)) < 0.08, ROWS, 0), ROWS) for _ in range(2))
@@ -54,8 +54,8 @@ def is_failed_by_labels(rng: np.random.Generator, count: Count) -> bool:
 
 
 @pytest.mark.exhaustive
-def test_a_harmless_share_of_requests_that_differ_wholly_is_not_failed() -> None:
-    """8 % of the requests differ in all of their 200 rows, 10 % are harmless. Counted by row, several in 100 FAIL."""
+def test_requests_that_differ_in_every_row_fail_with_probability_at_most_alpha() -> None:
+    """8 % of the requests differ in all of their 200 rows; 10 % are allowed. Counted by row, several in 100 FAIL."""
     runs = 400
     failed = {
         count: sum(
@@ -69,8 +69,8 @@ def test_a_harmless_share_of_requests_that_differ_wholly_is_not_failed() -> None
 
 
 @pytest.mark.exhaustive
-def test_an_equal_canary_is_not_failed_by_labels_that_are_wrong_for_whole_requests() -> None:
-    """Counted by row, most would be, because a window with one such request more is 200 events worse."""
+def test_an_equal_canary_with_wholly_wrong_requests_fails_with_probability_at_most_alpha() -> None:
+    """Counted by row most would FAIL, because one more such request in a window is 200 bad events."""
     runs = 100
     failed = {
         count: sum(is_failed_by_labels(rng, count) for rng in np.random.default_rng(8).spawn(runs))
@@ -80,8 +80,8 @@ def test_an_equal_canary_is_not_failed_by_labels_that_are_wrong_for_whole_reques
     assert binomtest(failed[by_row], runs, 0.01, alternative="greater").pvalue < 0.001
 
 
-def test_requests_of_32_rows_are_found_as_soon_as_those_of_one() -> None:
-    """Three times the harmless share, 2 requests a second: within a minute in nine of ten releases."""
+def test_requests_of_32_rows_are_found_as_soon_as_requests_of_one() -> None:
+    """At three times the allowed share and 2 requests a second, nine of ten releases FAIL within a minute."""
     for rows in (1, 32):
         found = [
             found_after_s(rng, by_request, rows=rows, wholly=0.3, windows=60)

@@ -1,4 +1,4 @@
-"""Many ticks at once: to the last bit what the judge says tick by tick."""
+"""Many ticks in one call give the judgement of one tick at a time, to the last bit."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -24,7 +24,7 @@ NOISE = {
 
 
 def history(seed: int, ticks: int, requests: int, harm: float) -> list[list[Window]]:
-    """Windows of a release: its weight changes, scrapes are missed, a class and labels come late, harm too."""
+    """Windows of a release with changes of weight, missed scrapes, and a class, labels and harm that start late."""
     rng = np.random.default_rng(seed)
     windows: list[list[Window]] = []
     labels_from, harm_from, late_from = rng.integers(0, 3 * ticks, 3)
@@ -63,14 +63,14 @@ def history(seed: int, ticks: int, requests: int, harm: float) -> list[list[Wind
     carried=st.sampled_from([{}, {"class:1": 1.5}]),
     changes=st.sets(st.integers(1, 89), max_size=3),
 )
-def test_many_ticks_at_once_have_the_judgement_of_each_alone(
+def test_many_ticks_in_one_call_have_the_judgement_of_each_alone(
     release: tuple[int, int, int, float],
     config: JudgeConfig,
     noise: dict[str, OwnNoise],
     carried: dict[str, float],
     changes: set[int],
 ) -> None:
-    """From twenty requests to two million a window, whatever happens: verdict, evidence and the time of FAIL."""
+    """From twenty to two million requests a window: verdict, evidence and time of FAIL are equal."""
     at_once, one_by_one = (Judge(config, noise, carried=carried) for _ in range(2))
     coming: list[Window] = []
     for tick, windows in enumerate(history(*release)):
@@ -98,11 +98,11 @@ def test_many_ticks_at_once_have_the_judgement_of_each_alone(
     noise=st.sampled_from([{}, NOISE]),
     parts=st.sets(st.integers(1, 89), max_size=3),
 )
-@example(release=(149, 2, 400, 1.0), config=BY_PLAN, noise={}, parts=set())  # of no window at all
+@example(release=(149, 2, 400, 1.0), config=BY_PLAN, noise={}, parts=set())  # without any window
 def test_windows_as_arrays_have_the_judgement_of_each_alone(
     release: tuple[int, int, int, float], config: JudgeConfig, noise: dict[str, OwnNoise], parts: set[int]
 ) -> None:
-    """Also where some are missing, where labels come in between, and where a part ends anywhere."""
+    """This includes missing windows, labels that start in between, and any division into parts."""
     as_arrays, one_by_one = (Judge(config, noise) for _ in range(2))
     ticks = [[replace(window, callers=None) for window in tick] for tick in history(*release) if tick]
     names = ["errors", "latency:100", "latency:250", *(f"class:{key}" for key in range(8)), "wrong_label"]
@@ -117,7 +117,7 @@ def test_windows_as_arrays_have_the_judgement_of_each_alone(
 
 
 def test_ticks_without_a_window_are_no_evidence() -> None:
-    """A histogram with no bound that the plan wants, before the first errors: the judge failed there."""
+    """A histogram without the plan's bounds, before the first errors, made the judge fail."""
     ticks = [tick for tick in history(1, 9, 400, 1.0) if tick]
     nothing = Windows.of(ticks, sorted({window.signal for tick in ticks for window in tick})).of_signals(["errors:no"])
     judge = Judge(BY_PLAN)
@@ -131,8 +131,8 @@ def test_ticks_without_a_window_are_no_evidence() -> None:
     [((10, 20, 30, 30), 1, "two windows end at"), ((2, 30), 1, "two windows end at"), ((30, 40), 91, "91 bad of 90")],
     ids=["twice", "seen before", "impossible"],
 )
-def test_arrays_with_what_cannot_be_are_refused(ends_s: tuple[float, ...], bad: int, what: str) -> None:
-    """And nothing of that run is counted."""
+def test_arrays_with_impossible_windows_are_refused(ends_s: tuple[float, ...], bad: int, what: str) -> None:
+    """Nothing of that run is counted."""
     judge = Judge(BY_DEFAULT)
     for end_s in (1.0, 2.0):
         judge.observe([Window(end_s, 1.0, "errors", Pair(1, 90), Pair(0, 10))])
@@ -143,8 +143,8 @@ def test_arrays_with_what_cannot_be_are_refused(ends_s: tuple[float, ...], bad: 
 
 
 @pytest.mark.parametrize("first", range(12, 16))
-def test_a_release_fails_at_the_same_tick(first: int) -> None:
-    """In the middle of a run, and again at a later tick by a signal that may roll back where one only holds."""
+def test_a_fail_within_a_run_has_the_time_of_its_tick(first: int) -> None:
+    """A signal that only holds FAILs within the run; at a later tick another signal turns this into a rollback."""
     rules = {
         "errors": SignalRule(kernel="rare", weight=0.5),
         "class": SignalRule(kernel="exact", weight=0.5, two_sided=True, on_fail="hold"),
@@ -173,15 +173,15 @@ def test_a_release_fails_at_the_same_tick(first: int) -> None:
     assert (judged.on_fail, judged.signals["class:0"].decided_at_s) == ("rollback", 5.0 * failed_at[0])
 
 
-def test_signals_that_take_no_part_are_counted_in_runs_too() -> None:
-    """Without a stream there is no evidence, and no array of it."""
+def test_signals_of_weight_zero_are_counted_in_runs() -> None:
+    """Without a stream there is no evidence and no array of it."""
     judge = Judge(replace(BY_DEFAULT, rules={"errors": SignalRule(kernel="rare", weight=0.0)}))
     judge.observe(Window(5.0 * tick, 5.0, "errors", Pair(1, 90), Pair(0, 10)) for tick in range(5))
     assert judge.judgement(next_weight=None).signals["errors"].canary == (0, 50)
 
 
 def test_a_window_that_was_seen_is_refused_in_the_middle_of_a_run() -> None:
-    """And nothing of that run is counted."""
+    """Nothing of that run is counted."""
     judge = Judge(BY_DEFAULT)
     windows = [Window(5.0 * tick, 5.0, "errors", Pair(1, 90), Pair(0, 10)) for tick in (1, 2, 3, 4, 4)]
     with pytest.raises(ValueError, match="two windows end at"):
