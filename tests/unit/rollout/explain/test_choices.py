@@ -1,4 +1,4 @@
-"""What is offered to a person is what the controller would accept, and says what it will do."""
+"""The commands offered to a person are those the controller accepts, with what each of them will do."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,7 +42,7 @@ def commands() -> Iterator[c.Command]:
 
 
 def accepted(deployment: Deployment) -> set[str]:
-    """All that the controller would do now, as it is typed."""
+    """All commands that the controller accepts now, as they are typed."""
     names = {c.Pause: "pause", c.Resume: "resume", c.PromoteNow: "promote", c.Abort: "abort", c.RollbackNow: "rollback"}
     found = set()
     for command in commands():
@@ -55,8 +55,8 @@ def accepted(deployment: Deployment) -> set[str]:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_what_is_offered_is_what_is_accepted(state: str) -> None:
-    """In every state of a release; nothing that would be refused, and nothing left out."""
+def test_exactly_the_accepted_commands_are_offered(state: str) -> None:
+    """In every state of a release, no offered command is refused and no accepted one is missing."""
     deployment = fold(STATES[state], SOLD)
     assert {choice.command.removeprefix("kanaria ") for choice in choices(deployment)} == accepted(deployment)
 
@@ -65,8 +65,8 @@ def of(deployment: Deployment, name: str) -> Choice:
     return next(choice for choice in choices(deployment) if choice.name == name)
 
 
-def test_each_says_what_will_happen() -> None:
-    """With the versions by name, and the quarantine that follows or is lifted."""
+def test_each_offered_command_says_what_it_will_do() -> None:
+    """It names the versions, and any quarantine that starts or is lifted."""
     stepping, watching = (fold(STATES[state], SOLD) for state in ("stepping", "watching what was restored"))
     assert of(stepping, "pause").effect.startswith("m:v2 keeps 5 % of the traffic")
     assert of(stepping, "rollback").effect == (
@@ -77,8 +77,8 @@ def test_each_says_what_will_happen() -> None:
     assert "without steps" in of(SOLD, "restore").effect
 
 
-def test_what_is_promised_of_quarantine_holds() -> None:
-    """The events of each rollback leave the versions in quarantine that its words name."""
+def test_what_a_rollback_says_about_quarantine_is_true() -> None:
+    """The events of each rollback quarantine exactly the versions that its text names."""
     for state in ("starting", "stepping", "watching", "being restored", "watching what was restored"):
         deployment = fold(STATES[state], SOLD)
         release = deployment.active
@@ -100,6 +100,6 @@ def test_what_is_promised_of_quarantine_holds() -> None:
         ((request(), STEPPING, e.RolledBack(at_s=4, release=1, signal="guard", reason="no")), "kanaria retry m:v2"),
     ],
 )
-def test_how_a_version_comes_to_be_on_trial(events: tuple[e.Event, ...], says: str) -> None:
-    """`kanaria up TAG` named a command that was refused: for a version in quarantine, and for one that is on trial."""
+def test_how_to_put_a_version_on_trial_is_a_command_that_is_accepted(events: tuple[e.Event, ...], says: str) -> None:
+    """`kanaria up TAG` named a refused command if the version was in quarantine or already on trial."""
     assert how_to_try("m:v2", fold(events, SOLD)).endswith(says)

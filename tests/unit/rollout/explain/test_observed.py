@@ -1,4 +1,4 @@
-"""A release says of how many requests the answers were read, where an observer was shown a share."""
+"""If an observer was shown only a share of the answers, the release says how many were read."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ PLAN = RolloutSpec(
 def released(path: Path, *, read: float, spec: RolloutSpec = PLAN, classes: tuple[float, ...] = (0.5, 0.5)) -> Timeline:
     stable = Version(service=OWN, classes=(0.5, 0.5), read_ratio=read)
     world = World(path, versions={"m:v1": stable, "m:v2": Version(service=OWN, classes=classes, read_ratio=read)})
-    world.observer = ObserverPage("127.0.0.1:9")  # nobody asks it: nothing is compared in the steps
+    world.observer = ObserverPage("127.0.0.1:9")  # it is never asked, as nothing is compared in the steps
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     world.live(controller, 60)
@@ -49,7 +49,7 @@ def said(release: Timeline) -> str:
     return " ".join(line for topic in why(release).topics for line in topic.lines)
 
 
-def test_a_share_that_was_read_is_said_with_its_number(tmp_path: Path) -> None:
+def test_a_release_says_how_many_answers_were_read(tmp_path: Path) -> None:
     release = released(tmp_path / "ledger.db", read=0.2)
     sentence = observed_sentence(release) or ""
     assert release.state.outcome == "promoted"
@@ -60,14 +60,14 @@ def test_a_share_that_was_read_is_said_with_its_number(tmp_path: Path) -> None:
     assert sentence in said(release)
 
 
-def test_harm_is_counted_of_the_answers_that_were_read(tmp_path: Path) -> None:
+def test_harm_is_estimated_from_the_answers_that_were_read(tmp_path: Path) -> None:
     release = released(tmp_path / "ledger.db", read=0.2, classes=(0.9, 0.1))
     assert release.state.outcome == "rolled_back"
     assert "Of users' predictions that were read about" in said(release)
 
 
 @pytest.mark.parametrize("spec", [PLAN, PLAN.model_copy(update={"answers": OwnAnswers({})})])
-def test_where_all_or_none_are_read_nothing_is_said(tmp_path: Path, spec: RolloutSpec) -> None:
+def test_nothing_is_said_if_all_or_no_answers_are_read(tmp_path: Path, spec: RolloutSpec) -> None:
     release = released(tmp_path / "ledger.db", read=1.0, spec=spec)
     assert observed_sentence(release) is None
     assert "that were read" not in said(release)

@@ -1,4 +1,4 @@
-"""What a release cost users, in words, whatever the counts."""
+"""The sentence about what a release cost users."""
 
 import pytest
 
@@ -18,6 +18,6 @@ from rollout.judge import Pair
         (0, 5, "none of which failed"),
     ],
 )
-def test_the_other_version_answered_no_more_than_failed(failed: int, saved: int, says: str) -> None:
-    """ "None failed; the other version answered all of these": a reader took that for all requests."""
+def test_the_other_version_never_answered_more_than_failed(failed: int, saved: int, says: str) -> None:
+    """It said "none failed; the other version answered all of these", which a reader took for all requests."""
     assert answered_requests(Pair(failed, 500), saved=saved, by="m:v1") == f"it answered 500 users' requests, {says}"

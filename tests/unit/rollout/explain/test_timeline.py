@@ -1,4 +1,4 @@
-"""A release's ledger, shaped for reading: which counts belong to which step, and when things began and ended."""
+"""The timeline of a release: which counts belong to which step, and when things began and ended."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from rollout.ledger import events as e
 from tests.support.releases import NO_SEVENS, SPEC, digits_world, finished, newest, turned_wrong
 
 
-def test_a_view_needs_the_request_that_the_release_began_with() -> None:
-    """An incomplete list of events is refused."""
+def test_a_timeline_without_its_request_event_is_refused() -> None:
+    """The list of events is incomplete."""
     with pytest.raises(ValueError, match="begin with its request"):
         timeline([e.Ended(at_s=1.0, release=1, outcome="promoted")])
 
 
-def test_steps_follow_each_other_without_a_gap(tmp_path: Path) -> None:
-    """Each step begins when the one before ends; the last of a finished release has an end too."""
+def test_steps_follow_each_other_without_gaps(tmp_path: Path) -> None:
+    """Each step begins when the previous one ends; the last step of a finished release has an end too."""
     release = finished(tmp_path / "ledger.db")
     assert [step.name for step in release.steps] == ["shadow", "5 %", "25 %", "50 %", "100 %"]
     assert [step.until_s for step in release.steps[:-1]] == [step.from_s for step in release.steps[1:]]
@@ -27,7 +27,7 @@ def test_steps_follow_each_other_without_a_gap(tmp_path: Path) -> None:
 
 
 def test_copied_requests_are_not_users_requests(tmp_path: Path) -> None:
-    """The shadow step counts for the judge, but not as traffic."""
+    """The judge counts the shadow step, but it is no users' traffic."""
     release = finished(tmp_path / "ledger.db")
     compared = sum((step.canary for step in release.steps if not step.mirror), Pair(0, 0))
     live = compared + release.users("watched_errors")
@@ -36,8 +36,8 @@ def test_copied_requests_are_not_users_requests(tmp_path: Path) -> None:
     assert (release.canary_requests, release.canary_failures) == (live.total, live.bad)
 
 
-def test_the_accusation_is_the_signal_that_the_judge_rolled_back_on(tmp_path: Path) -> None:
-    """Its counts are those of that moment."""
+def test_the_failed_signal_is_the_one_that_the_judge_rolled_back_on(tmp_path: Path) -> None:
+    """Its counts are those at that moment."""
     failed_signal = finished(tmp_path / "ledger.db", classes=NO_SEVENS).failed_signal
     assert failed_signal is not None
     assert failed_signal.signal == "class:7"
@@ -45,7 +45,7 @@ def test_the_accusation_is_the_signal_that_the_judge_rolled_back_on(tmp_path: Pa
 
 
 def test_a_rollback_by_a_person_has_no_failed_signal(tmp_path: Path) -> None:
-    """A rollback by hand has a reason, but no evidence of its own."""
+    """It has a reason, but no evidence of its own."""
     _, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     controller.execute(c.RollbackNow("bob", "customers complain"))
@@ -54,8 +54,8 @@ def test_a_rollback_by_a_person_has_no_failed_signal(tmp_path: Path) -> None:
     assert (release.failed_signal, release.end and release.end.by) == (None, "bob")
 
 
-def test_the_time_in_traffic_ends_when_the_weight_is_zero_again(tmp_path: Path) -> None:
-    """It ends when the gateway has the weight, not when the rollback was decided."""
+def test_the_time_in_traffic_ends_when_the_gateway_has_weight_zero(tmp_path: Path) -> None:
+    """The time of the decision does not count."""
     release = turned_wrong(tmp_path / "ledger.db")
     assert release.first_canary_s is not None
     assert release.out_of_traffic_s is not None
@@ -64,7 +64,7 @@ def test_the_time_in_traffic_ends_when_the_weight_is_zero_again(tmp_path: Path) 
 
 
 def test_a_canary_that_never_started_has_no_time_in_traffic(tmp_path: Path) -> None:
-    """There are no steps, no times and no requests."""
+    """It has no steps, no times and no requests."""
     release = finished(tmp_path / "ledger.db", starts_at_all=False)
     assert (release.steps, release.first_canary_s, release.out_of_traffic_s, release.canary_requests) == (
         (),
@@ -74,8 +74,8 @@ def test_a_canary_that_never_started_has_no_time_in_traffic(tmp_path: Path) -> N
     )
 
 
-def test_a_time_without_metrics_is_known_while_it_lasts(tmp_path: Path) -> None:
-    """From the note that the metric source is gone until the note that it is back."""
+def test_a_metric_outage_is_known_while_it_lasts(tmp_path: Path) -> None:
+    """It lasts from the note that the metric source is gone to the note that it is back."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     world.live(controller, 10)

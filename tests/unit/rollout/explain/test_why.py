@@ -1,4 +1,4 @@
-"""The words: which signal, how much evidence, at what cost, and what to do, for every way a release can go."""
+"""The text of `kanaria why`: signal, evidence, cost and advice for every way that a release can go."""
 
 import re
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from tests.support.releases import (
 
 
 def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> Timeline:
-    """v2's release `seconds` after its request, and after `then`."""
+    """v2's release, `seconds` after its request and after the command `then`."""
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", spec, "ann"))
     world.live(controller, seconds)
@@ -58,8 +58,8 @@ def silently_wrong(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
     return turned_wrong(tmp_path_factory.mktemp("wrong") / "ledger.db")
 
 
-def test_the_verdict_names_signal_evidence_and_price(silently_wrong: Timeline) -> None:
-    """One sentence is enough to know what happened."""
+def test_the_verdict_names_signal_evidence_and_cost(silently_wrong: Timeline) -> None:
+    """This one sentence tells what happened."""
     sentence = one_sentence(silently_wrong)
     assert re.fullmatch(
         r"digits:v2 was rolled back after \d+ s of users' traffic: [\d.]+ % of its predictions were \"7\", "
@@ -69,14 +69,14 @@ def test_the_verdict_names_signal_evidence_and_price(silently_wrong: Timeline) -
     )
 
 
-def test_the_odds_are_those_of_all_signals_together(silently_wrong: Timeline) -> None:
-    """The chance of a false alarm is that of judging every signal, not only the one that failed."""
+def test_the_false_alarm_odds_cover_all_signals_together(silently_wrong: Timeline) -> None:
+    """The probability of a false alarm is that over all signals, not only the one that failed."""
     assert silently_wrong.failed_signal is not None
     assert odds(silently_wrong.failed_signal.evidence.decisive_log_e) in one_sentence(silently_wrong)
 
 
 def test_the_evidence_has_counts_and_thresholds(silently_wrong: Timeline) -> None:
-    """A reader finds the numbers behind each share, and how much evidence would have been enough."""
+    """A reader finds the counts behind each share, and how much evidence would have sufficed."""
     failed_signal = silently_wrong.failed_signal
     assert failed_signal is not None
     text = lines(why(silently_wrong), "The evidence")
@@ -87,8 +87,8 @@ def test_the_evidence_has_counts_and_thresholds(silently_wrong: Timeline) -> Non
     assert "odds between 1/1.5 and 1.5 times stable's" in text
 
 
-def test_the_cost_counts_users_requests_and_not_the_copies(silently_wrong: Timeline) -> None:
-    """The estimate of missing answers rests on users' requests only."""
+def test_the_cost_counts_users_requests_without_copies(silently_wrong: Timeline) -> None:
+    """The estimate of missing answers uses only users' requests."""
     failed_signal, users = silently_wrong.failed_signal, silently_wrong.users("class:7")
     assert failed_signal is not None
     missing = users.total * failed_signal.judged.stable.bad / failed_signal.judged.stable.total - users.bad
@@ -96,15 +96,15 @@ def test_the_cost_counts_users_requests_and_not_the_copies(silently_wrong: Timel
     assert f'about {missing:.0f} fewer were "7" than with digits:v1' in lines(why(silently_wrong), "What it cost")
 
 
-def test_the_advice_on_a_missed_class_names_the_inputs_that_are_missed(silently_wrong: Timeline) -> None:
-    """The advice fits the direction of the difference, and names the way back from quarantine."""
+def test_advice_about_a_missed_class_names_the_missing_inputs(silently_wrong: Timeline) -> None:
+    """It fits the direction of the difference and names the command that lifts the quarantine."""
     text = lines(why(silently_wrong), "What to do")
     assert 'inputs that digits:v1 answers with "7": it misses them' in text
     assert "`kanaria retry digits:v2`" in text
 
 
-def test_every_step_says_on_what_proof_more_weight_was_given(tmp_path: Path) -> None:
-    """Time, requests, failures, the bound, and what the bound means for all users."""
+def test_every_step_gives_the_proof_on_which_the_weight_was_raised(tmp_path: Path) -> None:
+    """It gives time, requests, failures, the bound, and what the bound means over all users."""
     release = finished(tmp_path / "ledger.db")
     earned = lines(why(release), "How its traffic was earned").splitlines()
     assert len(earned) == 1 + len(release.steps)
@@ -115,8 +115,8 @@ def test_every_step_says_on_what_proof_more_weight_was_given(tmp_path: Path) -> 
     )
 
 
-def test_a_promotion_says_on_what_evidence(tmp_path: Path) -> None:
-    """The bound is the one from before all traffic moved: afterwards there was no stable to compare with."""
+def test_a_promotion_gives_its_evidence(tmp_path: Path) -> None:
+    """The bound is the one before all traffic moved; afterwards there was no stable to compare with."""
     release = finished(tmp_path / "ledger.db")
     last_compared = release.steps[-1].earned_by.evidence
     assert last_compared is not None
@@ -127,8 +127,8 @@ def test_a_promotion_says_on_what_evidence(tmp_path: Path) -> None:
     )
 
 
-def test_a_bound_of_all_requests_is_left_out(tmp_path: Path) -> None:
-    """While the evidence allows that every request fails because of the canary, there is nothing to say about it."""
+def test_a_bound_of_100_percent_is_left_out(tmp_path: Path) -> None:
+    """It says nothing while the evidence allows that every request fails because of the canary."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     world.rps = 0.5
@@ -144,15 +144,15 @@ def test_a_bound_of_all_requests_is_left_out(tmp_path: Path) -> None:
     assert "100 %" not in text
 
 
-def test_errors_are_counted_in_the_sentence(tmp_path: Path) -> None:
-    """The number of users' requests that failed is given."""
+def test_the_verdict_counts_failed_requests(tmp_path: Path) -> None:
+    """These are users' requests."""
     release = finished(tmp_path / "ledger.db", LIVE, error_ratio=0.05)
     assert release.canary_failures > 0
     assert f"users' requests, {release.canary_failures} of which failed" in one_sentence(release)
 
 
-def test_harm_after_promotion_is_told_from_when_it_began(tmp_path: Path) -> None:
-    """The good answers before the harm do not lower the share; the cost counts all requests."""
+def test_harm_after_promotion_is_counted_from_its_beginning(tmp_path: Path) -> None:
+    """Good answers before the harm do not lower the share; the cost counts all requests."""
     release = harmed_after_promotion(tmp_path / "ledger.db")
     found = re.search(r"already promoted: ([\d.]+) % of its last ([\d,]+) requests failed", one_sentence(release))
     assert found
@@ -161,8 +161,8 @@ def test_harm_after_promotion_is_told_from_when_it_began(tmp_path: Path) -> None
     assert "what digits:v1 is known to fail" in lines(why(release), "The evidence")
 
 
-def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
-    """The sentence says clearly that no user's request reached it."""
+def test_a_rollback_in_the_shadow_says_that_no_user_was_affected(tmp_path: Path) -> None:
+    """The sentence says that no user's request reached the canary."""
     sentence = one_sentence(finished(tmp_path / "ledger.db", with_(soak=60.0), error_ratio=0.2))
     assert "was rolled back in the shadow step" in sentence
     assert sentence.endswith("no user's request reached it.")
@@ -195,8 +195,8 @@ WAYS_TO_END: dict[str, tuple[Callable[[Path], Timeline], str]] = {
 
 
 @pytest.mark.parametrize("signal", WAYS_TO_END)
-def test_every_reason_to_roll_back_is_in_the_sentence(signal: str, tmp_path: Path) -> None:
-    """Not only the statistics: a start that fails, a deadline, a guard, a person, an alert."""
+def test_the_verdict_gives_every_kind_of_reason_to_roll_back(signal: str, tmp_path: Path) -> None:
+    """Besides the statistics: a failed start, a deadline, the guard, a person, an alert."""
     make, reason = WAYS_TO_END[signal]
     release = make(tmp_path / "ledger.db")
     assert release.state.outcome_signal == signal
@@ -205,7 +205,7 @@ def test_every_reason_to_roll_back_is_in_the_sentence(signal: str, tmp_path: Pat
 
 
 def test_a_crash_is_explained_by_the_last_output_of_the_process(tmp_path: Path) -> None:
-    """The counts look clean, as stable answered for it; that it died is the reason."""
+    """The counts look clean, as stable answered in its place; the reason is that it died."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", with_(soak=60.0, steps=(25, 100)), "ann"))
     world.live(controller, 10)
@@ -217,8 +217,8 @@ def test_a_crash_is_explained_by_the_last_output_of_the_process(tmp_path: Path) 
     assert "Read the last lines of its log" in lines(explanation, "What to do")
 
 
-def test_a_shadow_that_disagrees_too_often_is_told_with_what_is_allowed(tmp_path: Path) -> None:
-    """It is stopped before any user saw it; stable's own share is not given, as it is the other side of each pair."""
+def test_a_shadow_that_differs_too_often_is_explained_with_its_limit(tmp_path: Path) -> None:
+    """No user saw its answers. Stable has no share of its own: it is the other side of each pair."""
     release = finished(tmp_path / "ledger.db", differs_ratio=0.81)
     explanation = why(release)
     assert release.failed_signal is not None
@@ -236,7 +236,7 @@ def test_a_shadow_that_disagrees_too_often_is_told_with_what_is_allowed(tmp_path
 
 
 def test_a_shadow_that_differs_in_a_third_of_its_answers_is_left_to_a_person(tmp_path: Path) -> None:
-    """A better model may differ as often; nobody decides here, so it goes when its time is over."""
+    """A better model may differ as often. Nobody decides here, so it is rolled back at the deadline."""
     release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
     assert re.search(r"3\d(\.\d)? %\), 10 % are allowed; .*; nobody decided in", release.decisions[-2].reason)
     to_do = lines(why(release), "What to do")
@@ -244,8 +244,8 @@ def test_a_shadow_that_differs_in_a_third_of_its_answers_is_left_to_a_person(tmp
     assert "Proof needs requests" not in to_do
 
 
-def test_a_signal_that_the_plan_has_not_takes_no_advice_away(tmp_path: Path) -> None:
-    """One of which nothing is known any more: what helps at a deadline is said, where nothing was."""
+def test_a_failed_signal_that_the_plan_no_longer_has_does_not_suppress_advice(tmp_path: Path) -> None:
+    """With an unknown signal, nothing was advised at a deadline."""
     release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
     assert release.end is not None
     assert release.end.evidence is not None
@@ -254,8 +254,8 @@ def test_a_signal_that_the_plan_has_not_takes_no_advice_away(tmp_path: Path) -> 
     assert "Proof needs requests" in advice(replace(release, decisions=tuple(decisions)))[0]
 
 
-def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) -> None:
-    """6 % differ and 10 % are allowed: it is promoted, with no sign of harm."""
+def test_a_shadow_that_differs_within_its_limit_is_promoted(tmp_path: Path) -> None:
+    """6 % differ and 10 % are allowed: no sign of harm."""
     release = finished(tmp_path / "ledger.db", differs_ratio=0.06)
     assert release.outcome == "promoted"
     others = lines(why(release), "The other signals")
@@ -266,7 +266,7 @@ def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) 
     )
 
 
-def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
+def test_an_abort_does_not_quarantine(tmp_path: Path) -> None:
     """A person who stops a release does not say that the version is bad."""
     explanation = why(after(tmp_path / "ledger.db", 15, then=c.Abort("bob", "wrong file")))
     assert "was stopped" in explanation.verdict
@@ -274,8 +274,8 @@ def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
     assert "not in quarantine" in lines(explanation, "What to do")
 
 
-def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
-    """Requests and time at the rate of the step, and what happens when the time is up."""
+def test_a_running_release_says_how_many_more_requests_it_needs(tmp_path: Path) -> None:
+    """It gives requests, the time at the rate of the step, and what happens at the deadline."""
     release = after(tmp_path / "ledger.db", 30, spec=with_(steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.001)))
     explanation = why(release)
     assert re.search(
@@ -284,22 +284,22 @@ def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
     assert "a person is asked" in lines(explanation, "What it waits for")
 
 
-def test_it_promises_no_time_once_no_requests_come(tmp_path: Path) -> None:
-    """Half a minute after the last one there is no rate any more."""
+def test_no_time_is_forecast_when_no_requests_come(tmp_path: Path) -> None:
+    """Half a minute after the last request there is no rate."""
     release = after(tmp_path / "ledger.db", 30, spec=with_(steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.001)))
     verdict = why(release, now_s=release.seen_s + 30).verdict
     assert re.search(r"waits for about [\d,]+ more requests to the canary; none came for 3\d s\.", verdict), verdict
 
 
-def test_a_paused_release_waits_for_a_person(tmp_path: Path) -> None:
-    """`why` says who paused it, and why."""
+def test_a_paused_release_says_who_paused_it_and_why(tmp_path: Path) -> None:
+    """It waits for that person."""
     explanation = why(after(tmp_path / "ledger.db", 15, then=c.Pause("bob", "lunch")))
     assert "waits for a person" in explanation.verdict
     assert "paused by bob: lunch" in lines(explanation, "Worth knowing")
 
 
-def test_a_release_that_is_paused_before_its_first_step_waits_for_a_person(tmp_path: Path) -> None:
-    """Whether it has answered or not: it was said to wait for its first ready answer."""
+def test_a_release_paused_before_its_first_step_waits_for_a_person(tmp_path: Path) -> None:
+    """This holds before and after its first answer. It said that it waits for its first ready answer."""
     paused = after(tmp_path / "ledger.db", 1, then=c.Pause("ann"))
     assert "waits for a person: it is paused (`kanaria resume`)" in one_sentence(paused)
 
@@ -316,17 +316,17 @@ def test_a_release_that_is_paused_before_its_first_step_waits_for_a_person(tmp_p
 def test_only_commands_that_are_accepted_now_are_advised(
     tmp_path: Path, seconds: float, then: c.Command | None, says: str
 ) -> None:
-    """A version that is starting cannot be promoted, nor one that is paused be paused again."""
+    """A starting version cannot be promoted, and a paused release cannot be paused."""
     assert advice(after(tmp_path / "ledger.db", seconds, then=then)) == (says,)
 
 
-def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
-    """The limit is the startup deadline."""
+def test_a_starting_release_says_what_it_waits_for(tmp_path: Path) -> None:
+    """Its limit is the startup deadline."""
     assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))
 
 
-def test_past_its_deadline_a_release_says_that_it_waits_for_a_person_or_for_proof(tmp_path: Path) -> None:
-    """No person has to answer: the release goes on when the proof comes."""
+def test_past_its_deadline_a_release_waits_for_a_person_or_proof(tmp_path: Path) -> None:
+    """No person has to answer: the release continues when the proof comes."""
     release = after(
         tmp_path / "ledger.db",
         80,
@@ -335,8 +335,8 @@ def test_past_its_deadline_a_release_says_that_it_waits_for_a_person_or_for_proo
     assert re.search(r"waits for a person, or for about [\d,]+ more requests to the canary", why(release).verdict)
 
 
-def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
-    """`why` gives its start and end, and says that nothing was decided in it."""
+def test_a_metric_outage_is_explained(tmp_path: Path) -> None:
+    """`why` gives its start and end, and says that nothing was decided meanwhile."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     for is_up in (True, False, True):
@@ -347,8 +347,8 @@ def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
     assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
 
 
-def test_an_explanation_is_data(silently_wrong: Timeline) -> None:
-    """`kanaria why --json` gives the same words: a verdict, and topics of lines."""
+def test_an_explanation_is_structured_data(silently_wrong: Timeline) -> None:
+    """`kanaria why --json` has the same text: a verdict, and topics with lines."""
     explanation = asdict(why(silently_wrong))
     assert set(explanation) == {"verdict", "topics"}
     assert all(topic["title"] and topic["lines"] for topic in explanation["topics"])
@@ -366,22 +366,22 @@ def test_an_explanation_is_data(silently_wrong: Timeline) -> None:
         (0.99996, "99.996 %"),
     ],
 )
-def test_shares_have_as_many_digits_as_help(ratio: float, words: str) -> None:
-    """Two significant digits, and no trailing zeros."""
+def test_shares_have_two_significant_digits(ratio: float, words: str) -> None:
+    """They have no trailing zeros."""
     assert share(ratio) == words
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(0.01201, "1.3 %"), (0.012, "1.2 %"), (0.0, "0.0001 %"), (2.0, "100 %")])
 def test_bounds_are_rounded_up(ratio: float, words: str) -> None:
-    """1.21 % is never called fewer than 1.2 %, and nothing is fewer than 0 %."""
+    """1.21 % never becomes "fewer than 1.2 %", and nothing is "fewer than 0 %"."""
     assert share_up(ratio) == words
 
 
 @pytest.mark.parametrize(
     ("percent", "words"), [(5, "5 %"), (12.5, "12.5 %"), (1.07, "1.07 %"), (100 - 12.34, "87.66 %"), (100.0, "100 %")]
 )
-def test_weights_are_told_as_they_are_set(percent: float, words: str) -> None:
-    """They have up to two decimals, and no trailing zeros."""
+def test_weights_are_written_as_they_are_set(percent: float, words: str) -> None:
+    """They have up to two decimals and no trailing zeros."""
     assert weight(percent) == words
 
 
@@ -389,7 +389,7 @@ def test_weights_are_told_as_they_are_set(percent: float, words: str) -> None:
     ("seconds", "words"),
     [(0.5, "0.5 s"), (41, "41 s"), (120, "2 min"), (161.6, "2 min 42 s"), (7199.9, "2 h"), (11_100, "3 h 5 min")],
 )
-def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -> None:
+def test_durations_use_their_largest_units(seconds: float, words: str) -> None:
     """They never end in 60 s or 60 min."""
     assert span(seconds) == words
 
@@ -402,24 +402,24 @@ def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -
         (40.0, "at most once in 1,000,000,000 releases"),
     ],
 )
-def test_evidence_is_told_as_odds(log_e: float, words: str) -> None:
+def test_evidence_is_written_as_odds(log_e: float, words: str) -> None:
     """The sentence explains log e to a reader who does not know it."""
     assert words in odds(log_e)
 
 
 @pytest.mark.parametrize("seconds", [4.0, 6.5])
-def test_a_version_promoted_from_the_shadow_has_no_time_of_traffic_before(tmp_path: Path, seconds: float) -> None:
-    """The gateway has its split a moment after the decision: that was told as "after -0.016 s of users' traffic"."""
+def test_a_version_promoted_from_the_shadow_had_no_time_in_traffic(tmp_path: Path, seconds: float) -> None:
+    """The gateway gets its split a moment after the decision, which read "after -0.016 s of users' traffic"."""
     sentence = one_sentence(after(tmp_path / "ledger.db", seconds, then=c.PromoteNow("ann")))
     assert sentence == "digits:v2 was promoted by ann before it took any traffic."
 
 
 @pytest.mark.parametrize("hangs_s", [0.0, 0.5])
 @pytest.mark.parametrize("holdback", [0.0, 0.05])
-def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, holdback: float, hangs_s: float) -> None:
-    """What the watch counts afterwards has a topic of its own, and no other number grows by it.
+def test_the_explanation_of_a_promotion_does_not_change_later(tmp_path: Path, holdback: float, hangs_s: float) -> None:
+    """Counts of the watch have their own topic and change no other number.
 
-    Where the version before kept a part, what it answered in the watch was told as if it had been in the steps.
+    With a holdback, requests that the previous version answered in the watch were counted in the steps.
     """
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
@@ -440,8 +440,8 @@ def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, hold
     assert (newest(path).canary_saved > 0, newest(path).saved_in_steps) == (hangs_s > 0, 0)
 
 
-def test_what_a_version_cost_that_was_promoted_without_traffic_never_grows(tmp_path: Path) -> None:
-    """From the shadow, or because it was restored: what the watch counts is no price of its release."""
+def test_the_cost_of_a_version_promoted_without_traffic_does_not_grow(tmp_path: Path) -> None:
+    """It was promoted from the shadow or restored. Counts of the watch are no cost of its release."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", with_(watch=30.0), "ann"))
@@ -459,8 +459,8 @@ def test_what_a_version_cost_that_was_promoted_without_traffic_never_grows(tmp_p
     assert told == ["No user's request reached it before it had all traffic."] * 4
 
 
-def test_a_person_who_is_asked_is_told_to_decide(tmp_path: Path) -> None:
-    """And what happens without a decision; "nothing" would be wrong."""
+def test_an_asked_person_is_advised_to_decide(tmp_path: Path) -> None:
+    """The advice says what happens without a decision; "nothing" would be wrong."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path, classes=NO_SEVENS)
     held = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
@@ -473,8 +473,8 @@ def test_a_person_who_is_asked_is_told_to_decide(tmp_path: Path) -> None:
     assert "If nobody decides, it is rolled back in 4 min" in told
 
 
-def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
-    """Before, in and after the warm-up, and at a weight: "never seen" of every signal helps nobody."""
+def test_without_any_request_the_release_says_how_to_send_some(tmp_path: Path) -> None:
+    """Before, in and after the warm-up, and at a weight, "never seen" for every signal does not help."""
     for number, spec in enumerate((SPEC, LIVE, with_(warmup=60.0))):
         path = tmp_path / f"{number}.db"
         world, controller = digits_world(path)
@@ -486,8 +486,8 @@ def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
         assert "waits for requests: none arrive; `kanaria loadtest demo` sends some." in one_sentence(newest(path))
 
 
-def test_requests_that_the_gateway_refuses_are_not_said_not_to_arrive(tmp_path: Path) -> None:
-    """A person looked for a fault in her clients' network; their key was wrong. One that is answered ends it."""
+def test_refused_requests_are_not_reported_as_missing(tmp_path: Path) -> None:
+    """A person looked for a fault in the clients' network, but their key was wrong. An answered request ends it."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     world.rps = 0
@@ -513,7 +513,7 @@ def test_requests_that_the_gateway_refuses_are_not_said_not_to_arrive(tmp_path: 
     world.live(controller, 10)
     shown = build_status("digits", controller.snapshot, newest(path)).release
     assert shown is not None
-    assert "refused 3 requests" in shown.sentence, "since the gateway was started again"
+    assert "refused 3 requests" in shown.sentence, "counted since the gateway restarted"
     assert "and answered 2 with another 4xx status, such as 404 for a path that no version has" in shown.sentence
     world.rps = 120
     world.live(controller, 6)
@@ -525,8 +525,8 @@ def test_requests_that_the_gateway_refuses_are_not_said_not_to_arrive(tmp_path: 
     assert len([note for note in newest(path).notes if note.topic == "requests_refused"]) == 1
 
 
-def test_requests_that_are_refused_from_some_time_on_are_said_beside_what_is_missing(tmp_path: Path) -> None:
-    """As after a key was withdrawn."""
+def test_requests_refused_from_some_time_on_are_reported_with_what_is_missing(tmp_path: Path) -> None:
+    """This happens when a key is withdrawn."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path, error_ratio=0.002)
     controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
@@ -541,8 +541,8 @@ def test_requests_that_are_refused_from_some_time_on_are_said_beside_what_is_mis
     assert re.search(r"about .* more requests to the canary; none came for .* s; in .* refused \d+", shown.sentence)
 
 
-def test_each_time_that_requests_are_refused_is_noted(tmp_path: Path) -> None:
-    """Of the second time in a release, `why` said only that no requests came, where `status` said why."""
+def test_each_period_of_refused_requests_is_noted(tmp_path: Path) -> None:
+    """At the second one in a release, `why` said only that no requests came, although `status` gave the reason."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path, error_ratio=0.002)
     controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
@@ -554,7 +554,7 @@ def test_each_time_that_requests_are_refused_is_noted(tmp_path: Path) -> None:
         world.live(controller, 20)
         said = one_sentence(newest(path))
         assert f"refused {'101 requests' if before else '1 request'} for a missing" in said
-        assert re.search(r", as seen at [\d:]{8} UTC\.$", said), "there may be more by now, which only `status` counts"
+        assert re.search(r", as seen at [\d:]{8} UTC\.$", said), "there may be more by now; only `status` counts them"
         world.rps = 120
         world.live(controller, 6)
         assert "refused" not in one_sentence(newest(path))
@@ -562,8 +562,8 @@ def test_each_time_that_requests_are_refused_is_noted(tmp_path: Path) -> None:
     assert len([note for note in newest(path).notes if note.topic == "requests_refused"]) == 2
 
 
-def test_a_deadline_that_has_passed_is_not_waited_for(tmp_path: Path) -> None:
-    """Without requests a person is asked; at weight 0 nobody is: it goes on with the first request."""
+def test_a_release_does_not_wait_for_a_deadline_that_has_passed(tmp_path: Path) -> None:
+    """Without requests a person is asked. At weight 0 nobody is asked, and the first request continues the release."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     world.rps = 0
@@ -591,7 +591,7 @@ def test_a_deadline_that_has_passed_is_not_waited_for(tmp_path: Path) -> None:
     )
 
 
-def test_a_release_that_a_person_ends_without_a_request_had_none_of_users_traffic(tmp_path: Path) -> None:
+def test_a_release_that_a_person_rolls_back_without_a_request_had_no_users_traffic(tmp_path: Path) -> None:
     """It said "after 21 s of users' traffic", and that none of its requests was counted."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
@@ -609,8 +609,8 @@ def test_a_release_that_a_person_ends_without_a_request_had_none_of_users_traffi
     ), said
 
 
-def test_a_release_that_a_person_promotes_without_a_request_had_none_either(tmp_path: Path) -> None:
-    """Nobody came."""
+def test_a_release_that_a_person_promotes_without_a_request_had_no_users_traffic(tmp_path: Path) -> None:
+    """It had a share of the traffic, but no request came."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     world.rps = 0
@@ -626,8 +626,8 @@ def test_a_release_that_a_person_promotes_without_a_request_had_none_either(tmp_
     ), said
 
 
-def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_path: Path) -> None:
-    """Stable's requests are counted: a load test would change nothing."""
+def test_it_does_not_say_that_none_arrive_if_only_the_canary_gets_none(tmp_path: Path) -> None:
+    """Stable's requests are counted, so a load test would not help."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
@@ -637,8 +637,8 @@ def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_pa
     assert "none arrive" not in one_sentence(newest(path))
 
 
-def test_a_release_that_must_be_better_waits_for_labels_that_prove_it(tmp_path: Path) -> None:
-    """It is safe, and no labels come that could tell: it gives up at the step before all the traffic."""
+def test_a_release_that_must_be_better_gives_up_without_labels(tmp_path: Path) -> None:
+    """It is safe, but no labels can prove it better, so it stops before the step to all traffic."""
     path = tmp_path / "ledger.db"
     release = finished(path, SPEC.model_copy(update={"require": "better", "on_deadline": "rollback"}))
     assert release.outcome == "rolled_back"
@@ -654,6 +654,6 @@ def test_a_release_that_must_be_better_waits_for_labels_that_prove_it(tmp_path: 
         ("", ""),
     ],
 )
-def test_a_sentence_begins_with_a_capital_letter_unless_with_a_tag(text: str, says: str) -> None:
-    """`Toy:v1` is another version than `toy:v1`."""
+def test_a_sentence_starts_with_a_capital_letter_unless_it_starts_with_a_tag(text: str, says: str) -> None:
+    """`Toy:v1` is a different version from `toy:v1`."""
     assert sentence(text) == says

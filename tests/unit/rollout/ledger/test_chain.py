@@ -1,4 +1,4 @@
-"""Whoever rewrites the file of a ledger, triggers or not, is found out."""
+"""Changes to the file of a ledger are detected, even if the triggers were removed."""
 
 import sqlite3
 from contextlib import closing
@@ -15,7 +15,7 @@ from rollout.ledger.ledger import Ledger
 from tests.support.old_ledgers import restored
 
 TRIGGERS = ("events_are_never_changed", "events_are_never_deleted", "events_are_never_replaced")
-LARGE = "x" * 40_000  # is packed
+LARGE = "x" * 40_000  # is stored packed
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def attack(path: Path, statement: str, *values: object) -> None:
-    """Change the file as its owner can: without its triggers."""
+    """Change the file as its owner can, without its triggers."""
     with closing(sqlite3.connect(path)) as db, db:
         for name in TRIGGERS:
             db.execute(f"DROP TRIGGER {name}")
@@ -40,8 +40,8 @@ def head_of(path: Path) -> str:
         return ledger.head().shown
 
 
-def test_a_ledger_that_nobody_changed_keeps_its_hash_wherever_it_is(path: Path, tmp_path: Path) -> None:
-    """Opened again, copied, and continued: what was shown for an event stays true."""
+def test_an_unchanged_ledger_keeps_its_hash_wherever_it_is(path: Path, tmp_path: Path) -> None:
+    """The hash shown for an event stays valid after the ledger is opened again, copied or continued."""
     shown = check(path).head.shown
     copy(path, tmp_path / "copy.db")
     with closing(Ledger(path)) as ledger:
@@ -68,15 +68,15 @@ def test_a_ledger_that_nobody_changed_keeps_its_hash_wherever_it_is(path: Path, 
         ("INSERT INTO events (at_s, kind, data, schema) SELECT at_s, kind, data, schema FROM events WHERE seq = 4", 5),
     ],
 )
-def test_what_was_changed_is_named(path: Path, statement: str, event: int) -> None:
+def test_the_first_changed_event_is_named(path: Path, statement: str, event: int) -> None:
     attack(path, statement)
     with closing(Ledger(path, read_only=True)) as ledger, pytest.raises(LedgerDamaged, match="was changed") as refused:
         ledger.check_chain()
     assert f"event {event} " in refused.value.saw
 
 
-def test_a_forged_decision_is_named(path: Path) -> None:
-    """Written as Kanaria writes it, with a hash of the forger's own."""
+def test_a_forged_decision_is_detected(path: Path) -> None:
+    """It is written as Kanaria writes it, with a hash that the forger chose."""
     forged = Promoted(at_s=3.6, release=1, reason="all is well")
     attack(
         path,
@@ -88,8 +88,8 @@ def test_a_forged_decision_is_named(path: Path) -> None:
         check(path)
 
 
-def test_events_cut_off_at_the_end_are_missed_by_whoever_kept_a_hash(path: Path) -> None:
-    """What is left is whole, so only a number that was shown before tells."""
+def test_a_truncated_ledger_is_detected_by_a_hash_kept_elsewhere(path: Path) -> None:
+    """The remaining events are consistent, so only a number that was shown before reveals the loss."""
     attack(path, "DELETE FROM events WHERE seq = 4")
     assert check(path).events == 3
     with pytest.raises(LedgerDamaged, match="lacks events"):
@@ -97,7 +97,7 @@ def test_events_cut_off_at_the_end_are_missed_by_whoever_kept_a_hash(path: Path)
 
 
 @pytest.mark.parametrize("name", ["ledger-0", "ledger-1-shadow"])
-def test_what_older_versions_wrote_is_covered_from_the_next_event_on(tmp_path: Path, name: str) -> None:
+def test_events_of_older_versions_are_covered_from_the_next_event_on(tmp_path: Path, name: str) -> None:
     old = restored(name, tmp_path / "ledger.db")
     known = head_of(old)
     with closing(Ledger(old)) as ledger:
@@ -109,8 +109,8 @@ def test_what_older_versions_wrote_is_covered_from_the_next_event_on(tmp_path: P
         check(old)
 
 
-def test_another_ledger_in_its_place_is_no_unchanged_one(path: Path, tmp_path: Path) -> None:
-    """All of its hashes are right; the folder knows how the one before began. A copy elsewhere is told by nothing."""
+def test_another_ledger_in_its_place_is_detected(path: Path, tmp_path: Path) -> None:
+    """All hashes of the other ledger are valid, but the folder knows the start of its own. Copies elsewhere pass."""
     assert check(path).events == 4
     (tmp_path / "elsewhere").mkdir()
     with closing(Ledger(tmp_path / "elsewhere" / "other.db")) as other:

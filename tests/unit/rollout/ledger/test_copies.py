@@ -1,4 +1,4 @@
-"""A copy of the ledger is whole or not there, is made while the controller writes, and is put in its place by rule."""
+"""A copy of the ledger is complete or absent, is made while the controller writes, and is restored by rules."""
 
 import shutil
 import sqlite3
@@ -34,7 +34,7 @@ def note(number: int) -> e.Noted:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A ledger of five releases."""
+    """A ledger with five releases."""
     (tmp_path / "state").mkdir()
     whole(tmp_path / "state" / "ledger.db")
     return tmp_path / "state" / "ledger.db"
@@ -50,20 +50,20 @@ def add(path: Path, *events: e.Event) -> None:
         ledger.append(*events)
 
 
-def test_a_copy_holds_all_and_is_one_file(path: Path, tmp_path: Path) -> None:
-    """It can be read where nothing may be written beside it."""
+def test_a_copy_holds_all_events_in_one_file(path: Path, tmp_path: Path) -> None:
+    """It can be read in a folder that cannot be written."""
     target = tmp_path / "elsewhere" / "copy.db"
     target.parent.mkdir()
     with closing(Ledger(path)) as writer:
-        writer.append(note(1))  # it is in the log, not in the file yet
+        writer.append(note(1))  # it is in SQLite's log, not in the file yet
         contents = copies.copy(path, target)
     assert read(target) == read(path)
     assert [file.name for file in target.parent.iterdir()] == ["copy.db"]
     assert (contents.events, contents.releases, contents.stable) == (len(read(path)), 5, "m:v2")
 
 
-def test_copies_while_the_controller_writes_are_whole_and_hold_nobody_up(path: Path, tmp_path: Path) -> None:
-    """Each holds what was written up to one moment; no write fails."""
+def test_copies_made_while_the_controller_writes_are_complete_and_block_nobody(path: Path, tmp_path: Path) -> None:
+    """Each holds all events up to one moment, and no write fails."""
     ended = Event()
 
     def write() -> int:
@@ -81,14 +81,14 @@ def test_copies_while_the_controller_writes_are_whole_and_hold_nobody_up(path: P
         ended.set()
         assert writing.result(timeout=60) > 0
     assert made == sorted(made)
-    assert {(events - before) % 2 for events in made} == {0}, "a transaction is in it as a whole or not at all"
+    assert {(events - before) % 2 for events in made} == {0}, "a transaction is in the copy completely or not at all"
     everything = read(path)
     for number, events in enumerate(made):
         assert read(tmp_path / f"{number}.db") == everything[:events]
 
 
 def test_a_copy_overwrites_an_older_copy_and_nothing_else(path: Path, tmp_path: Path) -> None:
-    """Neither the ledger itself nor a file that is no ledger."""
+    """It overwrites neither the ledger nor a file that is no ledger."""
     copies.copy(path, tmp_path / "copy.db")
     add(path, note(1))
     assert copies.copy(path, tmp_path / "copy.db").events == len(read(path))
@@ -99,8 +99,8 @@ def test_a_copy_overwrites_an_older_copy_and_nothing_else(path: Path, tmp_path: 
     assert (tmp_path / "model.pt").read_bytes() == b"weights"
 
 
-def test_a_number_of_copies_is_kept(path: Path) -> None:
-    """The oldest leave when a new one was made; without news there is no new one."""
+def test_the_set_number_of_copies_is_kept(path: Path) -> None:
+    """The oldest are removed after a new one; without new events there is no new copy."""
     made = []
     for number in range(4):
         made.append(copies.scheduled_copy(path, keep=2, now_s=NOW_S + number))
@@ -111,16 +111,16 @@ def test_a_number_of_copies_is_kept(path: Path) -> None:
     assert places.copies(path) == [made[3].path, made[2].path]
 
 
-def test_a_clock_that_goes_back_removes_no_new_copy(path: Path) -> None:
-    """The one that was just made stays, whatever its name says."""
+def test_setting_the_clock_back_does_not_remove_a_new_copy(path: Path) -> None:
+    """The latest copy stays, whatever time its name has."""
     copies.scheduled_copy(path, keep=1, now_s=NOW_S)
     add(path, note(1))
     made = copies.scheduled_copy(path, keep=1, now_s=NOW_S - 3600)
     assert places.copies(path) == [made.path]
 
 
-def test_copies_of_one_second_are_as_many_files(path: Path) -> None:
-    """In the order in which they were made; a ledger that is replaced twice in a second leaves two files."""
+def test_copies_within_one_second_get_different_files(path: Path) -> None:
+    """They sort by order of creation. A ledger that is replaced twice within a second leaves two files."""
     made = []
     for number in range(12):
         made.append(copies.scheduled_copy(path, keep=20, now_s=NOW_S).path)
@@ -133,21 +133,21 @@ def test_copies_of_one_second_are_as_many_files(path: Path) -> None:
 
 
 def test_a_damaged_newest_copy_is_made_again(path: Path) -> None:
-    """A copy counts as one when every page of it can be read."""
+    """A file is a copy only if every page of it can be read."""
     made = copies.scheduled_copy(path, keep=3, now_s=NOW_S)
     damage(made.path)
     assert copies.scheduled_copy(path, keep=3, now_s=NOW_S + 1).is_new
 
 
 def damage(path: Path) -> None:
-    """Garbage in one page of its events."""
+    """Overwrite one page of its events with garbage."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // PAGE // 2 * PAGE)
         file.write(b"\xff" * PAGE)
 
 
 def test_a_damaged_ledger_makes_no_copy_and_removes_none(path: Path) -> None:
-    """The last good copies are what it is restored from; the error names the newest."""
+    """It is restored from the last good copies; the error names the newest."""
     good = copies.scheduled_copy(path, keep=1, now_s=NOW_S)
     add(path, note(1))
     damage(path)
@@ -158,8 +158,8 @@ def test_a_damaged_ledger_makes_no_copy_and_removes_none(path: Path) -> None:
     assert [file.name for file in good.path.parent.iterdir()] == [good.path.name]
 
 
-def test_a_full_disk_leaves_no_half_copy(path: Path, small_disk: SmallDisk) -> None:
-    """The copies before stay, and so does the ledger."""
+def test_a_full_disk_leaves_no_partial_copy(path: Path, small_disk: SmallDisk) -> None:
+    """Earlier copies and the ledger stay."""
     state = small_disk.folder / "ledger.db"
     shutil.copy(path, state)
     with pytest.raises(LedgerError, match="no room for a copy") as refused:
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_no_half_copy(path: Path, small_disk: SmallDisk) -> N
 
 @pytest.mark.parametrize("page", range(0, 55, 6))
 def test_a_check_finds_a_damaged_page(path: Path, page: int) -> None:
-    """Also one that no command would read."""
+    """This includes a page that no command reads."""
     whole_file = path.read_bytes()
     start = page * PAGE
     path.write_bytes(whole_file[:start] + b"\xff" * PAGE + whole_file[start + PAGE :])
@@ -184,8 +184,8 @@ def test_a_check_finds_a_damaged_page(path: Path, page: int) -> None:
     assert "kanaria ledger restore" in found.value.do
 
 
-def test_a_check_finds_events_that_are_missing(path: Path) -> None:
-    """They are numbered without gaps, and so are releases."""
+def test_a_check_finds_missing_events(path: Path) -> None:
+    """Events are numbered without gaps, and so are releases."""
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("DROP TRIGGER events_are_never_deleted")
         db.execute("DELETE FROM events WHERE seq = 7")
@@ -202,7 +202,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def copied(world: World, tmp_path: Path) -> Iterator[Path]:
-    """A copy from the middle of release 1, which was rolled back later; then release 2 was begun."""
+    """A copy made during release 1, which was rolled back later, before release 2 started."""
     controller = world.controller()
     controller.execute(SetStable("m:v1", "ann"))
     controller.execute(StartRelease("m:v2", RolloutSpec(steps=(5, 100)), "ann"))
@@ -217,8 +217,8 @@ def copied(world: World, tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "copy.db"
 
 
-def test_a_restored_ledger_brings_no_release_back_into_traffic(world: World, copied: Path) -> None:
-    """What became of it after the copy was made is not known. Stable is that of the copy, and a release may begin."""
+def test_a_restored_ledger_gives_no_release_its_traffic_back(world: World, copied: Path) -> None:
+    """What happened after the copy is unknown. Stable is the copy's, and a new release may start."""
     before = read(world.path)
     done = restore(world.path, copied, now_s=world.now_s)
     assert done.lost
@@ -244,11 +244,11 @@ def test_a_restored_ledger_brings_no_release_back_into_traffic(world: World, cop
     assert check(world.path).releases == 2
 
 
-def test_a_restore_that_cannot_write_down_what_it_did_changes_nothing(world: World, copied: Path) -> None:
-    """Or the release that was rolled back later would get its traffic again."""
+def test_a_restore_that_cannot_record_itself_changes_nothing(world: World, copied: Path) -> None:
+    """Else the release that was rolled back later would get its traffic again."""
     before, files = read(world.path), sorted(path.name for path in world.path.parent.iterdir())
     whole = check(copied).events
-    with closing(sqlite3.connect(copied)) as db:  # a copy that takes no more events
+    with closing(sqlite3.connect(copied)) as db:  # a copy that accepts no more events
         db.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'no room'); END")
     assert check(copied).events == whole
     with pytest.raises(LedgerError, match="no room"):
@@ -257,8 +257,8 @@ def test_a_restore_that_cannot_write_down_what_it_did_changes_nothing(world: Wor
     assert sorted(path.name for path in world.path.parent.iterdir()) == files
 
 
-def test_a_restored_watch_goes_on(world: World, tmp_path: Path) -> None:
-    """The promoted version takes the traffic, the one before is warm, and evidence may still take it back."""
+def test_a_restored_watch_continues(world: World, tmp_path: Path) -> None:
+    """The promoted version has the traffic, the previous one keeps running, and evidence may still roll back."""
     controller = world.controller()
     controller.execute(SetStable("m:v1", "ann"))
     controller.execute(StartRelease("m:v2", RolloutSpec(steps=(5, 100), holdback=0, watch=600.0), "ann"))
@@ -279,8 +279,8 @@ def test_a_restored_watch_goes_on(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
-def test_a_ledger_that_cannot_be_read_is_restored(world: World, copied: Path, how: str) -> None:
-    """What was there keeps its bytes under another name, with its log; nobody can say what is lost."""
+def test_an_unreadable_ledger_is_replaced_by_a_copy(world: World, copied: Path, how: str) -> None:
+    """The old file is kept under another name, with its log; which events are lost is unknown."""
     with closing(Ledger(world.path)) as left_open:
         left_open.append(note(1))
         log = Path(f"{world.path}-wal").read_bytes()
@@ -291,11 +291,11 @@ def test_a_ledger_that_cannot_be_read_is_restored(world: World, copied: Path, ho
     assert (done.aside is None) == (how == "gone")
     kept = [file for file in world.path.parent.iterdir() if file.name.startswith("ledger-damaged-")]
     assert log in [file.read_bytes() for file in kept]
-    assert check(world.path).stable == "m:v1", "no log of the ledger before was taken for its own"
+    assert check(world.path).stable == "m:v1", "the log of the old ledger was not applied to it"
 
 
-def test_a_rollback_that_waited_for_a_damaged_ledger_is_in_the_restored_one(world: World, copied: Path) -> None:
-    """It is why the ledger is restored: the bad version stays in quarantine."""
+def test_a_rollback_that_could_not_be_written_is_added_to_the_restored_ledger(world: World, copied: Path) -> None:
+    """The damage prevented its write; the bad version stays in quarantine."""
     rolled_back = e.RolledBack(at_s=world.now_s, release=1, signal="guard", reason="9 of 9 failed")
     later = e.RolledBack(at_s=world.now_s, release=2, signal="guard", reason="8 of 8 failed")
     world.path.write_bytes(b"\xff" * 50_000)
@@ -310,13 +310,11 @@ def test_a_rollback_that_waited_for_a_damaged_ledger_is_in_the_restored_one(worl
     assert deployment.release
     assert (deployment.release.outcome, deployment.active) == ("rolled_back", None)
     assert "m:v2" in deployment.quarantined
-    assert KeptDecisions(world.path).read() == (), "release 2 will be another one"
+    assert KeptDecisions(world.path).read() == (), "another release will get number 2"
 
 
-def test_a_copy_that_is_damaged_or_of_another_deployment_changes_nothing(
-    world: World, copied: Path, path: Path
-) -> None:
-    """It is checked first; the other's history is taken over only where that is asked for."""
+def test_a_damaged_or_foreign_copy_changes_nothing(world: World, copied: Path, path: Path) -> None:
+    """It is checked first. Another deployment's history is accepted only with the option."""
     before = world.path.read_bytes()
     with pytest.raises(LedgerError, match="another deployment"):
         restore(world.path, path, now_s=world.now_s)
@@ -332,8 +330,8 @@ def test_a_copy_that_is_damaged_or_of_another_deployment_changes_nothing(
     Ledger(world.path).close()
 
 
-def test_a_new_ledger_begins_only_when_asked(world: World, copied: Path) -> None:
-    """The one before keeps its content under another name, and copies of it are not offered for the new one."""
+def test_a_new_ledger_starts_only_on_request(world: World, copied: Path) -> None:
+    """The old one keeps its content under another name, and its copies are not offered for the new one."""
     before = read(world.path)
     copies.scheduled_copy(world.path, keep=3, now_s=NOW_S)
     aside = begin_anew(world.path, now_s=NOW_S)

@@ -1,4 +1,4 @@
-"""A ledger whose disk is full, its folder gone or its file locked: refused as a whole, and usable afterwards."""
+"""A ledger on a full disk, without its folder or with a locked file refuses a write as a whole and stays usable."""
 
 import os
 import sqlite3
@@ -31,8 +31,8 @@ def is_taken(ledger: Ledger, event: e.Event) -> bool:
 
 
 @pytest.mark.parametrize("size", [1, 3_000, 20_000, 300_000])
-def test_a_disk_that_is_full_in_the_middle_of_a_write_leaves_the_ledger_whole(small_disk: SmallDisk, size: int) -> None:
-    """Wherever it happens, also at the commit; once there is room the next write is taken."""
+def test_a_disk_that_fills_up_during_a_write_leaves_the_ledger_consistent(small_disk: SmallDisk, size: int) -> None:
+    """This holds at any point, including the commit; once there is room, the next write succeeds."""
     ledger = Ledger(small_disk.folder / "ledger.db")
     ledger.append(BEGAN)
     small_disk.fill()
@@ -47,8 +47,8 @@ def test_a_disk_that_is_full_in_the_middle_of_a_write_leaves_the_ledger_whole(sm
     ledger.close()
 
 
-def test_a_ledger_on_a_full_disk_is_opened_in_its_reserve(small_disk: SmallDisk) -> None:
-    """After a clean stop SQLite has to make its files again, even to read."""
+def test_a_ledger_on_a_full_disk_opens_with_its_reserve(small_disk: SmallDisk) -> None:
+    """After a clean stop SQLite has to create its files again, even to read."""
     path = small_disk.folder / "ledger.db"
     ledger = Ledger(path)
     ledger.append(BEGAN)
@@ -63,8 +63,8 @@ def test_a_ledger_on_a_full_disk_is_opened_in_its_reserve(small_disk: SmallDisk)
     ledger.close()
 
 
-def test_a_locked_ledger_is_not_waited_for(tmp_path: Path) -> None:
-    """A beat takes half a second: the writer gives up in less."""
+def test_the_writer_waits_only_briefly_for_a_lock(tmp_path: Path) -> None:
+    """A beat of the control loop takes half a second; the writer gives up sooner."""
     path = tmp_path / "ledger.db"
     ledger = Ledger(path)
     ledger.append(BEGAN)
@@ -79,8 +79,8 @@ def test_a_locked_ledger_is_not_waited_for(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_read_only_disk_is_an_error_in_words(small_disk: SmallDisk) -> None:
-    """The file system was mounted read-only after a fault of the disk."""
+def test_a_read_only_disk_is_explained(small_disk: SmallDisk) -> None:
+    """The file system was mounted read-only after a disk fault."""
     ledger = Ledger(small_disk.folder / "ledger.db")
     ledger.append(BEGAN)
     ledger.close()
@@ -89,8 +89,8 @@ def test_a_read_only_disk_is_an_error_in_words(small_disk: SmallDisk) -> None:
         open_ledger(small_disk.folder / "ledger.db")
 
 
-def test_decisions_are_kept_on_a_full_disk(small_disk: SmallDisk) -> None:
-    """Their room was reserved; what decides nothing is not kept, and nothing twice."""
+def test_decisions_are_kept_beside_the_ledger_on_a_full_disk(small_disk: SmallDisk) -> None:
+    """Their room was reserved. Events that are no decisions are not kept, and no decision is kept twice."""
     path = small_disk.folder / "ledger.db"
     kept = KeptDecisions(path)
     small_disk.fill()
@@ -102,7 +102,7 @@ def test_decisions_are_kept_on_a_full_disk(small_disk: SmallDisk) -> None:
 
 
 def test_a_decision_that_cannot_be_kept_anywhere_is_no_error(small_disk: SmallDisk) -> None:
-    """Traffic goes back to stable all the same."""
+    """Traffic still returns to stable."""
     kept = KeptDecisions(small_disk.folder / "ledger.db")
     small_disk.remount("ro")
     kept.keep([ROLLED_BACK])

@@ -1,4 +1,4 @@
-"""The calibration's history survives its controller, in a small file that nobody depends on."""
+"""The calibration history survives its controller in a small file; nothing fails without that file."""
 
 import zlib
 from pathlib import Path
@@ -14,7 +14,7 @@ def history(path: Path, identity: str | None = "this one") -> KeptHistory:
 
 
 def ticks(count: int, *, signals: int = 1, version: str = "m:v1") -> list[StableWindows]:
-    """Windows of 2 s, one failure in each."""
+    """Windows of 2 s with one failure each."""
     return [
         StableWindows(
             version,
@@ -30,8 +30,8 @@ def total(read: list[StableWindows], signal: str = "errors") -> Pair:
     return sum((w.stable for tick in read for w in tick.windows if w.signal == signal), Pair(0, 0))
 
 
-def test_what_was_counted_is_read_back_in_blocks(tmp_path: Path) -> None:
-    """Nothing is lost but the times inside ten seconds; canary's part stays with stable's."""
+def test_counts_are_read_back_in_blocks(tmp_path: Path) -> None:
+    """Only times within ten seconds are lost; the canary's counts stay with stable's."""
     history(tmp_path).write(ticks(900), 0.0)
     read = history(tmp_path).read()
     assert (len(read), total(read)) == (180, Pair(900, 180_000))
@@ -40,13 +40,13 @@ def test_what_was_counted_is_read_back_in_blocks(tmp_path: Path) -> None:
 
 
 def test_blocks_do_not_join_versions(tmp_path: Path) -> None:
-    """What a version is known to fail is its own."""
+    """Each version has its own history of failures."""
     history(tmp_path).write([*ticks(3), *ticks(3, version="m:v2")], 0.0)
     assert [(one.version, total([one]).total) for one in history(tmp_path).read()] == [("m:v1", 600), ("m:v2", 600)]
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:
-    """Half an hour of 20 signals in 100 kB; of 1,000 signals those with the most bad events, and the errors."""
+    """Half an hour of 20 signals takes 100 kB. Of 1,000 signals, the errors and those with most bad events are kept."""
     history(tmp_path).write(ticks(900, signals=20), 0.0)
     assert (tmp_path / "history.json.z").stat().st_size < 100_000
     history(tmp_path).write(ticks(10, signals=1000), 0.0)
@@ -56,8 +56,8 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no zlib", zlib.compress(b"{}"), zlib.compress(b'{"ledger": null, "blo')])
-def test_a_damaged_file_is_no_history(tmp_path: Path, content: bytes) -> None:
-    """The next one replaces it."""
+def test_a_damaged_file_is_ignored(tmp_path: Path, content: bytes) -> None:
+    """The next write replaces it."""
     (tmp_path / "history.json.z").write_bytes(content)
     assert history(tmp_path).read() == []
     history(tmp_path).write(ticks(3), 0.0)
@@ -70,8 +70,8 @@ def test_the_history_of_another_ledger_is_not_read(tmp_path: Path) -> None:
     assert history(tmp_path).read() == []
 
 
-def test_it_is_written_every_few_minutes(tmp_path: Path) -> None:
-    """And a folder that cannot be written stops nothing."""
+def test_the_history_is_written_every_few_minutes(tmp_path: Path) -> None:
+    """A folder that cannot be written stops nothing."""
     kept = history(tmp_path)
     kept.write_if_due(lambda: ticks(3), EVERY_S)
     kept.write_if_due(lambda: ticks(6), EVERY_S + 1)

@@ -1,4 +1,4 @@
-"""The ledger keeps everything, changes nothing, and counts every request once."""
+"""The ledger keeps all events unchanged and counts every request once."""
 
 import json
 import math
@@ -50,8 +50,8 @@ TICK = e.Ticked(
 READING = Reading(at_s=4.0, counters={("host:1", "m:v1", "errors"): Pair(1, 20)})
 
 
-def test_what_was_written_is_read_back(tmp_path: Path) -> None:
-    """Events come back typed, equal and in order, also for a second reader."""
+def test_events_are_read_back(tmp_path: Path) -> None:
+    """They come back typed, equal and in order, and for a second reader too."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(*EVENTS)
     reader = Ledger(tmp_path / "ledger.db", read_only=True)
@@ -70,8 +70,8 @@ def test_an_infinite_estimate_survives_the_ledger(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_a_tick_may_leave_out_whatever_may_be_none() -> None:
-    """Every field that may be None has None as its default, in the event and in all that it holds."""
+def test_every_optional_field_of_a_tick_defaults_to_none() -> None:
+    """This holds for the event and for everything inside it."""
 
     def missing(schema: Any, at: str) -> Iterator[str]:
         for name in schema.get("required", ()):
@@ -85,8 +85,8 @@ def test_a_tick_may_leave_out_whatever_may_be_none() -> None:
     ] == []
 
 
-def test_means_of_a_canary_without_numbers_are_read_back(tmp_path: Path) -> None:
-    """In the first window of a release stable has answered, and the canary has not yet."""
+def test_means_without_canary_numbers_are_read_back(tmp_path: Path) -> None:
+    """In the first window of a release stable has answered and the canary has not yet."""
     difference = Difference(least=-math.inf, most=math.inf, worst=math.inf, stable=3.0)
     signal = SignalJudgement(Verdict.NO_DATA, 0.0, 4.6, Pair(0, 9), Pair(0, 0), difference=difference)
     evidence = Judgement(Verdict.NO_DATA, "no data", 0.0, 4.6, {"typical_latency": signal})
@@ -109,8 +109,8 @@ def test_means_of_a_canary_without_numbers_are_read_back(tmp_path: Path) -> None
     ledger.close()
 
 
-def test_a_tick_keeps_its_time_once() -> None:
-    """Its windows do not repeat the time, and unknown fields are left out: a ledger consists mostly of ticks."""
+def test_a_tick_stores_its_time_once() -> None:
+    """Its windows do not repeat the time, and unknown fields are omitted: most of a ledger is ticks."""
     stored = json.loads(TICK.stored())
     assert stored["windows"] == {"errors": {"stable": [1, 2], "canary": [0, 1]}}
     assert "decided_at_s" not in stored["evidence"]["signals"]["errors"]
@@ -118,7 +118,7 @@ def test_a_tick_keeps_its_time_once() -> None:
     assert e.EVENT.validate_json(TICK.stored()) == TICK
 
 
-def test_a_weight_of_whole_percents_is_still_read() -> None:
+def test_a_weight_stored_as_whole_percent_is_still_read() -> None:
     """Ledgers from before weights had decimals hold whole percents."""
     old = '{"at_s":1.0,"release":1,"kind":"step_entered","step":0,"weight_percent":5,"mirror":false,"reason":""}'
     entered = e.EVENT.validate_json(old)
@@ -135,8 +135,8 @@ def test_a_weight_of_whole_percents_is_still_read() -> None:
         "INSERT INTO events (seq, at_s, kind, data) VALUES (2, 0, 'noted', '{}') ON CONFLICT DO UPDATE SET at_s = 0",
     ],
 )
-def test_history_cannot_be_changed(tmp_path: Path, statement: str) -> None:
-    """Even a program that opens the file cannot rewrite what was decided."""
+def test_stored_events_cannot_be_changed(tmp_path: Path, statement: str) -> None:
+    """Even a program that opens the file cannot rewrite a decision."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(*EVENTS)
     ledger.close()
@@ -147,7 +147,7 @@ def test_history_cannot_be_changed(tmp_path: Path, statement: str) -> None:
 
 
 def test_evidence_and_cursor_are_written_together(tmp_path: Path) -> None:
-    """After a crash the counters go on from where the evidence ends."""
+    """After a crash the counts continue where the evidence ends."""
     ledger = Ledger(tmp_path / "ledger.db")
     assert ledger.cursor() is None
     ledger.append(EVENTS[2], cursor=READING)
@@ -155,8 +155,8 @@ def test_evidence_and_cursor_are_written_together(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_affected_users_are_written_with_the_evidence_and_leave_with_the_release(tmp_path: Path) -> None:
-    """Each write adds to what is known about users; the end of the release removes it all, also from the disk."""
+def test_affected_users_are_stored_with_the_evidence_and_deleted_with_the_release(tmp_path: Path) -> None:
+    """Each write adds to what is known about users; the end of the release deletes all of it, from the disk too."""
     ledger = Ledger(tmp_path / "ledger.db")
     assert ledger.affected() is None
     ledger.append(affected=Progress(100, (0, 0), {b"key-of-ann": 1, b"key-of-bob": 0}))
@@ -168,8 +168,8 @@ def test_affected_users_are_written_with_the_evidence_and_leave_with_the_release
     assert b"key-of" not in (tmp_path / "ledger.db").read_bytes()
 
 
-def test_a_full_disk_is_reported_and_leaves_the_ledger_whole(tmp_path: Path) -> None:
-    """A write that does not fit is refused as a whole; what was written before stays readable."""
+def test_a_full_disk_is_reported_and_leaves_the_ledger_consistent(tmp_path: Path) -> None:
+    """A write that does not fit is refused as a whole; earlier events stay readable."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(*EVENTS)
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
@@ -182,8 +182,8 @@ def test_a_full_disk_is_reported_and_leaves_the_ledger_whole(tmp_path: Path) -> 
     ledger.close()
 
 
-def test_a_ledger_that_was_closed_says_so(tmp_path: Path) -> None:
-    """Python's own refusals are explained like those of SQLite."""
+def test_a_closed_ledger_says_so(tmp_path: Path) -> None:
+    """Python's own errors are explained like those of SQLite."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.close()
     with pytest.raises(LedgerError, match="closed"):
@@ -191,14 +191,14 @@ def test_a_ledger_that_was_closed_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_ledger_says_what_to_do(tmp_path: Path) -> None:
-    """`kanaria why` before `kanaria up` prints a message, not a stack trace."""
+    """`kanaria why` before `kanaria up` prints a message instead of a traceback."""
     with pytest.raises(LedgerError, match="kanaria up"):
         Ledger(tmp_path / "none.db", read_only=True)
 
 
 @pytest.fixture
 def writable_by_nobody() -> Iterator[Path]:
-    """A folder with a ledger, in which this process may not write, not even as root."""
+    """A folder with a ledger in which this process cannot write, not even as root."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -217,8 +217,8 @@ def writable_by_nobody() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_a_folder_that_cannot_be_written_is_named(writable_by_nobody: Path, read_only: bool) -> None:
-    """SQLite needs to write beside the ledger even to read it; the error says where to look."""
+def test_a_folder_that_cannot_be_written_is_reported(writable_by_nobody: Path, read_only: bool) -> None:
+    """SQLite has to write beside the ledger even to read it; the error says where to look."""
     before = (writable_by_nobody / "ledger.db").read_bytes()
     with pytest.raises(LedgerError, match="permissions of the file and its folder"):
         Ledger(writable_by_nobody / "ledger.db", read_only=read_only)
@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_written_is_named(writable_by_nobody: Path, read
 
 
 def other_database(path: Path) -> None:
-    """What another program keeps in SQLite."""
+    """A database of another program."""
     db = sqlite3.connect(path)
     db.execute("CREATE TABLE recipes (name TEXT)")
     db.commit()
@@ -234,7 +234,7 @@ def other_database(path: Path) -> None:
 
 
 def truncated(path: Path) -> None:
-    """A ledger of which a part is missing."""
+    """A ledger without its last part."""
     restored("ledger-0", path)
     path.write_bytes(path.read_bytes()[:10_000])
 
@@ -247,7 +247,7 @@ def overwritten(path: Path) -> None:
 
 
 def of_a_newer_version(path: Path) -> None:
-    """A ledger with a number that this version does not know."""
+    """A ledger with a schema number that this version does not know."""
     restored("ledger-0", path)
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {NUMBER + 1}")
@@ -255,7 +255,7 @@ def of_a_newer_version(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    """No database at all."""
+    """Not a database."""
     path.write_bytes(b"not a database" * 100)
 
 
@@ -270,10 +270,10 @@ def text(path: Path) -> None:
         (Path.mkdir, "cannot be opened"),
     ],
 )
-def test_what_is_no_ledger_is_refused_and_left_as_it_is(
+def test_a_file_that_is_no_ledger_is_refused_and_not_changed(
     tmp_path: Path, make: Callable[[Path], None], what: str, read_only: bool
 ) -> None:
-    """The error names the file; nothing in it is changed."""
+    """The error names the file."""
     path = tmp_path / "ledger.db"
     make(path)
     before = path.read_bytes() if path.is_file() else b""
@@ -293,7 +293,7 @@ def test_a_damaged_part_of_a_ledger_is_found_when_it_is_read(tmp_path: Path) -> 
 
 
 def tick_of_many_classes(classes: int = 5_000) -> e.Ticked:
-    """A judged measurement of a model with so many labels."""
+    """A judged measurement of a model with this many labels."""
     rng = np.random.default_rng(classes)
     stable, canary = (rng.multinomial(total, rng.dirichlet(np.ones(classes))).tolist() for total in (9_000, 1_000))
     windows = tuple(
@@ -306,8 +306,8 @@ def tick_of_many_classes(classes: int = 5_000) -> e.Ticked:
     return TICK.model_copy(update={"at_s": 1.7e9, "window_s": 5.0123, "windows": windows, "evidence": evidence})
 
 
-def test_a_large_event_takes_a_tenth_of_its_text_and_is_read_back(tmp_path: Path) -> None:
-    """Its evidence is bit for bit what the judge said; small events stay text that any SQLite tool shows."""
+def test_a_large_event_takes_a_tenth_of_its_text_size(tmp_path: Path) -> None:
+    """Its evidence is read back bit for bit. Small events stay text that any SQLite tool shows."""
     tick = tick_of_many_classes()
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(*EVENTS, TICK, tick)
@@ -323,8 +323,8 @@ def test_a_large_event_takes_a_tenth_of_its_text_and_is_read_back(tmp_path: Path
 
 
 @pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"no event"), zlib.compress(b"cut off" * 99)[:-9]])
-def test_a_packed_event_that_cannot_be_unpacked_is_named(tmp_path: Path, packed: bytes) -> None:
-    """As text that makes no sense is."""
+def test_a_packed_event_that_cannot_be_unpacked_is_reported(tmp_path: Path, packed: bytes) -> None:
+    """It is reported like text that cannot be parsed."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(*EVENTS)
     insert = "INSERT INTO events (at_s, release, kind, data, packed, schema) VALUES (5.0, 1, 'ticked', '', ?, ?)"
@@ -335,8 +335,8 @@ def test_a_packed_event_that_cannot_be_unpacked_is_named(tmp_path: Path, packed:
     ledger.close()
 
 
-def test_an_event_that_makes_no_sense_is_named(tmp_path: Path) -> None:
-    """The error gives its number in the file; the event is not skipped in silence."""
+def test_an_event_that_cannot_be_parsed_is_reported(tmp_path: Path) -> None:
+    """The error gives its number in the file; the event is not skipped silently."""
     restored("ledger-0", tmp_path / "ledger.db")
     db = sqlite3.connect(tmp_path / "ledger.db")
     db.execute("INSERT INTO events VALUES (9999, 1.0, 1, 'ended', '{\"kind\": \"ended\"')")
@@ -349,7 +349,7 @@ def test_an_event_that_makes_no_sense_is_named(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_no_ledger_yet(tmp_path: Path) -> None:
-    """An interrupted first start leaves one: readers say what to do, and the next start makes a ledger of it."""
+    """An interrupted first start leaves one. Readers say what to do, and the next start makes it a ledger."""
     path = tmp_path / "ledger.db"
     path.touch()
     with pytest.raises(NoLedger, match="kanaria up"):
@@ -363,15 +363,15 @@ def test_an_empty_file_is_no_ledger_yet(tmp_path: Path) -> None:
 
 
 def written(path: Path) -> Ledger:
-    """A ledger with events, still open."""
+    """An open ledger with events."""
     ledger = Ledger(path)
     ledger.append(*EVENTS)
     return ledger
 
 
 @pytest.mark.parametrize("left", ["", "-wal"])
-def test_a_ledger_that_is_gone_is_not_a_new_one(tmp_path: Path, left: str) -> None:
-    """What lies beside it says that there was one: without history a canary that was rolled back may come again."""
+def test_a_ledger_that_is_gone_is_not_replaced_by_a_new_one(tmp_path: Path, left: str) -> None:
+    """Files beside it show that there was one. Without history, a rolled-back canary might be released again."""
     path = tmp_path / "ledger.db"
     ledger = written(path)
     log = Path(f"{path}-wal").read_bytes()
@@ -391,8 +391,8 @@ def test_a_ledger_that_is_gone_is_not_a_new_one(tmp_path: Path, left: str) -> No
     assert not left or Path(f"{path}-wal").read_bytes() == log
 
 
-def test_a_new_ledger_in_place_of_the_one_that_was_here_is_refused(tmp_path: Path) -> None:
-    """An older version, which knows no identity, may have made it."""
+def test_a_new_ledger_in_place_of_the_known_one_is_refused(tmp_path: Path) -> None:
+    """An older Kanaria version, which knows no identity, may have made it."""
     path = tmp_path / "ledger.db"
     written(path).close()
     path.unlink()
@@ -404,7 +404,7 @@ def test_a_new_ledger_in_place_of_the_one_that_was_here_is_refused(tmp_path: Pat
 
 
 def test_the_ledger_of_another_deployment_is_refused(tmp_path: Path) -> None:
-    """Its versions are not those of this folder; a copy of the folder's own ledger is welcome."""
+    """Its versions are not those of this folder; a copy of the folder's own ledger is accepted."""
     path, other = tmp_path / "ledger.db", tmp_path / "other.db"
     written(path).close()
     ledger = Ledger(other)
@@ -418,12 +418,12 @@ def test_the_ledger_of_another_deployment_is_refused(tmp_path: Path) -> None:
     Ledger(path).close()
 
 
-def test_the_identity_is_written_as_soon_as_it_can_be(tmp_path: Path) -> None:
-    """Neither an old ledger nor a full disk keeps anybody from writing; the folder learns of it with the next event."""
+def test_the_identity_is_written_when_it_becomes_possible(tmp_path: Path) -> None:
+    """Neither an old ledger nor a full disk prevents writes; the next event writes the identity into the folder."""
     path = tmp_path / "ledger.db"
     ledger = Ledger(path)
     mark = path.with_suffix(".id")
-    mark.mkdir()  # no file can be written there
+    mark.mkdir()  # no file can be written under this name
     ledger.append(EVENTS[0])
     mark.rmdir()
     ledger.append(EVENTS[1])
@@ -434,8 +434,8 @@ def test_the_identity_is_written_as_soon_as_it_can_be(tmp_path: Path) -> None:
     assert mark.read_text()
 
 
-def test_a_writer_that_another_one_overtook_writes_nothing_more(tmp_path: Path) -> None:
-    """Whoever stood still while another process took its place must not act on what it knew."""
+def test_a_writer_that_was_overtaken_by_another_writes_nothing_more(tmp_path: Path) -> None:
+    """A process that was stopped while another took its place must not act on its outdated state."""
     first = written(tmp_path / "ledger.db")
     second = Ledger(tmp_path / "ledger.db")
     first.append(TICK)

@@ -1,4 +1,4 @@
-"""One process may write a ledger: the kernel lets the next one in when that process ends, and not before."""
+"""One process may write a ledger; the kernel gives the lock to the next one only when that process ends."""
 
 import os
 import signal
@@ -60,7 +60,7 @@ def start(ledger: Path) -> Iterator[Start]:
 
 
 def says(process: "subprocess.Popen[str]") -> str:
-    """The next line of a process; it waits for it."""
+    """Waits for the next line of a process."""
     return pipe(process.stdout).readline().strip()
 
 
@@ -76,8 +76,8 @@ def pipe(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def test_a_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
-    """kill -9 leaves nothing locked: the one that waits goes on."""
+def test_the_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
+    """kill -9 leaves nothing locked: the waiting process continues."""
     first = start("first")
     assert says(first) == "holds"
     second = start("second")
@@ -87,8 +87,8 @@ def test_a_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
     assert asked(second) == "mine"
 
 
-def test_a_process_that_stands_still_keeps_its_lock(start: Start, ledger: Path) -> None:
-    """SIGSTOP is no end: nobody else may act, for it will go on."""
+def test_a_stopped_process_keeps_its_lock(start: Start, ledger: Path) -> None:
+    """SIGSTOP is no end: the process may continue, so no other may act."""
     first = start("first")
     assert says(first) == "holds"
     first.send_signal(signal.SIGSTOP)
@@ -100,7 +100,7 @@ def test_a_process_that_stands_still_keeps_its_lock(start: Start, ledger: Path) 
 
 
 def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
-    """A version or a drift report that outlives the controller locks nobody out."""
+    """A version or a drift report that outlives the controller must not block the next one."""
     lock = WriterLock(ledger, who="the test")
     lock.take()
     script = "print('runs', flush=True); input()"
@@ -117,8 +117,8 @@ def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
 
 
 @pytest.mark.parametrize("replace", [True, False])
-def test_whoever_loses_the_lock_file_knows(start: Start, ledger: Path, replace: bool) -> None:
-    """A person who removes it lets a second process in; the first can see it."""
+def test_a_process_notices_that_its_lock_file_was_removed(start: Start, ledger: Path, replace: bool) -> None:
+    """A person who removes it lets a second process in; the first can detect this."""
     first = start("first")
     assert says(first) == "holds"
     lock_file(ledger).unlink()
@@ -128,8 +128,8 @@ def test_whoever_loses_the_lock_file_knows(start: Start, ledger: Path, replace: 
     assert says(start("second")) == "holds"
 
 
-def test_one_that_waits_for_a_removed_lock_file_takes_the_one_that_is_there(start: Start, ledger: Path) -> None:
-    """Two that wait never get in together, one by the old file and one by the new."""
+def test_a_process_that_waits_for_a_removed_lock_file_takes_the_new_one(start: Start, ledger: Path) -> None:
+    """Two waiting processes never both get in, one by the old file and one by the new."""
     first = start("first")
     assert says(first) == "holds"
     second = start("second")
@@ -145,8 +145,8 @@ def test_one_that_waits_for_a_removed_lock_file_takes_the_one_that_is_there(star
     assert asked(second) == "mine"
 
 
-def test_a_lock_that_is_held_already_is_not_taken_twice(ledger: Path) -> None:
-    """Not within one process either."""
+def test_a_held_lock_is_not_taken_twice_within_one_process(ledger: Path) -> None:
+    """The second attempt is refused."""
     lock = WriterLock(ledger, who="the test")
     lock.take()
     lock.take()
@@ -156,7 +156,7 @@ def test_a_lock_that_is_held_already_is_not_taken_twice(ledger: Path) -> None:
     assert not lock.is_mine
 
 
-def test_a_lock_without_a_readable_note_still_says_something(ledger: Path) -> None:
+def test_a_lock_with_an_empty_note_still_gives_an_error(ledger: Path) -> None:
     """A full disk leaves the note empty."""
     lock = WriterLock(ledger, who="the test")
     lock.take()

@@ -1,4 +1,4 @@
-"""A ledger's shape has a number: an older one is brought up to date without changing what was written."""
+"""A ledger's schema has a number; an older ledger is upgraded without changing its events."""
 
 import signal
 import sqlite3
@@ -28,7 +28,7 @@ as it is, the last step alone is enough.
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A ledger of number 0."""
+    """A ledger with schema number 0."""
     return restored("ledger-0", tmp_path / "ledger.db")
 
 
@@ -48,13 +48,13 @@ def read(path: Path) -> list[e.Event]:
         ledger.close()
 
 
-def test_the_shape_of_events_is_the_one_of_its_number() -> None:
-    """A change of an event fails here, with what old ledgers need."""
+def test_the_schema_of_events_is_the_one_of_its_number() -> None:
+    """This fails when an event changes, and says what old ledgers need."""
     assert ledger_schema.kept() == ledger_schema.present(), HOW
 
 
-def test_a_new_ledger_has_the_number_of_this_version(tmp_path: Path) -> None:
-    """The file has it, and every event in it."""
+def test_a_new_ledger_has_the_schema_number_of_this_version(tmp_path: Path) -> None:
+    """The file and every event in it have it."""
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(NOTE)
     ledger.close()
@@ -63,14 +63,14 @@ def test_a_new_ledger_has_the_number_of_this_version(tmp_path: Path) -> None:
 
 
 def test_reading_an_old_ledger_changes_nothing_in_it(old: Path) -> None:
-    """`kanaria why` and `report` need no controller, and no permission to write."""
+    """`kanaria why` and `report` need no controller and no write permission."""
     before = old.read_bytes()
     assert len(read(old)) == len(query(old, "SELECT seq FROM events"))
     assert old.read_bytes() == before
 
 
-def test_no_event_is_rewritten_when_an_old_ledger_is_brought_up_to_date(old: Path) -> None:
-    """It is an audit record: what was written stays, byte for byte, and new events have the new number."""
+def test_an_upgrade_rewrites_no_event(old: Path) -> None:
+    """It is an audit record: old events stay byte for byte, and new events have the new number."""
     before, events = query(old, "SELECT seq, at_s, release, kind, data FROM events"), read(old)
     ledger = Ledger(old)
     ledger.append(NOTE)
@@ -82,22 +82,22 @@ def test_no_event_is_rewritten_when_an_old_ledger_is_brought_up_to_date(old: Pat
 
 
 @pytest.mark.parametrize("statement", ["UPDATE events SET schema = 1", "DELETE FROM events"])
-def test_a_ledger_that_was_brought_up_to_date_is_still_append_only(old: Path, statement: str) -> None:
+def test_an_upgraded_ledger_is_still_append_only(old: Path, statement: str) -> None:
     """The triggers stay."""
     Ledger(old).close()
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         query(old, statement)
 
 
-def test_what_was_read_of_an_old_ledger_can_be_written_by_this_version(old: Path) -> None:
-    """For every kind of event nothing of the upgraded event is lost in the present shape."""
+def test_old_events_can_be_written_by_this_version(old: Path) -> None:
+    """For every kind of event the current schema keeps all of the upgraded event."""
     events = read(old)
     assert {event.kind for event in events} >= {"ticked", "rolled_back", "aborted", "promoted", "drift_measured"}
     assert [read_event(event.stored(), NUMBER) for event in events] == events
 
 
-def test_an_old_rollback_says_which_signal_failed(old: Path) -> None:
-    """It was stored beside the evidence, now it is part of it; a deadline or a person is no signal."""
+def test_an_old_rollback_names_the_signal_that_failed(old: Path) -> None:
+    """The signal was stored beside the evidence and is now part of it; a deadline or a person is no signal."""
     failed = [event.evidence.failed_signal for event in read(old) if isinstance(event, e.RolledBack) if event.evidence]
     assert failed == ["class:3", "watched_errors", None]
 
@@ -120,8 +120,8 @@ ledger.Ledger(Path(sys.argv[1]))
 
 
 @pytest.mark.parametrize("statement", ["BEGIN", "ALTER", "PRAGMA user_version =", "COMMIT"])
-def test_killed_while_it_is_brought_up_to_date_it_is_the_old_ledger(old: Path, statement: str) -> None:
-    """The change is all or nothing: the ledger opens afterwards, with every event."""
+def test_an_upgrade_that_is_killed_leaves_the_old_ledger(old: Path, statement: str) -> None:
+    """The upgrade is all or nothing: the ledger opens afterwards with every event."""
     before = query(old, "SELECT * FROM events")
     ended = subprocess.run([sys.executable, "-c", KILLED_WHEN, str(old), statement], check=False, timeout=60)
     assert ended.returncode == -signal.SIGKILL
@@ -133,9 +133,7 @@ def test_killed_while_it_is_brought_up_to_date_it_is_the_old_ledger(old: Path, s
 
 
 @pytest.mark.parametrize("make", [lambda path: restored("ledger-0", path), lambda path: path])
-def test_two_processes_that_open_it_at_once_do_not_disturb_each_other(
-    tmp_path: Path, make: Callable[[Path], Path]
-) -> None:
+def test_two_processes_can_upgrade_at_the_same_time(tmp_path: Path, make: Callable[[Path], Path]) -> None:
     """The second finds the work done, for an old ledger and for a new one."""
     path, both = make(tmp_path / "ledger.db"), Barrier(2)
 
@@ -149,8 +147,8 @@ def test_two_processes_that_open_it_at_once_do_not_disturb_each_other(
     assert query(path, "PRAGMA user_version") == [(NUMBER,)]
 
 
-def test_a_reader_that_was_open_before_can_still_read(old: Path) -> None:
-    """The controller brings the ledger up to date while a page is open."""
+def test_a_reader_stays_usable_during_an_upgrade(old: Path) -> None:
+    """The controller upgrades the ledger while a page is open."""
     reader = Ledger(old, read_only=True)
     before = list(reader.events())
     writer = Ledger(old)

@@ -1,4 +1,4 @@
-"""Ledgers of earlier versions still open: nothing that was decided is lost, and a running release goes on."""
+"""Ledgers of earlier versions still open: no decision is lost, and a running release continues."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from tests.unit.rollout.control.test_sticky_releases import StickyWorld
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Path:
-    """Five releases that are over."""
+    """Five finished releases."""
     return restored("ledger-0", tmp_path / "ledger.db")
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Path:
-    """One release, whose controller was killed in its first step."""
+    """One release whose controller was killed in its first step."""
     return restored("ledger-0-running", tmp_path / "ledger.db")
 
 
@@ -47,7 +47,7 @@ def story(path: Path, number: int) -> Timeline:
         (5, ("rolled_back", "deadline"), ["5 %"], Pair(20, 236)),
     ],
 )
-def test_what_was_decided_is_still_known(
+def test_old_decisions_are_still_known(
     ended: Path, number: int, outcome: tuple[str, str | None], steps: list[str], answered: Pair
 ) -> None:
     """The numbers are those of the version that wrote the ledger."""
@@ -57,8 +57,8 @@ def test_what_was_decided_is_still_known(
     assert Pair(release.canary_failures, release.canary_requests) == answered
 
 
-def test_the_evidence_of_a_rollback_is_still_known(ended: Path) -> None:
-    """The signal with its counts, and the evidence of all signals together."""
+def test_the_evidence_of_an_old_rollback_is_still_known(ended: Path) -> None:
+    """It has the signal with its counts, and the evidence of all signals together."""
     failed_signal = story(ended, 2).failed_signal
     assert failed_signal
     assert failed_signal.signal == "class:3"
@@ -74,15 +74,15 @@ def test_the_evidence_of_a_rollback_is_still_known(ended: Path) -> None:
     assert "466 of 7,528 canary requests failed" in watched.evidence.reason
 
 
-def test_an_estimate_that_was_infinite_still_is(ended: Path) -> None:
+def test_an_infinite_estimate_is_still_infinite(ended: Path) -> None:
     """JSON has no infinity; the ledger stores it as a word."""
     evidence = story(ended, 5).last_evidence
     assert evidence
     assert evidence.signals["errors"].more_requests_needed == float("inf")
 
 
-def test_every_release_is_still_explained(ended: Path) -> None:
-    """`kanaria why` shows what people did, the preflight, the drift report and the time without metrics."""
+def test_every_old_release_is_still_explained(ended: Path) -> None:
+    """`kanaria why` shows what people did, the preflight, the drift report and the metric outage."""
     text = {n: "\n".join(line for topic in why(story(ended, n)).topics for line in topic.lines) for n in range(1, 6)}
     assert "20 golden requests" in text[1]
     assert "differs in 1 of 66 columns" in text[1]
@@ -91,10 +91,10 @@ def test_every_release_is_still_explained(ended: Path) -> None:
     assert all(text.values())
 
 
-def test_a_replay_gives_the_old_evidence(running: Path) -> None:
-    """A judge that has seen the stored counts gives the judgement that is stored with them.
+def test_a_replay_reproduces_the_old_evidence(running: Path) -> None:
+    """A judge that gets the stored counts gives the stored judgement.
 
-    The bound exactly; the evidence nearly: what is believed about when harm begins was different then.
+    The bound is equal; the evidence only nearly, because the prior over when harm begins was different then.
     """
     ledger = Ledger(running, read_only=True)
     events = list(ledger.events(release=1))
@@ -115,8 +115,8 @@ def test_a_replay_gives_the_old_evidence(running: Path) -> None:
         assert (signal.excess_upper, signal.more_requests_needed) == (stored.excess_upper, stored.more_requests_needed)
 
 
-def test_a_shadow_that_began_before_there_were_warm_ups_was_judged_from_its_start(tmp_path: Path) -> None:
-    """Its plan has none, so nothing that its judge knew is forgotten."""
+def test_a_shadow_from_before_warm_ups_is_judged_from_its_start(tmp_path: Path) -> None:
+    """Its plan has no warm-up, so nothing that its judge counted is dropped."""
     ledger = Ledger(restored("ledger-1-shadow", tmp_path / "ledger.db"), read_only=True)
     events = list(ledger.events(release=1))
     ledger.close()
@@ -132,8 +132,8 @@ def test_a_shadow_that_began_before_there_were_warm_ups_was_judged_from_its_star
     assert counts == {name: (signal.stable, signal.canary) for name, signal in last.evidence.signals.items()}
 
 
-def test_a_running_release_goes_on_under_the_new_version(running: Path) -> None:
-    """It continues at its step and cursor; users that were affected before do not count again."""
+def test_a_running_release_continues_under_the_new_version(running: Path) -> None:
+    """It continues at its step and cursor; users that were affected before are not counted again."""
     ledger = Ledger(running)
     cursor, affected = ledger.cursor(), ledger.affected()
     ledger.close()

@@ -1,4 +1,4 @@
-"""Which version each of Envoy's counts is evidence about."""
+"""For which version each of Envoy's counts is evidence."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ OLD, NEW = "m:v1", "m:v2"
 
 
 def errors(*samples: Sample) -> tuple[Pair, Pair]:
-    """The errors of OLD as stable and of NEW as canary."""
+    """The errors of OLD as stable and NEW as canary."""
     reading = Reading(10.0, counters(EnvoyMetrics("gateway:1").tables(samples)))
     new = windows(Reading(0.0, {}), reading, stable=OLD, canary=NEW)
     return next(((window.stable, window.canary) for window in new if window.signal == "errors"), (Pair(0, 0),) * 2)
@@ -35,12 +35,12 @@ def requests(version: str, routed: str, attempts: str, code: str = "200") -> Sam
     ("sample", "stable", "canary"),
     [
         (requests(NEW, NEW, "1"), Pair(0, 0), Pair(0, 10)),
-        (requests(NEW, NEW, "2"), Pair(0, 0), Pair(0, 10)),  # late, or by another of its processes
+        (requests(NEW, NEW, "2"), Pair(0, 0), Pair(0, 10)),  # a late try, or one of another of its processes
         (requests(NEW, NEW, "2", "500"), Pair(0, 0), Pair(10, 10)),
         (requests(OLD, NEW, "2"), Pair(0, 0), Pair(10, 10)),
         (requests(OLD, NEW, "3"), Pair(0, 0), Pair(10, 10)),
         (requests(OLD, NEW, "2", "500"), Pair(0, 0), Pair(10, 10)),
-        (requests(OLD, NEW, "1"), Pair(0, 0), Pair(0, 0)),  # known not to be up
+        (requests(OLD, NEW, "1"), Pair(0, 0), Pair(0, 0)),  # known to be down
         (requests(NEW, OLD, "2"), Pair(10, 10), Pair(0, 0)),
         (requests(NEW, OLD, "1"), Pair(0, 0), Pair(0, 0)),
         (requests("", NEW, "1", "503"), Pair(0, 0), Pair(10, 10)),
@@ -50,15 +50,13 @@ def requests(version: str, routed: str, attempts: str, code: str = "200") -> Sam
         (Sample(REQUESTS, {"version": OLD, "routed": NEW, "code": "200"}, 10), Pair(0, 0), Pair(0, 0)),
     ],
 )
-def test_a_request_is_evidence_once_about_the_version_that_was_chosen(
-    sample: Sample, stable: Pair, canary: Pair
-) -> None:
-    """What another version answered for it is its failure, whatever the user got."""
+def test_a_request_is_evidence_once_for_the_version_that_was_chosen(sample: Sample, stable: Pair, canary: Pair) -> None:
+    """If another version answered in its place, the chosen one failed, whatever the user got."""
     assert errors(sample) == (stable, canary)
 
 
-def test_what_another_version_answered_well_is_known() -> None:
-    """So that people are not told of failures that no user met; an answer 500 of the other version's was one."""
+def test_good_answers_in_place_of_the_chosen_version_are_counted() -> None:
+    """People are not told of failures that no user saw. A 500 from the other version was seen."""
     samples = [requests(OLD, NEW, "2"), requests(OLD, NEW, "3", "422"), requests(OLD, NEW, "4", "500")]
     samples += [requests(OLD, NEW, "2", "5xx"), requests(NEW, NEW, "1", "503"), requests(NEW, NEW, "2")]
     found = counters(EnvoyMetrics("gateway:1").tables(samples))
@@ -68,16 +66,16 @@ def test_what_another_version_answered_well_is_known() -> None:
     assert errors(*samples) == (Pair(0, 0), Pair(50, 60))
 
 
-def test_what_another_version_answered_before_it_was_looked_at_is_not_counted() -> None:
-    """A controller of an earlier version did not look: all that the gateway counted would look new."""
+def test_answers_in_place_of_another_version_are_not_counted_from_before() -> None:
+    """A controller of an earlier version did not read them, so the whole count would look new."""
     found = counters(EnvoyMetrics("gateway:1").tables([requests(OLD, NEW, "2")]))
     before = {key: pair for key, pair in found.items() if key[2] != ANSWERED_ELSEWHERE}
     new = windows(Reading(0.0, before), Reading(10.0, found), stable=OLD, canary=NEW)
     assert [window for window in new if window.signal == ANSWERED_ELSEWHERE] == []
 
 
-def test_routes_are_told_apart_by_the_version_that_was_chosen() -> None:
-    """Failed and rejected requests of each; the contract has one route only, which is not counted once more."""
+def test_routes_are_counted_for_the_version_that_was_chosen() -> None:
+    """Each has failed and rejected requests. The contract has only one route, which is not counted again."""
 
     def of_route(route: str, version: str, routed: str, code: str, *, attempts: str = "1", events: int = 10) -> Sample:
         labels = {"version": version, "routed": routed, "attempts": attempts, "code": code, "route": route}
@@ -96,8 +94,8 @@ def test_routes_are_told_apart_by_the_version_that_was_chosen() -> None:
     assert by_route == {(NEW, "route:/a,b/{id:path}"): Pair(20, 40), (OLD, "route:/rare"): Pair(0, 1)}
 
 
-def test_what_a_route_counted_before_it_was_looked_at_is_no_evidence() -> None:
-    """A controller of an earlier version did not count by route: all that the gateway counted would look new."""
+def test_counts_by_route_from_before_are_no_evidence() -> None:
+    """A controller of an earlier version did not count by route, so the whole count would look new."""
     labels = {"version": NEW, "routed": NEW, "attempts": "1", "code": "500", "route": "/rare"}
     readings = [
         Reading(10.0, {}),
@@ -114,8 +112,8 @@ def test_what_a_route_counted_before_it_was_looked_at_is_no_evidence() -> None:
     assert [window.canary for window in second] == [Pair(7, 7)]
 
 
-def test_segments_are_told_apart_by_the_version_that_was_chosen() -> None:
-    """All values that are no segments have none, which Prometheus leaves out; copies are in no segment."""
+def test_segments_are_counted_for_the_version_that_was_chosen() -> None:
+    """Values that are no segment have an empty label, which Prometheus omits. Copies belong to no segment."""
 
     def of_segment(version: str, routed: str, code: str, *, attempts: str = "1", **segment: str) -> Sample:
         labels = {"version": version, "routed": routed, "attempts": attempts, "code": code, **segment}
@@ -137,14 +135,14 @@ def test_segments_are_told_apart_by_the_version_that_was_chosen() -> None:
     }
 
 
-def test_how_long_a_fallback_took_is_about_neither() -> None:
-    """The histogram has no number of tries, and the failure is counted among the errors."""
+def test_the_duration_of_a_fallback_counts_for_neither_version() -> None:
+    """The histogram has no number of tries, and the failure is already counted among the errors."""
     labels = {"version": OLD, "routed": NEW, "le": "+Inf"}
     assert list(EnvoyMetrics("gateway:1").tables([Sample(f"{DURATION}_bucket", labels, 10)])) == []
 
 
-def test_a_copy_counts_once_where_it_is_counted_by_code_and_by_class() -> None:
-    """A Prometheus set up earlier keeps classes alone: they tell failures, and nothing of rejections."""
+def test_a_copy_counts_once_if_it_is_counted_by_code_and_by_class() -> None:
+    """An older Prometheus configuration keeps only classes: they show failures but not rejections."""
 
     def copies(name: str, label: str, **counts: int) -> list[Sample]:
         of_new = {"envoy_cluster_name": "shadow%2Fm%3Av2"}

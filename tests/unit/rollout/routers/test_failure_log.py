@@ -1,4 +1,4 @@
-"""The gateway's log of failures, read piece by piece: nothing twice, no names, and no more disk than needed."""
+"""The gateway's log of failures is read once and in parts, contains no names, and stays small."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def append(path: Path, *lines: str) -> None:
 
 
 def test_every_line_is_read_once(path: Path, log: GatewayFailures) -> None:
-    """Each call continues where the previous one ended."""
+    """Each call continues where the last one ended."""
     append(path, line("ann"), line("bob"))
     first, offset = log.read(0)
     append(path, line("cat"))
@@ -58,7 +58,7 @@ def test_every_line_is_read_once(path: Path, log: GatewayFailures) -> None:
     assert log.read(end) == ([], end)
 
 
-def test_half_a_line_waits(path: Path, log: GatewayFailures) -> None:
+def test_a_partial_line_waits_for_its_rest(path: Path, log: GatewayFailures) -> None:
     """Envoy writes what it has; the rest comes with the next flush."""
     whole = line()
     append(path, whole[:30])
@@ -67,8 +67,8 @@ def test_half_a_line_waits(path: Path, log: GatewayFailures) -> None:
     assert len(log.read(0)[0]) == 1
 
 
-def test_a_failure_has_the_time_at_which_it_was_answered(path: Path, log: GatewayFailures) -> None:
-    """The time of the request does not matter: the counters too count at the end."""
+def test_a_failure_has_the_time_of_its_answer(path: Path, log: GatewayFailures) -> None:
+    """The time of the request does not matter: the counters also count at the end."""
     append(path, line())
     assert log.read(0)[0][0].at_s == pytest.approx(1_800_000_000.75)
 
@@ -78,26 +78,26 @@ def test_a_failure_has_the_time_at_which_it_was_answered(path: Path, log: Gatewa
     [
         (("m:v2", "m:v2", 1), ["m:v2"]),
         (("m:v2", "m:v2", 2), ["m:v2"]),
-        (("m:v1", "m:v2", 2), ["m:v2"]),  # v2 failed a try, and v1 answered
-        (("m:v1", "m:v2", 1), []),  # v2 was known not to be up
-        ((None, "m:v2", 1), ["m:v2"]),  # chosen, but too full to take it
+        (("m:v1", "m:v2", 2), ["m:v2"]),  # a try on v2 failed, and v1 answered
+        (("m:v1", "m:v2", 1), []),  # v2 was known to be down
+        ((None, "m:v2", 1), ["m:v2"]),  # chosen, but without capacity
         ((None, None, 0), []),
     ],
 )
-def test_the_version_that_was_chosen_is_charged(
+def test_a_failure_counts_against_the_version_that_was_chosen(
     path: Path,
     log: GatewayFailures,
     logged: tuple[str | None, str | None, int],
     charged: list[str],
 ) -> None:
-    """The same rule as for the counters."""
+    """This is the rule of the counters."""
     version, routed, attempts = logged
     append(path, line(version=version, routed=routed, attempts=attempts))
     assert [failure.version for failure in log.read(0)[0]] == charged
 
 
-def test_users_are_told_apart_but_not_named(path: Path, log: GatewayFailures) -> None:
-    """Each user has one key, different from all others, and without the secret nobody can try names."""
+def test_users_have_distinct_keys_without_names(path: Path, log: GatewayFailures) -> None:
+    """Each user has a different key, and without the secret names cannot be tried."""
     append(path, line("ann"), line("bob"), line("ann"))
     ann, bob, again = (failure.user for failure in log.read(0)[0])
     assert ann == again != bob
@@ -105,13 +105,13 @@ def test_users_are_told_apart_but_not_named(path: Path, log: GatewayFailures) ->
 
 
 def test_a_request_without_a_user_has_no_key(path: Path, log: GatewayFailures) -> None:
-    """All such requests together must not become one user."""
+    """Such requests together must not count as one user."""
     append(path, line(None))
     assert log.read(0)[0][0].user is None
 
 
-def test_counted_lines_are_dropped_once_there_are_many(path: Path, log: GatewayFailures) -> None:
-    """The file stays small however long a release lasts; Envoy goes on appending to it."""
+def test_counted_lines_are_deleted_when_there_are_many(path: Path, log: GatewayFailures) -> None:
+    """The file stays small however long a release lasts; Envoy keeps appending to it."""
     with path.open("a") as envoy:
         envoy.write(line() * 12_000)
         envoy.flush()
@@ -123,8 +123,8 @@ def test_counted_lines_are_dropped_once_there_are_many(path: Path, log: GatewayF
     assert (len(failures), end) == (1, path.stat().st_size)
 
 
-def test_lines_that_were_not_counted_yet_are_never_dropped(path: Path, log: GatewayFailures) -> None:
-    """Lines that came after the last reading stay, and a small file is not emptied."""
+def test_lines_that_are_not_counted_yet_are_never_deleted(path: Path, log: GatewayFailures) -> None:
+    """Lines after the last reading stay, and a small file is not emptied."""
     append(path, line() * 12_000)
     _, offset = log.read(0)
     append(path, line("bob"))
@@ -136,10 +136,8 @@ def test_lines_that_were_not_counted_yet_are_never_dropped(path: Path, log: Gate
     assert (log.trim(offset), path.stat().st_size) == (offset, offset)
 
 
-def test_a_controller_killed_after_the_file_was_emptied_reads_it_from_the_start(
-    path: Path, log: GatewayFailures
-) -> None:
-    """The ledger's offset is then beyond the end."""
+def test_a_controller_killed_after_it_emptied_the_file_reads_from_the_start(path: Path, log: GatewayFailures) -> None:
+    """The offset in the ledger is then beyond the end of the file."""
     append(path, line() * 12_000)
     _, offset = log.read(0)
     log.trim(offset)
@@ -147,30 +145,30 @@ def test_a_controller_killed_after_the_file_was_emptied_reads_it_from_the_start(
     assert len(log.read(offset)[0]) == 1
 
 
-def test_a_line_that_lost_its_beginning_is_left_out(path: Path, log: GatewayFailures) -> None:
+def test_a_line_without_its_beginning_is_skipped(path: Path, log: GatewayFailures) -> None:
     """The rest of the log is still read."""
     append(path, line()[20:], line("bob"))
     failures, end = log.read(0)
     assert (len(failures), end) == (1, path.stat().st_size)
 
 
-def test_a_log_that_cannot_be_parsed_is_no_evidence_of_health(path: Path, log: GatewayFailures) -> None:
-    """Another gateway's format must hold the release, not clear the canary."""
+def test_a_log_that_cannot_be_parsed_is_an_error(path: Path, log: GatewayFailures) -> None:
+    """A different log format must hold the release, not clear the canary."""
     append(path, '{"user": "ann"}\n' * 3)
     with pytest.raises(SourceUnreachable, match="cannot be understood"):
         log.read(0)
 
 
-def test_a_missing_log_is_no_evidence_of_health(tmp_path: Path) -> None:
-    """Reading it fails; clearing it is fine, as then no users are counted."""
+def test_reading_a_missing_log_is_an_error(tmp_path: Path) -> None:
+    """Emptying it is allowed, as then no users are counted."""
     log = GatewayFailures(tmp_path / "none.jsonl", key=KEY)
     with pytest.raises(SourceUnreachable, match=r"none\.jsonl"):
         log.read(0)
     log.clear()
 
 
-def test_where_no_users_are_counted_nothing_is_kept(path: Path, log: GatewayFailures) -> None:
-    """Names stay on disk no longer than a release needs them."""
+def test_the_log_is_emptied_when_no_users_are_counted(path: Path, log: GatewayFailures) -> None:
+    """Names stay on disk only as long as a release needs them."""
     append(path, line())
     log.clear()
     assert path.stat().st_size == 0

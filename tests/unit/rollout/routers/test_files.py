@@ -1,4 +1,4 @@
-"""The gateway's two files: what cannot be used counts as absent, and Envoy never starts with it."""
+"""The gateway's two files: an unusable file counts as absent, and Envoy never starts with it."""
 
 import json
 import subprocess
@@ -25,12 +25,12 @@ SPLIT = Split(STABLE, CANARY, 25, mirror=True)
 
 
 def cut(path: Path) -> None:
-    """Half of it."""
+    """The file has only its first half."""
     path.write_bytes(path.read_bytes()[:700])
 
 
 def empty(path: Path) -> None:
-    """Nothing in it."""
+    """The file is empty."""
     path.write_bytes(b"")
 
 
@@ -40,12 +40,12 @@ def no_json(path: Path) -> None:
 
 
 def another_shape(path: Path) -> None:
-    """JSON, but not ours."""
+    """JSON of another shape."""
     path.write_text('{"version_info": "1", "resources": [7]}')
 
 
 def a_list(path: Path) -> None:
-    """JSON, but no object."""
+    """JSON that is no object."""
     path.write_text("[]")
 
 
@@ -65,7 +65,7 @@ DAMAGES = [cut, empty, no_json, another_shape, a_list, a_folder, gone]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> GatewaySettings:
-    """A gateway that was set up and serves SPLIT; its Envoy does not run."""
+    """A gateway that is set up and serves SPLIT; its Envoy does not run."""
     made = GatewaySettings(tmp_path / "gateway", stats_port=1)
     set_up(made)
     return made
@@ -80,7 +80,7 @@ def set_up(settings: GatewaySettings) -> None:
 
 
 def start(settings: GatewaySettings) -> subprocess.CompletedProcess[str]:
-    """What the gateway's command does, with a program in Envoy's place that says it was reached."""
+    """Runs the gateway's command with a program in place of Envoy that reports that it was started."""
     paths = (settings.clusters_path, settings.routes_path, settings.without_version_path)
     return subprocess.run(
         [sys.executable, "-IS", launch.__file__, *map(str, paths), "/bin/echo", "serving"],
@@ -91,7 +91,7 @@ def start(settings: GatewaySettings) -> subprocess.CompletedProcess[str]:
 
 
 def served(settings: GatewaySettings) -> Split | None:
-    """The split that Envoy would start with; its clusters are known."""
+    """The split with which Envoy would start; its clusters are known."""
     clusters, routes = read_resources(settings.clusters_path), read_resources(settings.routes_path)
     assert clusters
     assert routes
@@ -102,7 +102,7 @@ def served(settings: GatewaySettings) -> Split | None:
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_counts_as_absent(settings: GatewaySettings, damage: Callable[[Path], None]) -> None:
-    """It is never half a split; its spare says what it was."""
+    """It is never read as half a split; its spare copy has the split."""
     before = saved_resources(settings.routes_path)
     damage(settings.routes_path)
     assert read_resources(settings.routes_path) is None
@@ -110,8 +110,10 @@ def test_a_damaged_file_counts_as_absent(settings: GatewaySettings, damage: Call
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_envoy_starts_with_the_split_of_the_spare(settings: GatewaySettings, damage: Callable[[Path], None]) -> None:
-    """Cut routes would be a 404 to everybody until the next change."""
+def test_envoy_starts_with_the_split_of_the_spare_copy(
+    settings: GatewaySettings, damage: Callable[[Path], None]
+) -> None:
+    """With truncated routes every request would be a 404 until the next change."""
     damage(settings.routes_path)
     damage(settings.clusters_path)
     assert start(settings).stdout == "serving\n"
@@ -122,7 +124,7 @@ def test_envoy_starts_with_the_split_of_the_spare(settings: GatewaySettings, dam
 def test_without_any_usable_file_every_request_is_answered_503(
     settings: GatewaySettings, damage: Callable[[Path], None]
 ) -> None:
-    """The controller writes the split again as soon as it beats."""
+    """The controller writes the split again at its first beat."""
     for path in (settings.routes_path, settings.clusters_path):
         damage(path)
         damage(room.spare_of(path))
@@ -132,13 +134,13 @@ def test_without_any_usable_file_every_request_is_answered_503(
 
 
 def test_routes_to_an_unknown_version_are_not_served(settings: GatewaySettings) -> None:
-    """Clusters and routes that do not fit together are as bad as cut ones."""
+    """Clusters and routes that do not match are as bad as truncated ones."""
     write_resources(settings.clusters_path, [])
     start(settings)
     assert served(settings) is None
 
 
-def test_files_that_are_right_are_left_alone(settings: GatewaySettings) -> None:
+def test_valid_files_are_not_rewritten(settings: GatewaySettings) -> None:
     """A restart changes nothing."""
     before = [path.stat().st_ino for path in (settings.clusters_path, settings.routes_path)]
     assert start(settings).stderr == ""
@@ -146,7 +148,7 @@ def test_files_that_are_right_are_left_alone(settings: GatewaySettings) -> None:
 
 
 def test_envoy_starts_although_nothing_can_be_written(small_disk: SmallDisk) -> None:
-    """The check never keeps the gateway from serving."""
+    """The check never stops the gateway from serving."""
     settings = GatewaySettings(small_disk.folder / "gateway")
     set_up(settings)
     cut(settings.routes_path)
@@ -156,10 +158,10 @@ def test_envoy_starts_although_nothing_can_be_written(small_disk: SmallDisk) -> 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_written_anew_from_the_split_that_is_wanted(
+def test_a_damaged_file_is_rewritten_from_the_wanted_split(
     settings: GatewaySettings, damage: Callable[[Path], None]
 ) -> None:
-    """Also when its spare is damaged; the controller does not stumble over it."""
+    """This also works if the spare copy is damaged, and raises no error in the controller."""
     for path in (settings.routes_path, settings.clusters_path):
         damage(path)
         damage(room.spare_of(path))
@@ -169,8 +171,8 @@ def test_a_damaged_file_is_written_anew_from_the_split_that_is_wanted(
     assert served(settings) == Split(STABLE)
 
 
-def test_the_way_back_to_stable_needs_no_room(small_disk: SmallDisk) -> None:
-    """A full disk takes the split away from a bad canary like any other."""
+def test_a_rollback_to_stable_needs_no_disk_space(small_disk: SmallDisk) -> None:
+    """On a full disk, too, a bad canary loses its traffic."""
     settings = GatewaySettings(small_disk.folder / "gateway", stats_port=1)
     set_up(settings)
     small_disk.fill()
@@ -179,8 +181,8 @@ def test_the_way_back_to_stable_needs_no_room(small_disk: SmallDisk) -> None:
     assert served(settings) == Split(STABLE)
 
 
-def test_a_split_that_cannot_be_written_is_refused_in_words(small_disk: SmallDisk) -> None:
-    """No error of the system reaches the control loop."""
+def test_a_split_that_cannot_be_written_is_refused_with_an_explanation(small_disk: SmallDisk) -> None:
+    """No system error reaches the control loop."""
     settings = GatewaySettings(small_disk.folder / "gateway", stats_port=1)
     set_up(settings)
     small_disk.remount("ro")
@@ -188,8 +190,8 @@ def test_a_split_that_cannot_be_written_is_refused_in_words(small_disk: SmallDis
         EnvoyRouter(settings).apply(Split(STABLE))
 
 
-def test_whatever_is_usable_can_be_read_back(settings: GatewaySettings) -> None:
-    """Every way to leave out a part of the route table is refused, or still a split."""
+def test_every_usable_route_table_can_be_read_back(settings: GatewaySettings) -> None:
+    """Whatever part of the table is removed, it is either refused or still a split."""
     table = routes_for(SPLIT, settings)
     names = set(clusters_for(SPLIT, settings))
     whole = json.dumps(table)
@@ -202,7 +204,7 @@ def test_whatever_is_usable_can_be_read_back(settings: GatewaySettings) -> None:
             split_of(part)
 
 
-def test_a_gateway_that_was_never_set_up_is_named(tmp_path: Path) -> None:
-    """Its folder is missing: nothing is written anywhere."""
+def test_a_gateway_that_was_never_set_up_is_reported(tmp_path: Path) -> None:
+    """Its folder is missing, and nothing is written."""
     with pytest.raises(RouterRefused, match="never set up"):
         EnvoyRouter(GatewaySettings(tmp_path / "none", stats_port=1)).apply(Split(STABLE))

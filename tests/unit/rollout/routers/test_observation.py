@@ -1,4 +1,4 @@
-"""Which answers the gateway shows the observer, and when."""
+"""Which answers the gateway sends to the observer, and when."""
 
 import re
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ SHOWN = {"observed/m:v1": "stable", "repeat/m:v1": "repeat", "observed/shadow/m:
 
 
 def unrecorded(clusters: Mapping[str, Resource]) -> dict[str, Resource]:
-    """Those of requests that are not recorded."""
+    """The clusters of requests that are not recorded."""
     return {name: cluster for name, cluster in clusters.items() if not name.startswith("recorded/")}
 
 
 def roles(split: Split, settings: GatewaySettings, key: str = "x-kanaria-role") -> dict[str, str]:
-    """By cluster, what the observer is told under `key` about its answers."""
+    """By cluster, what the gateway tells the observer under `key` about its answers."""
     found = {}
     for name, cluster in unrecorded(clusters_for(split, settings)).items():
         for options in cluster.get("typed_extension_protocol_options", {}).values():
@@ -44,7 +44,7 @@ def roles(split: Split, settings: GatewaySettings, key: str = "x-kanaria-role") 
     return found
 
 
-def test_in_the_shadow_both_versions_answers_are_shown() -> None:
+def test_in_the_shadow_answers_of_both_versions_are_sent() -> None:
     assert roles(SHADOW, SETTINGS) == SHOWN
 
 
@@ -56,15 +56,15 @@ def test_in_the_shadow_both_versions_answers_are_shown() -> None:
         (Split(*(replace(version, service=CONTRACT) for version in SHADOW.versions), mirror=True), SETTINGS),
     ],
 )
-def test_nothing_is_shown_without_copies_or_an_observer_or_where_versions_count_themselves(
+def test_nothing_is_sent_without_copies_or_observer_or_for_contract_models(
     split: Split, settings: GatewaySettings
 ) -> None:
     assert roles(split, settings) == {}
     assert "repeat/" not in str(routes_for(split, settings))
 
 
-def test_in_the_steps_answers_of_both_are_shown_where_requests_are_compared() -> None:
-    """Those of the choices, which say who answered, and those of the copies; not every request has one."""
+def test_in_the_steps_answers_to_compared_requests_of_both_versions_are_sent() -> None:
+    """These are answers of the chosen versions and of the copies. Not every request is copied."""
     step = replace(SHADOW, mirror=False, canary_percent=5, compare_percent=10)
     shown = {
         "observed/m:v1>m:v2": "stable",
@@ -86,7 +86,7 @@ def test_in_the_steps_answers_of_both_are_shown_where_requests_are_compared() ->
     assert "repeat/" not in str(routes_for(of_contract, SETTINGS))
 
 
-def test_a_share_of_what_is_observed_is_asked_of_stable_twice() -> None:
+def test_a_share_of_observed_requests_is_sent_to_stable_twice() -> None:
     (host,) = routes_for(SHADOW, SETTINGS)["virtual_hosts"]
     copied = [route for route in host["routes"] if "request_mirror_policies" in route.get("route", {})]
     assert {route["name"] for route in copied} == {"/summarize"}
@@ -99,8 +99,8 @@ def test_a_share_of_what_is_observed_is_asked_of_stable_twice() -> None:
     assert len({SHOWN_KEY in str(route["match"]) for route in copied}) == 2
 
 
-def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> None:
-    """Requests that were routed a moment ago need them after the next change."""
+def test_an_observed_split_is_read_back_and_keeps_its_clusters() -> None:
+    """Requests that were just routed need the clusters after the next change."""
     clusters, routes = clusters_for(SHADOW, SETTINGS), routes_for(SHADOW, SETTINGS)
     assert are_usable([routes], clusters)
     seen = split_of(routes)
@@ -112,8 +112,8 @@ def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> No
 READ = replace(SHADOW, answers=OwnAnswers.model_validate({"/summarize": {"label": "label"}}))
 
 
-def test_where_the_plan_reads_answers_those_to_users_are_shown_as_well() -> None:
-    """Copies are read when they meet stable's answer. In the steps requests go to a choice, whose filter counts."""
+def test_answers_to_users_are_sent_if_the_plan_reads_answers() -> None:
+    """Copies are read when they are paired with stable's answer. In the steps the filter of the choice counts."""
     assert roles(READ, SETTINGS) == SHOWN
     assert roles(READ, SETTINGS, "x-kanaria-read")["observed/m:v1"] == "m:v1"
     assert "observed/shadow/m:v2" not in roles(READ, SETTINGS, "x-kanaria-read")
@@ -126,13 +126,13 @@ def test_where_the_plan_reads_answers_those_to_users_are_shown_as_well() -> None
     assert roles(Split(READ.stable, answers=READ.answers), SETTINGS, "x-kanaria-read") == {"observed/m:v1": "m:v1"}
 
 
-def test_answers_are_not_read_without_an_observer_or_where_versions_count_themselves() -> None:
+def test_answers_are_not_read_without_an_observer_or_for_contract_models() -> None:
     contract = (replace(version, service=CONTRACT) for version in SHADOW.versions)
     assert roles(READ, replace(SETTINGS, has_observer=False), "x-kanaria-read") == {}
     assert roles(Split(*contract, canary_percent=5, answers=READ.answers), SETTINGS, "x-kanaria-read") == {}
 
 
-def test_a_split_whose_answers_are_read_keeps_the_observer() -> None:
+def test_a_split_whose_answers_are_read_keeps_the_observer_cluster() -> None:
     step = replace(READ, mirror=False, canary_percent=5)
     clusters, routes = clusters_for(step, SETTINGS), routes_for(step, SETTINGS)
     assert are_usable([routes], clusters)
@@ -150,17 +150,17 @@ def test_a_split_whose_answers_are_read_keeps_the_observer() -> None:
         (Split(replace(SHADOW.stable, service=CONTRACT)), SETTINGS, []),
     ],
 )
-def test_requests_to_stable_can_be_recorded_where_there_is_an_observer(
+def test_requests_to_stable_can_be_recorded_if_there_is_an_observer(
     split: Split, settings: GatewaySettings, of: list[str]
 ) -> None:
-    """Of the headers none is shown that may have a key in it. What no other version may answer can be recorded."""
+    """Headers that may hold a key are not sent. Only requests that no other version may answer can be recorded."""
     clusters, routes = clusters_for(split, settings), routes_for(split, settings)
     found = {name: str(cluster) for name, cluster in clusters.items() if "'value': 'record'" in str(cluster)}
     assert sorted(found) == of
     assert (OBSERVER in clusters) is (settings.has_observer and not split.keeps_contract)
     for name, text in found.items():
         is_skipped = "'numerator': 100}, 'runtime_key': 'kanaria.not_recorded_percent'" in text
-        assert is_skipped is name.startswith("observed/")  # of the others the route is drawn
+        assert is_skipped is name.startswith("observed/")  # in other clusters the route is drawn
         assert not {"cookie", "authorization", "x-api-key"} & set(re.findall(r"[\w-]+", text))
     assert are_usable([routes], clusters)
     assert clusters_used(routes, clusters) == {
@@ -169,13 +169,13 @@ def test_requests_to_stable_can_be_recorded_where_there_is_an_observer(
 
 
 def is_needed(clusters: dict[str, Resource]) -> bool:
-    """Whether any cluster shows the observer something."""
+    """Whether any cluster sends the observer something."""
     return any("ExternalProcessor" in str(cluster) for cluster in clusters.values())
 
 
 @pytest.mark.parametrize("split", [SHADOW, Split(SHADOW.stable)])
-def test_requests_that_are_neither_observed_nor_recorded_pass_no_filter_of_the_observers(split: Split) -> None:
-    """A filter that skips a request still cost the gateway 7 % of its time, of every request to any service."""
+def test_requests_that_are_neither_observed_nor_recorded_pass_no_filter(split: Split) -> None:
+    """A filter that skips a request still took 7 % of the gateway's time for every request of any service."""
     clusters = clusters_for(split, SETTINGS)
     (host,) = routes_for(split, SETTINGS)["virtual_hosts"]
     for route in host["routes"]:
@@ -188,8 +188,8 @@ def test_requests_that_are_neither_observed_nor_recorded_pass_no_filter_of_the_o
         assert [name for name in used if "http_filters" in str(clusters[name])] == []
 
 
-def test_a_route_that_is_recorded_stands_after_the_one_that_is_not_and_differs_only_in_stables_cluster() -> None:
-    """Unless a command says otherwise the one before it takes all requests. Streams are never recorded."""
+def test_a_recorded_route_follows_the_plain_one_and_differs_only_in_stables_cluster() -> None:
+    """Unless a command says otherwise, the plain route takes all requests. Streams are never recorded."""
     (host,) = routes_for(SHADOW, SETTINGS)["virtual_hosts"]
     *_, others, recorded = [
         host["routes"][start : start + 2]
@@ -206,17 +206,17 @@ def test_a_route_that_is_recorded_stands_after_the_one_that_is_not_and_differs_o
 
 
 def modes(split: Split) -> dict[str, str]:
-    """By cluster, whether the bodies of requests are shown with answers."""
+    """By cluster, whether request bodies are sent together with answers."""
     found = {}
     for name, cluster in unrecorded(clusters_for(split, SETTINGS)).items():
         for options in cluster.get("typed_extension_protocol_options", {}).values():
             for each in options.get("http_filters", ())[:-1]:
-                if "processing_mode" in each["typed_config"]:  # else it shows what is recorded
+                if "processing_mode" in each["typed_config"]:  # otherwise it is a filter for recording
                     found[name] = each["typed_config"]["processing_mode"]["request_body_mode"]
     return found
 
 
-def test_requests_are_shown_only_where_something_of_them_is_kept() -> None:
+def test_request_bodies_are_sent_only_if_something_of_them_is_kept() -> None:
     assert set(modes(READ).values()) == {"NONE"}
     kept = OwnAnswers.model_validate({"/summarize": {"label": "label", "features": {"letters": "length(text)"}}})
     assert modes(replace(READ, answers=kept)) == {
@@ -227,14 +227,14 @@ def test_requests_are_shown_only_where_something_of_them_is_kept() -> None:
 
 
 def to_feedback(split: Split) -> list[str]:
-    """Where POST /feedback may go."""
+    """Where POST /feedback may be routed."""
     (host,) = routes_for(split, SETTINGS)["virtual_hosts"]
     found = (each for each in host["routes"] if each["match"].get("path") == "/feedback")
     return ["observer" if each["route"].get("cluster") == "observer-feedback" else "version" for each in found]
 
 
-def test_a_route_that_is_drawn_stands_before_the_one_that_is_not_and_differs_only_in_what_is_observed() -> None:
-    """Streams are never drawn, and without an observer nothing is."""
+def test_a_drawn_route_precedes_the_plain_one_and_differs_only_in_its_observation() -> None:
+    """Streams are never drawn, and without an observer no route is."""
     (host,) = routes_for(replace(READ, mirror=False, canary_percent=5), SETTINGS)["virtual_hosts"]
     of_route = [route for route in host["routes"] if route.get("name") == "/summarize"]
     drawn, others = of_route[:2], of_route[2:]
@@ -249,7 +249,7 @@ def test_a_route_that_is_drawn_stands_before_the_one_that_is_not_and_differs_onl
     assert SHOWN_KEY not in str(routes_for(READ, alone)) + str(clusters_for(READ, alone))
 
 
-def test_labels_go_to_the_observer_unless_a_version_takes_them() -> None:
+def test_labels_go_to_the_observer_unless_a_version_accepts_them() -> None:
     assert to_feedback(READ) == ["observer"]
     assert are_usable([routes_for(READ, SETTINGS)], clusters_for(READ, SETTINGS))
     assert "observer" not in to_feedback(SHADOW)
@@ -259,8 +259,8 @@ def test_labels_go_to_the_observer_unless_a_version_takes_them() -> None:
     assert "observer" not in to_feedback(replace(READ, canary=replace(READ.stable, service=own)))
 
 
-def test_every_body_is_read_first_unless_it_says_that_it_is_large() -> None:
-    """One without a length too. Those up to 64 KiB; larger ones flow through."""
+def test_a_body_is_buffered_unless_its_length_says_that_it_is_large() -> None:
+    """This includes a body without a length. The limit is 64 KiB; larger ones are streamed."""
     (host,) = routes_for(Split(SHADOW.stable), replace(SETTINGS, has_observer=False))["virtual_hosts"]
     flows, is_read = (route for route in host["routes"] if route.get("name") == "/summarize")
     (length,) = flows["match"].pop("headers")

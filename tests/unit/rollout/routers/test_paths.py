@@ -1,4 +1,4 @@
-"""How the gateway tells the routes of a service apart."""
+"""How the gateway distinguishes the routes of a service."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ SETTINGS = GatewaySettings(Path("gateway"))
 
 
 def entries(*versions: Service) -> list[dict[str, Any]]:
-    """The gateway's table of a split between versions with these services."""
+    """The gateway's route table of a split between versions with these services."""
     split = Split(*(Version((Backend(f"m:v{at}", "127.0.0.1", at),), each) for at, each in enumerate(versions, 1)))
     found: list[dict[str, Any]] = routes_for(split, SETTINGS)["virtual_hosts"][0]["routes"]
     return found
@@ -41,22 +41,22 @@ def counted_as(path: str, *routes: str) -> str | None:
         ("/a(b)+c", "/a(b)+c"),
         ("/größe/{id}/€", "/gr%C3%B6%C3%9Fe/7/%E2%82%AC"),
         ("/v1.2/{id}", "/v1.2/7"),
-        ("/gr%C3%B6%C3%9Fe", "/gr%C3%B6%C3%9Fe"),  # listed so
+        ("/gr%C3%B6%C3%9Fe", "/gr%C3%B6%C3%9Fe"),  # listed in escaped form
         ("/@me,x;y=1:2", "/@me,x;y=1:2"),
         ("/", "/"),
     ],
 )
-def test_a_route_is_known_by_its_path_as_clients_send_it(route: str, path: str) -> None:
-    """Escaped, where it is beyond ASCII: such a route was counted among all others, and never copied."""
+def test_a_route_matches_its_path_as_clients_send_it(route: str, path: str) -> None:
+    """Paths beyond ASCII are escaped. Such a route was counted under all others, and never copied."""
     assert counted_as(path, route) == route
 
 
-def test_a_dot_is_no_other_letter() -> None:
+def test_a_dot_in_a_route_matches_only_a_dot() -> None:
     assert counted_as("/v1x2/7", "/v1.2/{id}") is None
 
 
-def test_no_versions_counters_are_passed_wherever_they_are() -> None:
-    """A service with a prefix has them behind it; one that has none has nothing to keep back but the usual path."""
+def test_metrics_of_a_version_are_never_passed_on() -> None:
+    """A service with a prefix has them behind it; for one without metrics only the usual path is blocked."""
     kept_back = [
         entry["match"]["path_separated_prefix"]
         for entry in entries(Service((), 60, metrics_path="/v1/metrics"), Service((), 60, metrics_path=""))

@@ -1,4 +1,4 @@
-"""The object that engines keep: whatever is in it, it is short."""
+"""The object that release engines store is small, whatever it contains."""
 
 import json
 from typing import Any
@@ -34,8 +34,8 @@ JUDGEMENT = judged(50).judgement(next_weight=0.25)
     more=st.lists(LONG, max_size=3),
     letter=st.sampled_from('x\u4e16\U0001f600"'),
 )
-def test_an_answer_is_less_than_4_kb(reason: str, notes: list[str], more: list[str], letter: str) -> None:
-    """Also with many signals, and in a language that JSON writes in escapes. The verdict and its sentence stay."""
+def test_an_answer_is_at_most_4_kb(reason: str, notes: list[str], more: list[str], letter: str) -> None:
+    """It may have many signals or a language that JSON escapes; the verdict and its sentence always stay."""
     answer = Answer(Verdict.INCONCLUSIVE, reason or letter * 3000, 5.0, JUDGEMENT, tuple(notes))
     said = answer_object(answer, "http://kanaria-judge.kanaria.svc:8091/releases/shop/digits/7fd54")
     for each in (said, with_notes(said, more)):
@@ -45,8 +45,8 @@ def test_an_answer_is_less_than_4_kb(reason: str, notes: list[str], more: list[s
         assert len(each["signals"]) + each.get("signals_left_out", 0) == 51
 
 
-def test_as_many_signals_are_told_as_there_is_room_for() -> None:
-    """The next one would make the answer too long."""
+def test_an_answer_has_as_many_signals_as_fit() -> None:
+    """One more signal would make it too long."""
     said = answer_object(Answer(Verdict.INCONCLUSIVE, "why", 5.0, JUDGEMENT), "http://kanaria-judge/releases/a/b/c")
     left_out = said["signals_left_out"]
     assert 0 < left_out < 51
@@ -62,10 +62,10 @@ def test_as_many_signals_are_told_as_there_is_room_for() -> None:
     letter=st.sampled_from('x\u4e16\U0001f600"'),
     signals=st.integers(0, 60),
 )
-def test_an_answer_that_came_from_elsewhere_is_less_than_4_kb(
+def test_an_answer_from_a_config_map_is_at_most_4_kb(
     reason: str, since: str | None, told: list[str], letter: str, signals: int
 ) -> None:
-    """Also without more notes: a ConfigMap, which a person may write, holds far more."""
+    """A person may edit the ConfigMap, which can hold far more. It holds without new notes too."""
     kept: dict[str, Any] = {
         "verdict": "fail",
         "reason": reason or letter * 50_000,

@@ -1,4 +1,4 @@
-"""How `kanaria judge explain` and `serve` reach a Prometheus: what is taken, and what is named as wrong."""
+"""How `kanaria judge explain` and `serve` reach a Prometheus: accepted options, and errors for wrong ones."""
 
 import json
 import ssl
@@ -16,7 +16,7 @@ from tests.support.running_server import running_server
 
 
 class _OfTenants(BaseHTTPRequestHandler):
-    """A store that has tenants, under a path of its own, with no series at all."""
+    """A multi-tenant store under its own path, without any series."""
 
     def do_POST(self) -> None:
         query = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())["query"]
@@ -32,7 +32,7 @@ class _OfTenants(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def explained(prometheus: str, *options: str) -> Result:
     return CliRunner().invoke(app, command)
 
 
-def test_a_store_of_tenants_behind_an_authority_of_its_own_is_read(store: str, certificate: Pair) -> None:
-    """As Mimir is, and OpenShift's Prometheus; without the option for one of them, the answer names it."""
+def test_a_multi_tenant_store_behind_its_own_certificate_authority_is_read(store: str, certificate: Pair) -> None:
+    """Mimir and OpenShift's Prometheus are like this. Without one of the options, the answer names the option."""
     trusting = ("--prometheus-ca", str(certificate.authority))
     tenant = ("--prometheus-header", "X-Scope-OrgID: shop")
     read = explained(store, *trusting, *tenant)
@@ -72,7 +72,7 @@ NOW_S = 1_700_000_000
 
 
 class _OfArgo(BaseHTTPRequestHandler):
-    """A store where two services had stable's pod until some seconds ago; the canary began a minute ago."""
+    """A store in which two services scraped stable's pod until recently; the canary began a minute ago."""
 
     second_until_s = 60
 
@@ -108,11 +108,11 @@ class _OfArgo(BaseHTTPRequestHandler):
         ]
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
 
 @pytest.mark.parametrize(("second_until_s", "is_twice"), [(60, False), (30, True)])
-def test_only_what_two_scrape_in_the_release_is_counted_twice(second_until_s: int, is_twice: bool) -> None:
+def test_only_series_scraped_twice_within_the_release_count_as_double(second_until_s: int, is_twice: bool) -> None:
     """Both services of Argo Rollouts have stable's pods until there is a canary."""
     kind = type("_OfArgo", (_OfArgo,), {"second_until_s": second_until_s})
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), kind)) as server:
@@ -136,8 +136,10 @@ def test_only_what_two_scrape_in_the_release_is_counted_twice(second_until_s: in
         ("https://prometheus.example", ("--prometheus-ca", __file__), "in PEM"),
     ],
 )
-def test_what_reaches_no_prometheus_is_named(prometheus: str, options: tuple[str, ...], words: str) -> None:
-    """Exit code 2, and no secret is repeated."""
+def test_an_address_or_option_that_cannot_work_is_reported(
+    prometheus: str, options: tuple[str, ...], words: str
+) -> None:
+    """The exit code is 2, and the output contains no secret."""
     done = explained(prometheus, *options)
     output = " ".join(done.output.split())
     assert (done.exit_code, words in output, "secret" in output) == (2, True, False), output

@@ -1,4 +1,4 @@
-"""What is said of a canary that has no requests."""
+"""What the judge says about a canary without requests."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.support.running_server import running_server
 
 
 class _OfGrpc(BaseHTTPRequestHandler):
-    """A store whose canary has requests of gRPC alone, and another canary none."""
+    """A store in which one canary has only gRPC requests and another has none."""
 
     def do_POST(self) -> None:
         query = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())["query"][0]
@@ -32,7 +32,7 @@ class _OfGrpc(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def samples() -> Iterator[RawSamples]:
     ("canary", "words"),
     [("v2", ("`leave_out` leaves out", "`istio-grpc` for gRPC")), ("v3", ("nothing for", "pods are scraped"))],
 )
-def test_it_is_said_whether_all_that_was_counted_is_left_out(
+def test_the_error_says_whether_the_profile_leaves_out_all_series(
     samples: RawSamples, canary: str, words: tuple[str, str]
 ) -> None:
-    """Of a canary that is asked by gRPC alone it once said that its pods might not be scraped."""
+    """For a canary with only gRPC requests it said that its pods might not be scraped."""
     profile = built_in()["istio"]
     names = Names("shop", "digits", canary, "v1")
     evidence = Evidence(samples, profile, names, Plan.of("{}", profile), not_before_s=-float("inf"))

@@ -1,4 +1,4 @@
-"""What replicas share in a ConfigMap, through an API server that refuses, conflicts and goes away."""
+"""What judge replicas share in a ConfigMap, with an API server that refuses, has conflicts or is away."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from tests.support.kubernetes_api import KubernetesApi, kubernetes_api
 
 pytestmark = pytest.mark.needs("serve")
 
-RELEASE = "shop_digits"  # as the ConfigMap names it
+RELEASE = "shop_digits"  # the key in the ConfigMap
 NOW_S = 1000.0
 BAD = Attempt("shop", "digits", "7fd54")
 BUILD = Attempt("shop", "digits", "digits", "checksum-1")
@@ -42,12 +42,12 @@ def api(tmp_path: Path) -> Iterator[KubernetesApi]:
 
 
 def replica(api: KubernetesApi, name: str) -> Quarantine:
-    """With a ledger of its own; the same name is the same replica after a restart."""
+    """A replica with its own ledger; the same name is the same replica after a restart."""
     return quarantine(Kept(api.folder.parent / name), SharedMap(api.folder, api.environment))
 
 
 def quarantine(kept: Kept, shared: SharedMap) -> Quarantine:
-    """By the clock of a metric store at which nothing here is ahead."""
+    """A quarantine whose metric store has a clock that is later than every time in these tests."""
     return Quarantine(kept, shared, now_s=lambda: NOW_S)
 
 
@@ -56,8 +56,8 @@ def failed(attempt: Attempt, at_s: float = 100.0) -> Failure:
 
 
 @pytest.mark.parametrize("attempt", [BAD, BUILD], ids=["argo", "flagger"])
-def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attempt: Attempt) -> None:
-    """It is in the ConfigMap; and another replica's lift holds for all."""
+def test_a_failure_survives_the_replica_that_found_it(api: KubernetesApi, attempt: Attempt) -> None:
+    """The ConfigMap has it, and a lift by another replica applies to all."""
     assert replica(api, "a").keep(failed(attempt)) == []
     assert len(json.dumps(api.shared(RELEASE))) < 300
     found, notes = replica(api, "b").failure(attempt, "http://b/page")
@@ -67,7 +67,7 @@ def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attemp
     assert replica(api, "c").lift(Attempt("shop", "digits", attempt.canary), 200.0) == (0, [])
     for name in "abc":
         assert replica(api, name).failure(attempt, "") == (None, [])
-        assert replica(api, name).started_s(attempt) == 200.0  # its evidence begins anew
+        assert replica(api, name).started_s(attempt) == 200.0  # its evidence restarts here
     replica(api, "b").keep(failed(attempt, 300.0))
     assert replica(api, "a").failure(attempt, "")[0] is not None
 
@@ -84,8 +84,8 @@ def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attemp
         (302, "a proxy stands between"),
     ],
 )
-def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int, do: str) -> None:
-    """It is kept by the replica, said in a note with what to do about it, and shared once the API server allows it."""
+def test_a_verdict_does_not_wait_for_permission_to_share_it(api: KubernetesApi, status: int, do: str) -> None:
+    """The replica keeps it, a note says what to do, and it is shared once the API server allows it."""
     api.refuses = status
     notes = replica(api, "a").keep(failed(BAD))
     assert len(notes) == 1
@@ -98,20 +98,20 @@ def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int, do:
     assert replica(api, "b").failure(BAD, "")[0] is not None
 
 
-def test_a_release_of_a_ci_job_is_shared_as_well(api: KubernetesApi) -> None:
-    """It needs no Rollout or Canary; and two of the same name in two namespaces are two."""
+def test_a_release_of_a_ci_job_is_shared(api: KubernetesApi) -> None:
+    """It needs no Rollout or Canary. Equal names in two namespaces are different releases."""
     job = Attempt("shop", "nightly.run", "7fd54")
     assert replica(api, "a").keep(failed(job)) == []
     assert replica(api, "b").failure(job, "")[0] is not None
     assert replica(api, "b").failure(Attempt("test", "nightly.run", "7fd54"), "") == (None, [])
     long = Attempt("shop", "n" * 253, "7fd54")
     assert replica(api, "a").keep(failed(long)) == []
-    assert all(re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) for key in api.data)  # as Kubernetes has it
+    assert all(re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) for key in api.data)  # the keys that Kubernetes allows
     assert replica(api, "b").failure(long, "")[0] is not None
 
 
-def test_what_answers_in_the_place_of_the_api_is_named(api: KubernetesApi) -> None:
-    """A page of a proxy is no ConfigMap that a person should edit."""
+def test_an_answer_that_is_not_the_apis_is_reported(api: KubernetesApi) -> None:
+    """A page of a proxy is no ConfigMap that a person could edit."""
     api.page = "<html>please log in</html>"
     (note,) = replica(api, "a").keep(failed(BAD))
     assert "please log in" in note
@@ -120,7 +120,7 @@ def test_what_answers_in_the_place_of_the_api_is_named(api: KubernetesApi) -> No
 
 
 def test_only_a_lift_lifts(api: KubernetesApi) -> None:
-    """A replica that hears of a build after another has failed it, while the API server is away, lifts nothing."""
+    """A replica that sees the build after another has failed it, while the API server is away, lifts nothing."""
     replica(api, "a").keep(failed(BUILD))
     away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     alone = quarantine(Kept(api.folder.parent / "b"), away)
@@ -131,8 +131,8 @@ def test_only_a_lift_lifts(api: KubernetesApi) -> None:
     assert "lifted_s" not in str(api.shared(RELEASE))
 
 
-def test_one_lift_holds_for_every_try_of_every_replica(api: KubernetesApi) -> None:
-    """Also for those that another replica failed while it could tell nobody."""
+def test_one_lift_applies_to_every_try_of_every_replica(api: KubernetesApi) -> None:
+    """It applies to failures that another replica found while it could not share them."""
     away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     other = Attempt("shop", "digits", "digits", "checksum-2", "a-digest")
     for build in (BUILD, other):
@@ -143,11 +143,11 @@ def test_one_lift_holds_for_every_try_of_every_replica(api: KubernetesApi) -> No
         assert replica(api, "b").started_s(build) == 200.0
     assert api.shared(RELEASE) == {"digits": {"lifted_s": 200.0}}
     replica(api, "b").keep(failed(other, 300.0))
-    assert replica(api, "a").failure(other, "")[0] is not None  # what fails after it does
+    assert replica(api, "a").failure(other, "")[0] is not None  # a later failure counts
 
 
-def test_a_lift_without_a_metric_store_holds_for_what_failed(api: KubernetesApi) -> None:
-    """Its time is that of another clock, which may be behind."""
+def test_a_lift_without_a_metric_store_applies_to_earlier_failures(api: KubernetesApi) -> None:
+    """Its time is from another clock, which may be behind."""
     replica(api, "a").keep(failed(BAD, 300.0))
     assert replica(api, "a").lift(BAD, 250.0) == (1, [])
     for name in "ab":
@@ -155,8 +155,8 @@ def test_a_lift_without_a_metric_store_holds_for_what_failed(api: KubernetesApi)
 
 
 @pytest.mark.parametrize("what", ["lifted", "failed"])
-def test_a_time_ahead_of_the_clock_is_not_believed(api: KubernetesApi, what: str) -> None:
-    """Somebody has written it: it would hold for ever. A lift puts it right."""
+def test_a_time_ahead_of_the_clock_is_ignored(api: KubernetesApi, what: str) -> None:
+    """A person wrote it, and it would never expire. A lift corrects it."""
     api.data[RELEASE] = json.dumps({"7fd54": {f"{what}_s": 4e9}})
     found, notes = replica(api, "a").failure(BAD, "")
     assert found is None
@@ -170,8 +170,8 @@ def test_a_time_ahead_of_the_clock_is_not_believed(api: KubernetesApi, what: str
     assert replica(api, "a").failure(BAD, "")[0] is not None
 
 
-def test_a_failure_holds_for_the_question_that_found_it(api: KubernetesApi) -> None:
-    """Who asks with a looser plan, or about another stable, fails the version for nobody else."""
+def test_a_failure_applies_to_the_question_that_found_it(api: KubernetesApi) -> None:
+    """A question with a looser plan, or about another stable, fails the version for no other question."""
     loose, strict = (Attempt("shop", "digits", "7fd54", "", asked) for asked in ("digest-1", "digest-2"))
     replica(api, "a").keep(failed(loose))
     for name in "ab":
@@ -180,12 +180,12 @@ def test_a_failure_holds_for_the_question_that_found_it(api: KubernetesApi) -> N
     assert replica(api, "a").failures() == [failed(loose)]
     assert replica(api, "b").lift(BAD, 200.0) == (1, [])
     assert replica(api, "a").failure(loose, "") == (None, [])
-    api.data[RELEASE] = '{"7fd54": {"failed_s": 300}}'  # by a person: for all questions
+    api.data[RELEASE] = '{"7fd54": {"failed_s": 300}}'  # written by a person, for all questions
     assert replica(api, "a").failure(strict, "")[0] is not None
 
 
-def test_a_build_that_comes_back_after_another_begins_anew(api: KubernetesApi, tmp_path: Path) -> None:
-    """Its workload has the same name: the requests of the build between are not its own."""
+def test_a_build_that_returns_after_another_starts_again(api: KubernetesApi, tmp_path: Path) -> None:
+    """Its workload has the same name; requests of the build in between are not its own."""
     kept, other = Kept(tmp_path / "judge.db"), Attempt("shop", "digits", "digits", "checksum-2")
     for attempt, at_s in ((BUILD, 100.0), (BUILD, 110.0), (other, 200.0)):
         kept.start(attempt, at_s)
@@ -198,8 +198,8 @@ def test_a_build_that_comes_back_after_another_begins_anew(api: KubernetesApi, t
     assert given == [is_given for *_, is_given in tries]
 
 
-def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
-    """Nothing is waited for long, and what was lifted meanwhile is lifted for all afterwards."""
+def test_an_unreachable_api_server_is_reported(api: KubernetesApi) -> None:
+    """No call waits long, and a version lifted meanwhile is later lifted for all replicas."""
     away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     replica(api, "a").keep(failed(BAD))
     alone = quarantine(Kept(api.folder.parent / "a"), away)
@@ -211,7 +211,7 @@ def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
 
 
 def test_others_may_change_the_config_map_at_the_same_time(api: KubernetesApi) -> None:
-    """A conflict is tried again; where they do not end, that is said, and the next question shares it."""
+    """A conflict is retried. If conflicts do not end, a note says so, and the next question shares the failure."""
     api.conflicts = 2
     assert replica(api, "a").keep(failed(BAD)) == []
     replica(api, "a").lift(BAD, 150.0)
@@ -222,8 +222,8 @@ def test_others_may_change_the_config_map_at_the_same_time(api: KubernetesApi) -
     assert replica(api, "b").failure(BAD, "")[0] is not None
 
 
-def test_no_two_replicas_give_a_first_weight(api: KubernetesApi) -> None:
-    """Not even when they are asked together."""
+def test_only_one_replica_gives_a_first_weight(api: KubernetesApi) -> None:
+    """This holds even if all are asked at the same time."""
     replicas = [replica(api, name) for name in "abcd"]
     given: list[bool] = []
     ask = [
@@ -237,8 +237,8 @@ def test_no_two_replicas_give_a_first_weight(api: KubernetesApi) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "nonsense", '{"7fd54": 3}', '{"7fd54": {"failed_s": "never"}}'])
-def test_what_somebody_wrote_there_is_left_and_said(api: KubernetesApi, text: str) -> None:
-    """A line that the judge cannot read is a person's to delete; other releases go on."""
+def test_unreadable_text_in_the_config_map_is_kept_and_reported(api: KubernetesApi, text: str) -> None:
+    """Only a person may delete a line that the judge cannot read; other releases are not affected."""
     api.data[RELEASE] = text
     assert "kubectl edit configmap" in replica(api, "a").keep(failed(BAD))[0]
     assert api.data[RELEASE] == text
@@ -248,7 +248,7 @@ def test_what_somebody_wrote_there_is_left_and_said(api: KubernetesApi, text: st
 
 
 def test_a_known_failure_is_not_written_again(api: KubernetesApi) -> None:
-    """Whoever watches the ConfigMap would hear of it with every question."""
+    """Each write would notify everyone who watches the ConfigMap."""
     replica(api, "a").keep(failed(BAD))
     for _ in range(5):
         replica(api, "a").failure(BAD, "")
@@ -256,15 +256,15 @@ def test_a_known_failure_is_not_written_again(api: KubernetesApi) -> None:
     assert api.writes == 1
 
 
-def test_what_is_shared_of_a_release_stays_small(api: KubernetesApi) -> None:
-    """The newest tries are kept."""
+def test_the_shared_data_of_one_release_stays_small(api: KubernetesApi) -> None:
+    """It keeps the newest tries."""
     for number in range(30):
         replica(api, "a").keep(failed(Attempt("shop", "digits", f"hash-{number}"), 100.0 + number))
     assert sorted(api.shared(RELEASE)) == [f"hash-{number}" for number in range(20, 30)]
 
 
-def test_a_failure_for_which_there_is_no_room_is_not_written_again(api: KubernetesApi) -> None:
-    """The newest tries stay as they are, however often the older ones are asked about."""
+def test_a_failure_without_room_is_not_written_again(api: KubernetesApi) -> None:
+    """The newest tries stay, however often older ones are asked about."""
     attempts = [Attempt("shop", "digits", f"hash-{number}") for number in range(14)]
     for attempt in attempts:
         replica(api, "a").keep(failed(attempt))
@@ -274,8 +274,8 @@ def test_a_failure_for_which_there_is_no_room_is_not_written_again(api: Kubernet
     assert api.writes == writes
 
 
-def test_what_is_shared_of_all_releases_stays_small(api: KubernetesApi) -> None:
-    """Those of which nothing was heard for longest make room, and are not written again and again."""
+def test_the_shared_data_of_all_releases_stays_small(api: KubernetesApi) -> None:
+    """The releases without news for longest are dropped, and are not written again and again."""
     said = {**SAID, "reason": "x" * 1200}
     attempts = [Attempt("shop", f"model-{number}", "7fd54") for number in range(200)]
     one = replica(api, "a")
@@ -291,14 +291,14 @@ def test_what_is_shared_of_all_releases_stays_small(api: KubernetesApi) -> None:
     assert api.writes == writes
 
 
-def test_replicas_agree_on_when_a_build_began(api: KubernetesApi) -> None:
-    """One that did not hear of the build between would judge a build that comes back by the requests of that one."""
+def test_replicas_agree_when_a_build_began(api: KubernetesApi) -> None:
+    """Else a replica that missed the build in between would judge a returning build by that build's requests."""
     one, two, other = replica(api, "a"), replica(api, "b"), Attempt("shop", "digits", "digits", "checksum-2")
     for each, at_s in ((one, 100.0), (two, 105.0)):
         each.start(BUILD, lambda at_s=at_s: at_s)
         assert each.started_s(BUILD) == 100.0
     one.start(other, lambda: 200.0)
-    two.start(BUILD, lambda: 300.0)  # which comes back, and is seen first by the replica that missed the other
+    two.start(BUILD, lambda: 300.0)  # it returns, and the replica that missed the other build sees it first
     one.start(BUILD, lambda: 310.0)
     assert [each.started_s(BUILD) for each in (one, two)] == [300.0, 300.0]
     assert replica(api, "c").started_s(BUILD) is None
@@ -316,8 +316,8 @@ def test_replicas_agree_on_when_a_build_began(api: KubernetesApi) -> None:
         assert each.started_s(BUILD) == 400.0
 
 
-def test_a_replica_tells_what_it_noted_while_the_cluster_was_silent(api: KubernetesApi) -> None:
-    """And one that shares since today tells when its build began."""
+def test_a_replica_shares_later_what_it_stored_during_an_outage(api: KubernetesApi) -> None:
+    """A replica that has only now begun to share also reports when its build began."""
     api.refuses = 503
     replica(api, "a").start(BUILD, lambda: 100.0)
     assert replica(api, "a").started_s(BUILD) == 100.0
@@ -327,8 +327,8 @@ def test_a_replica_tells_what_it_noted_while_the_cluster_was_silent(api: Kuberne
     assert [replica(api, name).started_s(BUILD) for name in "ab"] == [100.0, 100.0]
 
 
-def test_a_beginning_ahead_of_the_clock_is_not_believed(api: KubernetesApi) -> None:
-    """Nothing would ever be evidence."""
+def test_a_start_time_ahead_of_the_clock_is_ignored(api: KubernetesApi) -> None:
+    """With it, no request would ever be evidence."""
     api.data[RELEASE] = json.dumps({"digits@checksum-1": {"began_s": 4e9, "first_weight_s": 4e9}})
     one = replica(api, "a")
     one.start(BUILD, lambda: 900.0)
@@ -336,24 +336,24 @@ def test_a_beginning_ahead_of_the_clock_is_not_believed(api: KubernetesApi) -> N
     assert one.give_first_weight(BUILD, 900.0)
 
 
-def test_a_token_that_is_rotated_is_read_anew(api: KubernetesApi) -> None:
-    """The kubelet does so every hour."""
+def test_a_rotated_token_is_read_again(api: KubernetesApi) -> None:
+    """The kubelet rotates it every hour."""
     one = replica(api, "a")
     assert one.failure(BAD, "") == (None, [])
     (api.folder / "token").write_text("another-token")
     assert one.failure(BAD, "") == (None, [])
 
 
-def test_outside_a_cluster_it_does_not_start(api: KubernetesApi, tmp_path: Path) -> None:
-    """Rather than never share anything."""
+def test_the_judge_does_not_start_outside_a_cluster(api: KubernetesApi, tmp_path: Path) -> None:
+    """Otherwise it would never share anything."""
     with pytest.raises(SpecError, match="no Kubernetes API"):
         SharedMap(api.folder, {})
     with pytest.raises(SpecError, match="service account"):
         SharedMap(tmp_path, api.environment)
 
 
-def together(*calls: Callable[[], Any]) -> list[Any]:
-    """What some calls give that begin at the same time."""
+def results_of_parallel(*calls: Callable[[], Any]) -> list[Any]:
+    """The results of calls that start at the same time."""
     begin, given = threading.Barrier(len(calls)), [None] * len(calls)
 
     def one(place: int) -> None:
@@ -368,9 +368,9 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
     return given
 
 
-def test_releases_that_are_told_together_are_all_told(api: KubernetesApi) -> None:
-    """All are in one ConfigMap: without a pause between two tries most replicas met again, five times."""
-    api.answers_after_s = 0.02  # as over a network
+def test_releases_that_are_shared_in_parallel_are_all_shared(api: KubernetesApi) -> None:
+    """They share one ConfigMap. Without a pause between retries, most replicas conflicted again, five times."""
+    api.answers_after_s = 0.02  # like a network
     replicas = [replica(api, name) for name in "ab"]
     builds = [Attempt("shop", f"model-{number}", f"model-{number}", "checksum-1") for number in range(10)]
     starts = [
@@ -378,17 +378,17 @@ def test_releases_that_are_told_together_are_all_told(api: KubernetesApi) -> Non
         for build in builds
         for one in replicas
     ]
-    together(*starts)
+    results_of_parallel(*starts)
     fails = [lambda one=one, build=build: one.keep(failed(build)) for build in builds for one in replicas]  # type: ignore[misc]
-    assert together(*fails) == [[]] * 20
+    assert results_of_parallel(*fails) == [[]] * 20
     for build in builds:
         known = Tries.model_validate(api.shared(f"shop_{build.rollout}"))
         assert known.began_s(build, now_s=NOW_S) == 100.0
         assert replica(api, "c").failure(build, "")[0] is not None
 
 
-def test_what_others_wrote_there_takes_no_room(api: KubernetesApi) -> None:
-    """Neither a text nor a line that looks like the judge's, as long as the ConfigMap is not full."""
+def test_entries_of_others_do_not_reduce_the_judges_room(api: KubernetesApi) -> None:
+    """This covers plain text and a line like the judge's own, as long as the ConfigMap is not full."""
     long = "x" * 201_000
     api.data |= {"notes.txt": long, "shop_text": json.dumps({"7fd54": {"failed_s": 999, "reason": long}})}
     one, two = replica(api, "a"), replica(api, "b")
@@ -398,8 +398,8 @@ def test_what_others_wrote_there_takes_no_room(api: KubernetesApi) -> None:
     assert {"notes.txt", "shop_text"} < api.data.keys()
 
 
-def test_a_full_config_map_takes_no_first_weight_away(api: KubernetesApi) -> None:
-    """Each replica goes on by itself, and the note says why."""
+def test_a_full_config_map_does_not_prevent_a_first_weight(api: KubernetesApi) -> None:
+    """Each replica continues alone, and a note says why."""
     api.data["notes.txt"] = "x" * 1_040_000
     one = replica(api, "a")
     (note,) = one.keep(failed(BAD))
@@ -410,14 +410,14 @@ def test_a_full_config_map_takes_no_first_weight_away(api: KubernetesApi) -> Non
     assert api.writes == 0
 
 
-def test_newer_tries_take_no_first_weight_away(api: KubernetesApi) -> None:
-    """There is no room for it among them: it was answered as if another replica had given it."""
+def test_newer_tries_do_not_prevent_a_first_weight(api: KubernetesApi) -> None:
+    """The judge has no room for it among them, and answered as if another replica had given it."""
     api.data[RELEASE] = json.dumps({f"hash-{number}": {"failed_s": 990.0} for number in range(10)})
     assert replica(api, "a").give_first_weight(BUILD, 100.0)
 
 
-def test_a_first_weight_that_was_given_in_silence_is_told_later(api: KubernetesApi) -> None:
-    """As failures are: another replica would give it again."""
+def test_a_first_weight_given_during_an_outage_is_shared_later(api: KubernetesApi) -> None:
+    """Failures are too. Otherwise another replica would give it again."""
     api.refuses = 503
     assert replica(api, "a").give_first_weight(BUILD, 100.0)
     api.refuses = None
@@ -431,8 +431,8 @@ def test_a_first_weight_that_was_given_in_silence_is_told_later(api: KubernetesA
     assert not replica(api, "a").give_first_weight(other, 130.0)
 
 
-def test_a_first_weight_of_which_nobody_heard_is_given_again(api: KubernetesApi) -> None:
-    """Once, by any replica: also by one that was asked meanwhile."""
+def test_a_first_weight_whose_answer_was_not_delivered_is_given_again(api: KubernetesApi) -> None:
+    """Any replica may give it, once, including one that was asked meanwhile."""
     one, two = replica(api, "a"), replica(api, "b")
     assert [each.give_first_weight(BUILD, 100.0) for each in (one, two)] == [True, False]
     one.take_first_weight_back(BUILD)
@@ -443,8 +443,8 @@ def test_a_first_weight_of_which_nobody_heard_is_given_again(api: KubernetesApi)
     assert sorted(api.data) == [RELEASE]
 
 
-def test_a_long_reason_is_cut(api: KubernetesApi) -> None:
-    """An answer has less than 4 kB, whatever somebody wrote in the ConfigMap."""
+def test_a_long_reason_is_shortened(api: KubernetesApi) -> None:
+    """An answer has less than 4 kB, whatever text is in the ConfigMap."""
     api.data[RELEASE] = json.dumps({"7fd54": {"failed_s": 300, "reason": "\U0001f600" * 4_000, "since": "s" * 30_000}})
     found, notes = replica(api, "a").failure(BAD, "http://a/page")
     assert found is not None
@@ -452,8 +452,8 @@ def test_a_long_reason_is_cut(api: KubernetesApi) -> None:
     assert replica(api, "a").failures() == [found]
 
 
-def test_what_another_replica_lifts_while_this_one_judges_stays_lifted(api: KubernetesApi) -> None:
-    """The evidence is from before; whether the lift is seen before the failure is kept, or after."""
+def test_a_lift_during_a_judgement_by_another_replica_stays(api: KubernetesApi) -> None:
+    """The evidence is from before the lift, whether the replica sees the lift before or after it keeps the failure."""
     one = replica(api, "a")
     assert one.started_anew_s(BAD) is None
     replica(api, "b").lift(BAD, 200.0)
@@ -467,8 +467,8 @@ def test_what_another_replica_lifts_while_this_one_judges_stays_lifted(api: Kube
     assert replica(api, "e").started_anew_s(BAD) is None
 
 
-def test_a_page_shows_nothing_that_was_lifted_elsewhere(api: KubernetesApi) -> None:
-    """With one look for all of it; while the API server is away it shows what this replica knows."""
+def test_the_page_shows_no_failure_that_another_replica_lifted(api: KubernetesApi) -> None:
+    """One read covers all releases. While the API server is away it shows what this replica knows."""
     one, other = replica(api, "a"), Attempt("shop", "text", "9ab")
     for attempt in (BAD, other):
         one.keep(failed(attempt))
@@ -482,8 +482,8 @@ def test_a_page_shows_nothing_that_was_lifted_elsewhere(api: KubernetesApi) -> N
     assert replica(api, "c").failures() == []
 
 
-def test_a_shared_failure_is_answered_by_a_replica_that_cannot_write(api: KubernetesApi) -> None:
-    """A full volume lets no version go on that failed; one that was lifted is not judged by old evidence, either."""
+def test_a_replica_that_cannot_write_still_answers_a_shared_failure(api: KubernetesApi) -> None:
+    """A full volume must not pass a failed version, nor judge a lifted one by old evidence."""
     replica(api, "a").keep(failed(BAD))
     one = replica(api, "b")
     with closing(sqlite3.connect(api.folder.parent / "b")) as db, db:
@@ -500,8 +500,8 @@ def test_a_shared_failure_is_answered_by_a_replica_that_cannot_write(api: Kubern
     assert one.failure(BAD, "")[0] is not None
 
 
-def test_a_lift_holds_whatever_fails_after_it(api: KubernetesApi) -> None:
-    """Ten newer failures took its place, and a replica that was silent then went on refusing the version."""
+def test_a_lift_applies_whatever_fails_after_it(api: KubernetesApi) -> None:
+    """Ten newer failures replaced the lift, and a replica that had been offline kept refusing the version."""
     replica(api, "b").keep(failed(BAD))
     replica(api, "a").lift(BAD, 200.0)
     for number in range(30):
@@ -514,8 +514,8 @@ def test_a_lift_holds_whatever_fails_after_it(api: KubernetesApi) -> None:
 
 @pytest.mark.parametrize("what", ["lifted", "failed"])
 @pytest.mark.parametrize(("at_s", "far"), [(1e308, "far ahead"), (4e9, "far ahead"), (4600.0, "60 min ahead")])
-def test_a_time_ahead_is_said_in_few_words(api: KubernetesApi, what: str, at_s: float, far: str) -> None:
-    """It may have 309 digits."""
+def test_a_time_ahead_is_reported_briefly(api: KubernetesApi, what: str, at_s: float, far: str) -> None:
+    """As a number it may have 309 digits."""
     api.data[RELEASE] = json.dumps({"7fd54": {f"{what}_s": at_s}})
     (note,) = replica(api, "a").failure(BAD, "")[1]
     assert len(note) < 200
@@ -524,8 +524,8 @@ def test_a_time_ahead_is_said_in_few_words(api: KubernetesApi, what: str, at_s: 
     assert f"says that the version {verb} at {at_s:.10g}," in note
 
 
-def test_a_build_by_a_clock_that_is_ahead_makes_nobody_write_with_each_question(api: KubernetesApi) -> None:
-    """The other build stayed the newest for a minute, and each hook began the present one anew."""
+def test_a_build_whose_time_is_ahead_does_not_cause_a_write_per_question(api: KubernetesApi) -> None:
+    """The other build stayed the newest for a minute, and each hook restarted the present one."""
     api.data[RELEASE] = json.dumps({"digits@checksum-0": {"began_s": 1050.0, "first_weight_s": 1050.0}})
     one, two = replica(api, "a"), replica(api, "b")
     given = []
@@ -537,12 +537,12 @@ def test_a_build_by_a_clock_that_is_ahead_makes_nobody_write_with_each_question(
     assert one.started_s(BUILD) == two.started_s(BUILD) == pytest.approx(1050.0)
 
 
-def test_an_api_server_that_hangs_holds_no_verdict(api: KubernetesApi) -> None:
-    """It takes connections and answers nothing: many questions at once wait no longer than one does."""
+def test_an_api_server_that_hangs_delays_no_verdict(api: KubernetesApi) -> None:
+    """It accepts connections and never answers: many questions at once wait no longer than one."""
     api.goes_on.clear()
     one = replica(api, "a")
     attempts = [Attempt("shop", f"model-{number}", "7fd54") for number in range(6)]
-    notes = together(*(lambda each=each: one.keep(failed(each)) for each in attempts))  # type: ignore[misc]
+    notes = results_of_parallel(*(lambda each=each: one.keep(failed(each)) for each in attempts))  # type: ignore[misc]
     assert all(len(said) == 1 for said in notes)
     assert any("gives no answer" in said[0] for said in notes)
     assert one.give_first_weight(BUILD, 100.0)
@@ -555,8 +555,8 @@ def test_an_api_server_that_hangs_holds_no_verdict(api: KubernetesApi) -> None:
         assert replica(api, "b").failure(each, "")[0] is not None
 
 
-def test_no_line_of_the_judge_is_taken_for_somebody_elses() -> None:
-    """The longest that it can write has twenty entries with everything in them."""
+def test_the_longest_line_of_the_judge_is_recognised_as_its_own() -> None:
+    """The longest that it can write has twenty complete entries."""
     times = dict.fromkeys(("failed_s", "began_s", "first_weight_s"), 1000.123456789)
     one = {**times, "reason": "x" * 1190, "since": "x" * 40}
     keys = [f"{'c' * 253}{number}@{'s' * 200}#{'d' * 12}" for number in range(20)]
@@ -566,4 +566,4 @@ def test_no_line_of_the_judge_is_taken_for_somebody_elses() -> None:
     for number in range(20):
         changed = change_of(data, f"shop_{number}", Tries({}), tries)
         data = {key: text for key, text in (data | changed).items() if text is not None}
-    assert 100_000 < sum(map(len, data.values())) < 200_000  # else all would stay
+    assert 100_000 < sum(map(len, data.values())) < 200_000  # otherwise all would fit
