@@ -1,4 +1,4 @@
-"""What the judge server counts, shows of its releases, and does with a fault of its own."""
+"""The metrics of the judge server, and its behaviour in an internal error."""
 
 import asyncio
 from typing import Any, cast
@@ -26,8 +26,8 @@ def known(canary: str, verdict: Verdict, checksum: str = "") -> Known:
     return Known(attempt, "a", cast("Any", None), answer=Answer(verdict, "because"))
 
 
-class Seen:
-    """What is known, the newest first."""
+class KnownReleases:
+    """The known releases, newest first."""
 
     def __init__(self, *releases: Known, failures: int | None = 0) -> None:
         self._releases, self._failures = releases, failures
@@ -51,8 +51,10 @@ def values(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], floa
 
 
 def test_the_newest_verdict_about_a_canary_is_shown() -> None:
-    """Once, however many builds or plans were asked about."""
-    seen = Seen(known("b", Verdict.FAIL, "2"), known("b", Verdict.PASS, "1"), known("c", Verdict.NO_DATA), failures=2)
+    """It is shown once, however many builds or plans were asked about."""
+    seen = KnownReleases(
+        known("b", Verdict.FAIL, "2"), known("b", Verdict.PASS, "1"), known("c", Verdict.NO_DATA), failures=2
+    )
     registry = JudgeMetrics(seen).registry
     assert values(registry, "kanaria_judge_verdict") == {
         ("shop/digits", "b", "fail"): 1.0,
@@ -62,25 +64,25 @@ def test_the_newest_verdict_about_a_canary_is_shown() -> None:
     assert values(registry, "kanaria_judge_quarantined") == {(): 2.0}
 
 
-def test_a_ledger_that_cannot_be_read_hides_nothing_else() -> None:
-    """Its number is missing, all others are there."""
-    registry = JudgeMetrics(Seen(known("b", Verdict.PASS), failures=None)).registry
+def test_an_unreadable_ledger_hides_no_other_metric() -> None:
+    """Only its own number is missing."""
+    registry = JudgeMetrics(KnownReleases(known("b", Verdict.PASS), failures=None)).registry
     assert values(registry, "kanaria_judge_quarantined") == {}
     assert values(registry, "kanaria_judge_releases") == {(): 1.0}
 
 
-class Broken(Seen):
-    """A judge with a fault."""
+class FaultyJudge(KnownReleases):
+    """A judge that raises an error."""
 
     def question(self, asked: object, *, attempt_of: str = "") -> dict[str, Any]:
         raise ZeroDivisionError(f"about {asked} {attempt_of}")
 
 
-def test_a_fault_of_its_own_is_an_answer_and_is_counted() -> None:
-    """An engine would wait silently: the alert about refused questions reads this counter. The answer tells no more."""
+def test_an_internal_error_is_answered_and_counted() -> None:
+    """An engine would wait silently; the alert on refused questions reads this counter. The answer has no details."""
 
     async def asked() -> tuple[httpx.Response, str]:
-        app = make_app(cast("Releases", Broken()), token=lambda: TOKEN)
+        app = make_app(cast("Releases", FaultyJudge()), token=lambda: TOKEN)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
             answer = await client.post("/v1/judge", json=ASKED, headers={"authorization": f"Bearer {TOKEN}"})

@@ -1,4 +1,4 @@
-"""What was reserved can be written when the disk is full."""
+"""Reserved space can be written on a full disk."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ from rollout import room
 from tests.support.small_disk import SmallDisk, mounted
 
 
-def test_a_full_disk_takes_a_new_content_again_and_again(small_disk: SmallDisk) -> None:
-    """The spare's blocks are there already; after each change there is a spare again."""
+def test_a_file_with_a_spare_can_be_rewritten_repeatedly_on_a_full_disk(small_disk: SmallDisk) -> None:
+    """The spare already has its blocks, and each write leaves a new spare."""
     path = small_disk.folder / "routes.json"
     room.replace(path, "before")
     small_disk.fill()
@@ -19,8 +19,8 @@ def test_a_full_disk_takes_a_new_content_again_and_again(small_disk: SmallDisk) 
         assert path.read_text().strip() == f"split {number}"
 
 
-def test_more_than_the_spare_holds_leaves_the_old_file(small_disk: SmallDisk) -> None:
-    """It is an error on a full disk; with room the spare grows."""
+def test_content_larger_than_the_spare_keeps_the_old_file(small_disk: SmallDisk) -> None:
+    """On a full disk this is an error; with space the spare grows."""
     path = small_disk.folder / "routes.json"
     room.replace(path, "before")
     small_disk.fill()
@@ -34,8 +34,8 @@ def test_more_than_the_spare_holds_leaves_the_old_file(small_disk: SmallDisk) ->
     assert path.read_text().strip() == "y" * 200_000
 
 
-def test_without_a_free_inode_it_is_still_replaced(tmp_path: Path) -> None:
-    """A disk can also run out of files: the new name of the old one is given up then."""
+def test_a_file_is_replaced_without_a_free_inode(tmp_path: Path) -> None:
+    """A disk can also run out of inodes; then the old file gets no new name."""
     with mounted(tmp_path / "disk", mib=4, options="nr_inodes=8") as disk:
         path = disk.folder / "routes.json"
         room.replace(path, "before")
@@ -51,8 +51,8 @@ def test_without_a_free_inode_it_is_still_replaced(tmp_path: Path) -> None:
             assert path.read_text().strip() == split
 
 
-def test_a_disk_that_cannot_be_written_says_so(small_disk: SmallDisk) -> None:
-    """Mounted read-only after an error: the old file stays."""
+def test_a_disk_that_cannot_be_written_raises_an_error(small_disk: SmallDisk) -> None:
+    """It was mounted read-only after a fault; the old file stays."""
     path = small_disk.folder / "routes.json"
     room.replace(path, "before")
     small_disk.remount("ro")
@@ -62,7 +62,7 @@ def test_a_disk_that_cannot_be_written_says_so(small_disk: SmallDisk) -> None:
 
 
 def test_the_spare_has_the_same_content(tmp_path: Path) -> None:
-    """So it replaces a file that somebody damaged."""
+    """So it can replace a damaged file."""
     path = tmp_path / "routes.json"
     for content in ("one", "two", "three"):
         room.replace(path, content)
@@ -71,8 +71,8 @@ def test_the_spare_has_the_same_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dies_before", ["link", "replace", "second"])
-def test_killed_at_any_point_it_goes_on(tmp_path: Path, dies_before: str) -> None:
-    """The names that a killed writer left are used again; none of them is the file that is read."""
+def test_a_writer_killed_at_any_point_can_be_followed_by_another(tmp_path: Path, dies_before: str) -> None:
+    """The files of the killed writer are used again; none of them is the file that is read."""
     path, spare, old = tmp_path / "a.json", tmp_path / ".a.json.spare", tmp_path / ".a.json.old"
     room.replace(path, "before")
     if dies_before != "link":
@@ -85,8 +85,8 @@ def test_killed_at_any_point_it_goes_on(tmp_path: Path, dies_before: str) -> Non
     assert not old.exists()
 
 
-def test_a_copy_by_hard_link_is_never_written_over(tmp_path: Path) -> None:
-    """A backup of the folder keeps what it had."""
+def test_a_hard_link_is_never_overwritten(tmp_path: Path) -> None:
+    """A backup of the folder keeps its content."""
     path = tmp_path / "routes.json"
     room.replace(path, "before")
     os.link(path, tmp_path / "backup")
@@ -95,8 +95,8 @@ def test_a_copy_by_hard_link_is_never_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "backup").read_text().strip() == "before"
 
 
-def test_a_folder_in_its_place_is_moved_away(tmp_path: Path) -> None:
-    """Nothing in it is lost."""
+def test_a_folder_in_place_of_the_file_is_moved_away(tmp_path: Path) -> None:
+    """Its content is not lost."""
     path = tmp_path / "routes.json"
     path.mkdir()
     (path / "mine").touch()
@@ -105,8 +105,8 @@ def test_a_folder_in_its_place_is_moved_away(tmp_path: Path) -> None:
     assert [found.name for found in tmp_path.glob("routes.json.*/*")] == ["mine"]
 
 
-def test_reserved_room_is_written_in_place_on_a_full_disk(small_disk: SmallDisk) -> None:
-    """What is shorter than the content before leaves nothing of it."""
+def test_reserved_space_is_written_in_place_on_a_full_disk(small_disk: SmallDisk) -> None:
+    """Shorter content leaves nothing of the old content."""
     path = small_disk.folder / "pending"
     room.reserve(path)
     small_disk.fill()
@@ -115,8 +115,8 @@ def test_reserved_room_is_written_in_place_on_a_full_disk(small_disk: SmallDisk)
     assert path.read_text().strip() == "short"
 
 
-def test_ballast_makes_room_once_and_is_taken_again(small_disk: SmallDisk) -> None:
-    """At most an eighth of the disk is taken, and it is not taken back as soon as it is thrown off."""
+def test_ballast_is_released_once_and_taken_again_later(small_disk: SmallDisk) -> None:
+    """It takes at most an eighth of the disk, and is not taken again right after its release."""
     ballast = room.Ballast(small_disk.folder / "reserve", 16 * 2**20)
     assert ballast.take()
     assert (small_disk.folder / "reserve").stat().st_size == 2**19
@@ -131,8 +131,8 @@ def test_ballast_makes_room_once_and_is_taken_again(small_disk: SmallDisk) -> No
     assert ballast.take()
 
 
-def test_free_room_is_what_is_left(small_disk: SmallDisk, tmp_path: Path) -> None:
-    """In bytes; a folder that is gone has none."""
+def test_free_space_is_given_in_bytes(small_disk: SmallDisk, tmp_path: Path) -> None:
+    """A missing folder has none."""
     assert 3 * 2**20 < room.free_bytes(small_disk.folder) <= 4 * 2**20
     small_disk.fill()
     assert room.free_bytes(small_disk.folder) == 0

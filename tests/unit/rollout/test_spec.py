@@ -1,4 +1,4 @@
-"""rollout.yaml is checked once, and says what is wrong with it."""
+"""rollout.yaml is checked once, and each mistake is explained."""
 
 import json
 import math
@@ -18,12 +18,12 @@ from rollout.signals.options import WrongLabel
 from rollout.spec import RolloutSpec, parse_spec
 
 
-def test_an_empty_file_means_the_defaults() -> None:
-    """Everything has a default, so an empty plan is a plan."""
+def test_an_empty_file_gives_the_defaults() -> None:
+    """Everything has a default, so an empty plan is valid."""
     assert parse_spec("") == RolloutSpec()
 
 
-def test_people_may_write_durations_and_shares_with_units() -> None:
+def test_durations_and_shares_may_have_units() -> None:
     """`10m` is 600 seconds and `0.5%` is 0.005."""
     spec = parse_spec("step_deadline: 20m\nrisk_budget: 0.25%\nwatch: 1h\nwindow: 2s\n")
     assert (spec.step_deadline, spec.risk_budget.share, spec.watch, spec.window) == (1200.0, 0.0025, 3600.0, 2.0)
@@ -188,7 +188,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("sticky: header:Authorization", "sticky", "its values are secrets"),
     ],
 )
-def test_an_impossible_plan_names_the_place_and_the_reason(text: str, place: str, words: str) -> None:
+def test_an_impossible_plan_is_refused_with_place_and_reason(text: str, place: str, words: str) -> None:
     """The message says where, what was seen and what to write instead."""
     with pytest.raises(SpecError) as caught:
         parse_spec(text)
@@ -197,8 +197,8 @@ def test_an_impossible_plan_names_the_place_and_the_reason(text: str, place: str
     assert not re.search(r"Input should|not permitted|instance of|, not ", str(caught.value))
 
 
-def test_every_mistake_of_a_plan_is_named_at_once() -> None:
-    """Each with its place, so that nobody corrects a file in many rounds."""
+def test_all_mistakes_of_a_plan_are_reported_together() -> None:
+    """Each has its place, so a file is corrected in one round."""
     with pytest.raises(SpecError) as caught:
         parse_spec("alpha: 2\nsoak: 1x\nsignals: {class: {gros: 3}}")
     assert set(caught.value.saw.split("; ")) == {
@@ -210,34 +210,34 @@ def test_every_mistake_of_a_plan_is_named_at_once() -> None:
 
 
 def test_a_plan_with_very_many_mistakes_says_how_many() -> None:
-    """It once said that `` was `null`, and had the number in the place of what to do."""
+    """The message said that `` was `null`, and had the number in place of the advice."""
     with pytest.raises(SpecError) as error:
         parse_spec("\n".join(f"x{number}: 1" for number in range(300)))
     assert (error.value.saw, error.value.do[:35]) == ("300 mistakes are in it", "correct those that you find, and tr")
 
 
-def test_broken_yaml_names_its_line() -> None:
-    """The place is counted as editors count it."""
+def test_broken_yaml_is_reported_with_its_line() -> None:
+    """Lines are counted as editors count them."""
     with pytest.raises(SpecError) as caught:
         parse_spec("alpha: 1%\nsoak: b: c")
     assert caught.value.saw.startswith("line 2, column 8: ")
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: [", "a: b: c", "watch: 2026-13-45"])
-def test_what_is_not_a_mapping_is_refused(text: str) -> None:
-    """A list, a sentence or broken YAML gives a SpecError, not a stack trace."""
+def test_a_plan_that_is_not_a_mapping_is_refused(text: str) -> None:
+    """A list, a sentence or broken YAML raises a SpecError and no other error."""
     with pytest.raises(SpecError):
         parse_spec(text)
 
 
 def test_sticky_names_a_header() -> None:
-    """`header:X-User-Id` keeps callers with the same value on one side."""
+    """`header:X-User-Id` keeps callers with the same value on one version."""
     assert parse_spec("sticky: header:X-User-Id").sticky == "x-user-id"
     assert parse_spec("sticky: none").sticky is None
 
 
-def test_keys_are_no_names_of_sticky_callers() -> None:
-    """The gateway hides a key before it notes whose request failed. A plan of before is read from its ledger."""
+def test_keys_cannot_identify_sticky_callers() -> None:
+    """The gateway removes a key before it logs whose request failed. An older plan is still read from its ledger."""
     assert parse_spec("sticky: header:x-api-key").sticky == "x-kanaria-caller"
     kept = {"tag": "m:v2", "stable": "m:v1", "by": "ann", "spec": {"sticky": "authorization"}}
     event = read_event(json.dumps({"kind": "release_requested", "at_s": 1.0, **kept}), NUMBER)
@@ -254,8 +254,8 @@ def test_a_warm_up_may_be_left_out(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "share"), [("0", 0), ("0%", 0), ("none", 0), ("null", 0), ("2.5%", 0.025), ("10%", 0.1)]
 )
-def test_a_share_may_be_held_back_or_none(text: str, share: float) -> None:
-    """Of the traffic, for the version before, until the watch ends."""
+def test_the_holdback_may_be_a_share_or_none(text: str, share: float) -> None:
+    """The previous version has this share of the traffic until the watch ends."""
     assert parse_spec(f"holdback: {text}").holdback == share
 
 
@@ -263,7 +263,7 @@ def test_a_share_may_be_held_back_or_none(text: str, share: float) -> None:
     ("text", "share"), [("0", 0), ("none", 0), ("null", 0), ("1%", 0.01), ("10 %", 0.1), ("100%", 1.0)]
 )
 def test_a_share_of_the_requests_in_the_steps_may_be_compared(text: str, share: float) -> None:
-    """None where the plan says nothing; a plan for a version that gets all traffic at once compares none."""
+    """The default is none. A plan of a version that gets all traffic at once compares none."""
     spec = parse_spec(f"compare: {text}")
     assert (spec.compare, RolloutSpec().compare, spec.without_steps().compare) == (share, 0, 0)
     assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -274,7 +274,7 @@ def test_a_share_of_the_requests_in_the_steps_may_be_compared(text: str, share: 
     [("[shadow, 1, 50, 100]", "at 1 % the canary answers up to 2 %"), ("auto", "at 1 % the canary answers up to 2 %")],
 )
 def test_validate_says_what_comparing_costs(steps: str, load: str) -> None:
-    """Also that what a request changes is changed twice."""
+    """It also says that a request with side effects has them twice."""
     words = " ".join(plan_in_words(parse_spec(f"{{steps: {steps}, compare: 10%}}")))
     assert "10 % of the requests to each are also asked of the other" in words
     assert load in words
@@ -289,13 +289,15 @@ def test_a_plan_without_a_shadow_has_no_warm_up(steps: str) -> None:
 
 
 def test_a_short_soak_is_accepted_with_a_remark() -> None:
-    """Requests that hang are not seen in so short a step; the shadow waits for them all the same."""
+    """Hanging requests are not seen in such a short step; the shadow still waits for them."""
     short, default = parse_spec("soak: 5s\nwindow: 2s\nwarmup: none"), parse_spec("")
     assert short.remark
     assert short.remark.startswith("`soak` is 5 s, but a request that hangs fails only after 10 s")
     assert "16 s prevents that" in short.remark
     assert (short.soak_s(in_shadow=False), short.soak_s(in_shadow=True)) == (5, 16)
-    assert parse_spec("soak: 5s\nwindow: 2s").soak_s(in_shadow=True) == 5, "the hangs of the warm-up are seen by then"
+    assert parse_spec("soak: 5s\nwindow: 2s").soak_s(in_shadow=True) == 5, (
+        "requests that hung in the warm-up are counted by then"
+    )
     assert (default.remark, default.soak_s(in_shadow=True)) == (None, 60)
 
 
@@ -315,8 +317,8 @@ def test_a_signal_that_is_left_out_is_not_judged() -> None:
         ("{wrong_label: null}", "{labels: null}"),
     ],
 )
-def test_the_former_names_of_two_signals_mean_the_same(now: str, before: str) -> None:
-    """Old plans and ledgers have `predictions` and `labels`; new ones have the names of the evidence."""
+def test_former_names_of_two_signals_are_accepted(now: str, before: str) -> None:
+    """Old plans and ledgers have `predictions` and `labels`; new ones use the names of the evidence."""
     spec = parse_spec(f"signals: {now}")
     assert parse_spec(f"signals: {before}") == spec != parse_spec("")
     assert set(spec.model_dump()["signals"]) == {*RolloutSpec().judge_config().rules, "segment"}
@@ -328,14 +330,14 @@ def test_a_signal_that_is_not_named_keeps_its_defaults() -> None:
     assert spec.signals.without("latency") == RolloutSpec().signals.without("latency")
 
 
-def test_a_tolerance_in_the_plan_reaches_the_judge() -> None:
-    """The judge uses the tolerance that the plan sets for a signal."""
+def test_a_tolerance_of_the_plan_reaches_the_judge() -> None:
+    """The judge uses the plan's tolerance for the signal."""
     assert parse_spec("signals: {latency: {tolerance: 1.5}}").judge_config().rules["latency"].tolerance == 1.5
 
 
 @pytest.mark.parametrize(("written", "seconds"), [("0s", 0), ("0", 0), ("10s", 10), ("600", 600), ("1h", 3600)])
 def test_labels_may_count_at_an_age(written: str, seconds: float) -> None:
-    """One of those that the service counts at; the ledger keeps it."""
+    """The age is one at which the service counts; the ledger stores it."""
     spec = parse_spec(f"signals: {{wrong_label: {{after: {written}}}}}")
     labels = RolloutSpec.model_validate_json(spec.model_dump_json()).signals.get(WrongLabel)
     assert labels is not None
@@ -343,13 +345,13 @@ def test_labels_may_count_at_an_age(written: str, seconds: float) -> None:
 
 
 def test_labels_that_are_not_required_may_take_longer_than_a_step() -> None:
-    """Those of one step count in the next."""
+    """Labels of one step count in the next."""
     assert parse_spec("signals: {wrong_label: {after: 1h}}").step_deadline == 600
     assert parse_spec("step_deadline: 11m\nsignals: {wrong_label: {after: 10m, required: true}}").signals.expected()
 
 
 def test_the_share_that_may_differ_in_the_shadow_reaches_the_judge() -> None:
-    """It is an absolute limit, whatever stable does; the signal may be left out or left to a person."""
+    """It is an absolute limit, independent of stable. The signal may be left out, or left to a person."""
     rules = parse_spec("signals: {disagreement: {at_most: 25%, on_fail: hold}}").judge_config().rules
     assert (rules["disagreement"].limit, rules["disagreement"].on_fail) == (0.25, "hold")
     assert "disagreement" not in parse_spec("signals: {disagreement: null}").judge_config().rules
@@ -367,7 +369,7 @@ def test_a_plan_survives_the_ledger(hundredths: list[int], has_shadow: bool, bud
     assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
-def test_sticky_callers_are_judged_by_the_users_affected() -> None:
+def test_sticky_callers_are_judged_by_affected_users() -> None:
     """Affected users may fail the canary, with the settings of the errors; the budget still counts every error."""
     spec = parse_spec("sticky: header:x-user-id\nsignals: {errors: {tolerance: 2, on_fail: hold}}")
     rules, plain = spec.judge_config().rules, parse_spec("").judge_config().rules
@@ -377,14 +379,14 @@ def test_sticky_callers_are_judged_by_the_users_affected() -> None:
     assert "affected_users" in spec.expected()
 
 
-def test_callers_who_are_not_sticky_change_nothing() -> None:
+def test_without_sticky_callers_there_is_no_signal_of_users() -> None:
     """The default has no family of users."""
     spec = parse_spec("")
     assert "affected_users" not in {*spec.judge_config().rules, *spec.expected()}
 
 
-def test_alpha_is_the_certainty_of_both_answers() -> None:
-    """Of FAIL and of PASS: the page of the plan promises a budget with confidence 1 - alpha."""
+def test_alpha_is_the_error_probability_of_fail_and_pass() -> None:
+    """The documentation promises the budget with confidence 1 - alpha."""
     config = parse_spec("alpha: 0.1%").judge_config()
     assert (config.alpha, config.alpha_pass) == (0.001, 0.001)
     judge = Judge(config)
@@ -396,29 +398,29 @@ def test_alpha_is_the_certainty_of_both_answers() -> None:
     )
 
 
-def test_a_plan_without_steps_waits_for_nothing() -> None:
-    """A version that was good before is brought back at once: neither labels nor an improvement are asked for."""
+def test_a_plan_without_steps_waits_for_no_labels_or_improvement() -> None:
+    """A version that was good before is restored at once."""
     plan = parse_spec("require: better\nsignals: {wrong_label: {required: true, after: 1m}}").without_steps()
     assert (plan.steps, plan.require, plan.expected()) == ((100,), "safe", RolloutSpec().expected())
     assert RolloutSpec.model_validate(plan.model_dump()) == plan
 
 
-def test_who_brings_a_version_back_waits_for_no_recorded_requests() -> None:
-    """The plan of the newest release is also that of a restore, without what takes time."""
+def test_a_restore_waits_for_no_recorded_requests() -> None:
+    """It uses the plan of the newest release without the parts that take time."""
     plan = parse_spec("golden: {requests: recorded, leave_out: [/pay]}")
     assert (plan.golden.requests, plan.golden.leave_out) == ("recorded", ("/pay",))
     assert plan.without_steps().golden == RolloutSpec().golden
 
 
 @pytest.mark.parametrize("text", ["steps: " + "[" * 20_000, "[" * 20_000, "steps: " + "[" * 900 + "]" * 900])
-def test_a_plan_that_is_nested_without_end_is_refused(text: str) -> None:
-    """It was a crash, and a fault of the judge server."""
+def test_a_plan_that_is_nested_too_deeply_is_refused(text: str) -> None:
+    """It crashed the command, and was an internal error of the judge server."""
     with pytest.raises(SpecError, match="nested too deeply"):
         parse_spec(text)
 
 
 @pytest.mark.parametrize("depth", range(250, 500, 50))
-def test_a_plan_that_can_just_be_read_is_refused_with_its_mistake(depth: int) -> None:
-    """What is shown of it may be nested too deeply to be written."""
+def test_a_plan_nested_almost_too_deeply_is_refused_with_its_mistake(depth: int) -> None:
+    """The part shown in the message may be nested too deeply to be written."""
     with pytest.raises(SpecError):
         parse_spec("steps: " + "[" * depth + "]" * depth)

@@ -1,4 +1,4 @@
-"""A new signal needs one row only: everything else reads the catalogue."""
+"""A new signal needs only one row in the catalogue; everything else reads the catalogue."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,14 +49,14 @@ REFUSED = Signal(
 
 @pytest.fixture
 def extended() -> Iterator[Catalogue]:
-    """The catalogue with a counter of the user's own."""
+    """The catalogue with one additional counter of the user's own."""
     with using(BUILT_IN.with_rows(TRUNCATED)) as present:
         yield present
 
 
 @dataclass
 class TruncatingWorld(DigitsWorld):
-    """Each version exports how many of its answers were cut off; the source reads that page like any other."""
+    """Each version exports how many of its answers were truncated; the source reads that page like any other."""
 
     cut_ratio: dict[str, float] = field(default_factory=dict)
 
@@ -81,8 +81,8 @@ class TruncatingWorld(DigitsWorld):
         return replace(reading, counters={**reading.counters, **counters(version_tables("page", samples))})
 
 
-def test_a_new_signal_is_one_row(extended: Catalogue, tmp_path: Path) -> None:
-    """A canary that cuts off answers is rolled back on it, and plan, status, `why`, report and board show it."""
+def test_a_new_signal_needs_one_row(extended: Catalogue, tmp_path: Path) -> None:
+    """A canary that truncates answers is rolled back for it; plan, status, `why`, report and dashboard show it."""
     path = tmp_path / "ledger.db"
     versions = {"digits:v1": DigitsVersion(), "digits:v2": DigitsVersion()}
     world: World = TruncatingWorld(path, versions=versions, rps=120.0, cut_ratio={"digits:v1": 0.01, "digits:v2": 0.1})
@@ -111,7 +111,7 @@ def test_a_new_signal_is_one_row(extended: Catalogue, tmp_path: Path) -> None:
     assert 'kanaria_truncated_total{version="$canary",was="cut"}' in panel["targets"][1]["expr"]
 
 
-def test_a_signal_of_the_gateway_needs_no_change_of_the_data_plane() -> None:
+def test_a_new_signal_from_the_gateway_needs_no_change_of_the_gateway() -> None:
     """Envoy's counts by status serve for refused requests as for failed ones, in the shadow too."""
     live = [
         Sample("envoy_kanaria_predict_total", {"version": "m:v2", "routed": "m:v2", "code": code}, 10)
@@ -140,8 +140,8 @@ def test_a_signal_of_the_gateway_needs_no_change_of_the_data_plane() -> None:
     }
 
 
-def test_counts_of_a_new_signal_can_be_judged_alone(extended: Catalogue) -> None:
-    """`kanaria judge` takes its lines, and gives the reason in its words."""
+def test_kanaria_judge_accepts_counts_of_a_new_signal(extended: Catalogue) -> None:
+    """It reads their lines and gives the reason in the signal's words."""
     line = '{"end_s": 5, "window_s": 5, "signal": "truncated_in_this_test", "stable": {"bad": 9, "total": 900}, '
     tick = parse_windows([line + '"canary": {"bad": 90, "total": 300}}'], tuple(extended.rules))
     judge = Judge(JudgeConfig(rules=extended.rules, window_cap=1e9))
@@ -153,8 +153,8 @@ def test_counts_of_a_new_signal_can_be_judged_alone(extended: Catalogue) -> None
     )
 
 
-def test_only_the_built_in_signals_are_there_by_default() -> None:
-    """A catalogue that was in use is gone when its block ends, whatever happened in it."""
+def test_only_built_in_signals_are_there_by_default() -> None:
+    """An extended catalogue ends with its block, even after an error."""
     with pytest.raises(SpecError, match="is not a valid plan"), using(BUILT_IN.with_rows(TRUNCATED)):
         parse_spec("signals: {nonsense: {}}")
     assert catalogue() is BUILT_IN
@@ -166,21 +166,21 @@ def test_only_the_built_in_signals_are_there_by_default() -> None:
 
 
 @pytest.mark.parametrize("name", ["errors", "predictions"])
-def test_no_two_signals_have_one_name(name: str) -> None:
-    """Former names are taken, too: old plans use them."""
+def test_two_signals_cannot_have_the_same_name(name: str) -> None:
+    """Former names are reserved too, because old plans use them."""
     with pytest.raises(ValueError, match=f"used twice: {name}"):
         BUILT_IN.with_rows(replace(TRUNCATED, name=name))
 
 
-def test_what_is_counted_must_be_judged() -> None:
+def test_a_counted_signal_needs_a_rule() -> None:
     """A row with a counter and no rule would be evidence that is never judged."""
     with pytest.raises(ValueError, match="needs a rule"):
         replace(TRUNCATED, judged=None)
 
 
 @pytest.mark.parametrize("row", BUILT_IN.rows, ids=lambda row: row.name)
-def test_every_signal_has_words(row: Signal) -> None:
-    """Words and advice are filled in whatever the key, and no placeholder is left."""
+def test_every_signal_has_all_its_texts(row: Signal) -> None:
+    """Words and advice are filled in for any key, without an unfilled placeholder."""
     for key in ("", "7"):
         words = row.words.of(key, stable="m:v1")
         texts = (words.title, words.unit, words.event, row.advice.format(key=key, stable="m:v1"))
@@ -189,7 +189,7 @@ def test_every_signal_has_words(row: Signal) -> None:
 
 
 def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
-    """And by segment, for which a plan names a header. The exception is what needs a person: nobody can be asked."""
+    """So are segments, for which a plan names a header. Signals that need a person are not: nobody can be asked."""
     planned = RolloutSpec.model_validate({"segments": "header:x-tenant"}).judge_config().rules
     for_a_person = {
         "class": replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0),
@@ -200,6 +200,6 @@ def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
 
 
 def test_answers_that_take_a_minute_can_be_judged() -> None:
-    """Each bound of a plan is one that the gateway's histogram has."""
+    """Each bound that a plan may have is one of the gateway's histogram."""
     slow = RolloutSpec.model_validate({"signals": {"latency": {"slower_than_ms": [10_000, 30_000, 60_000]}}})
     assert slow.signals.selection().keys["latency"] == {"10000", "30000", "60000"}

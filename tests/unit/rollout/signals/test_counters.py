@@ -1,4 +1,4 @@
-"""Counters become windows of new events, each event once, whatever happens to the processes that count."""
+"""Counters become windows of new events. Each event counts once, whatever happens to the counting processes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ SIGNALS = ("errors", "latency", "class", "low_confidence", "wrong_label", "disag
 
 
 def counters(samples: list[Sample], *, mirrored: str | None = None) -> dict[SeriesKey, Pair]:
-    """Of the gateway's page."""
+    """The counters of the gateway's page."""
     return c.counters(EnvoyMetrics(GATEWAY).tables(samples, mirrored=mirrored))
 
 
@@ -30,7 +30,7 @@ def sample(name: str, value: float, **labels: str) -> Sample:
 
 
 def request_samples(version: str, *, routed: str | None = None, **codes: int) -> list[Sample]:
-    """`c200=3` stands for three answers with status 200."""
+    """`c200=3` means three answers with status 200."""
     return [
         sample("envoy_kanaria_predict_total", count, version=version, routed=routed or version, code=code[1:])
         for code, count in codes.items()
@@ -51,29 +51,29 @@ def judged(previous: Reading, current: Reading) -> dict[str, tuple[Pair, Pair]]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _these_signals() -> Iterator[None]:
-    """The whole of what these signals make of each series is compared, so that a signal added later changes nothing."""
+    """Tests compare everything that these signals make of a series; a signal that is added later must not matter."""
     rows = tuple(row for row in BUILT_IN.rows if row.name in SIGNALS)
     assert len(rows) == len(SIGNALS)
     with using(Catalogue(rows)):
         yield
 
 
-def test_errors_are_5xx_among_answered_requests() -> None:
-    """A client that hung up (code 0) was not answered; a refused input (422) was, and correctly."""
+def test_errors_are_5xx_of_answered_requests() -> None:
+    """Code 0 means that the client hung up and got no answer; 422 is a correct refusal of an input."""
     samples = request_samples(CANARY, c200=90, c422=5, c500=3, c504=2, c0=7)
     found = counters(samples)
     assert found == {(GATEWAY, CANARY, "errors"): Pair(5, 100), (GATEWAY, CANARY, ANSWERED_ELSEWHERE): Pair(0, 100)}
 
 
-def test_a_fallback_is_evidence_about_no_version() -> None:
-    """Requests sent to the canary and answered by stable count for neither."""
+def test_a_request_answered_by_the_fallback_counts_for_no_version() -> None:
+    """It was sent to the canary and answered by stable."""
     samples = [*request_samples(STABLE, c200=10), *request_samples(STABLE, routed=CANARY, c200=50, c503=50)]
     found = counters(samples)
     assert found == {(GATEWAY, STABLE, "errors"): Pair(0, 10), (GATEWAY, STABLE, ANSWERED_ELSEWHERE): Pair(0, 10)}
 
 
 def test_latency_counts_what_is_slower_than_each_bound() -> None:
-    """Buckets are cumulative: slower than 25 ms is everything that is not within 25 ms."""
+    """Buckets are cumulative: slower than 25 ms is everything outside the 25 ms bucket."""
     within = {"25": 60, "100": 95, "+Inf": 100}
     samples = buckets("envoy_kanaria_predict_duration_ms", within, version=CANARY, routed=CANARY)
     assert counters(samples) == {
@@ -82,7 +82,7 @@ def test_latency_counts_what_is_slower_than_each_bound() -> None:
     }
 
 
-def test_only_the_mirrored_version_has_its_copied_requests_read() -> None:
+def test_copied_requests_are_read_for_the_mirrored_version_only() -> None:
     """Shadow clusters of other versions, and clusters that are no shadow, are not read."""
     names = ("shadow%2Fdigits%3Av2", "shadow%2Fdigits%3Av9", "digits%3Av2")
     samples = [
@@ -96,8 +96,8 @@ def test_only_the_mirrored_version_has_its_copied_requests_read() -> None:
     assert copied == {(shadow, CANARY, "errors"): Pair(7, 14), (shadow, CANARY, ANSWERED_ELSEWHERE): Pair(0, 14)}
 
 
-def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
-    """Going from shadow to live traffic does not bring back the errors of an earlier attempt."""
+def test_a_new_release_does_not_count_errors_of_an_earlier_one() -> None:
+    """Going from shadow to live traffic does not bring back errors of an earlier attempt."""
     old = request_samples(CANARY, c200=400, c500=100)
     copies = sample(
         "envoy_cluster_upstream_rq", 50, envoy_cluster_name="shadow%2Fdigits%3Av2", envoy_response_code="200"
@@ -108,8 +108,8 @@ def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
     assert judged(shadow, merge(shadow, live)) == {"errors": grew, ANSWERED_ELSEWHERE: grew}
 
 
-def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
-    """Each class against all rows, rows under each confidence bound, wrong among all known outcomes."""
+def test_predictions_confidence_and_feedback_are_read_from_the_service() -> None:
+    """Each class out of all rows, rows under each confidence bound, wrong ones out of all known outcomes."""
     samples = [
         sample("kanaria_predictions_total", 30, version=CANARY, label="0"),
         sample("kanaria_predictions_total", 70, version=CANARY, label="1"),
@@ -135,15 +135,15 @@ def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
 
 
 def label_samples(version: str, **counts: int) -> list[Sample]:
-    """Labels by outcome and age, as in `wrong_600=3`."""
+    """Labels by outcome and age; `wrong_600=3` means three wrong labels of ten minutes."""
     return [
         sample("kanaria_labels_total", count, version=version, outcome=name.split("_")[0], age_s=name.split("_")[1])
         for name, count in counts.items()
     ]
 
 
-def test_labels_that_count_at_an_age_are_read_by_that_age() -> None:
-    """Of labels of ten minutes, those of the answers that are so old are evidence; the others are only known."""
+def test_labels_count_at_their_age() -> None:
+    """At an age of ten minutes, labels of answers that old are evidence; of the others only the arrival is known."""
     old = label_samples(
         CANARY, came_600=9, late_600=1, wrong_600=2, correct_600=3, came_60=10, wrong_60=4, correct_60=6
     )
@@ -160,7 +160,7 @@ def test_labels_that_count_at_an_age_are_read_by_that_age() -> None:
     plan = Signals({"wrong_label": WrongLabel(after=600)})
     assert [(window.signal, window.canary) for window in plan.selection().of(every)] == [("wrong_label", Pair(2, 5))]
     assert [(window.signal, window.canary) for window in plan.labels_came(every)] == [("labels_came", Pair(1, 10))]
-    assert plan.selection().of(every)[0].callers is None  # whose they are is not known
+    assert plan.selection().of(every)[0].callers is None  # the callers are unknown
     as_they_come = Signals()
     assert as_they_come.selection().of(every) == as_they_come.labels_came(every) == []
 
@@ -172,7 +172,7 @@ LABELS_BY_CALLER = [
 
 
 @pytest.mark.parametrize(("plan", "series", "labels", "signal"), LABELS_BY_CALLER, ids=["as they come", "at an age"])
-def test_labels_are_counted_by_caller_where_all_of_them_are_known(
+def test_labels_are_counted_by_caller_if_all_callers_are_known(
     plan: Signals, series: str, labels: dict[str, str], signal: str
 ) -> None:
     def page(version: str, caller: str, wrong: int, correct: int) -> list[Sample]:
@@ -219,15 +219,15 @@ EVERY_COUNTER = (
         (Signals({"wrong_label": WrongLabel(after=600)}).only("errors", "wrong_label"), ["errors"]),
     ],
 )
-def test_a_release_judges_the_selected_signals_only(plan: Signals, names: list[str]) -> None:
-    """The plan chooses families, latency bounds and one confidence bound."""
+def test_a_release_judges_only_the_selected_signals(plan: Signals, names: list[str]) -> None:
+    """The plan selects families, latency bounds and one confidence bound."""
     after = reading(5.0, {("a", CANARY, counted): (1, 2) for counted in EVERY_COUNTER})
     found = plan.selection().of(windows(reading(0.0, {}), after, stable=STABLE, canary=CANARY))
     assert [(window.signal, window.canary) for window in found] == [(name, Pair(1, 2)) for name in names]
 
 
-def test_a_window_holds_the_difference_of_two_readings_summed_over_processes() -> None:
-    """Feedback about the canary that stable's process received counts for the canary."""
+def test_a_window_is_the_difference_of_two_readings_summed_over_processes() -> None:
+    """Feedback about the canary counts for the canary even if stable's process received it."""
     before = reading(100.0, {("a", CANARY, "wrong_label"): (1, 10), ("b", CANARY, "wrong_label"): (0, 5)})
     after = reading(105.0, {("a", CANARY, "wrong_label"): (3, 15), ("b", CANARY, "wrong_label"): (1, 6)})
     assert windows(before, after, stable=STABLE, canary=CANARY) == [
@@ -252,23 +252,23 @@ def shadow_windows(*, has_pairs: bool, is_wanted: bool = True) -> list[tuple[Pai
     return [(window.stable, window.canary) for window in selected]
 
 
-def test_the_shadow_is_compared_with_a_stable_that_agrees_with_itself() -> None:
-    """8 of 49 new answers differ; stable counted the same pairs, but they are not its differences."""
+def test_the_shadow_is_compared_with_no_differences_on_stable() -> None:
+    """8 of 49 new answers differ. Stable counted the same pairs, but the differences are not its own."""
     assert shadow_windows(has_pairs=True) == [(Pair(0, 49), Pair(8, 49))]
 
 
 def test_answers_are_compared_only_while_the_canary_gets_copies() -> None:
-    """Later pairs come from requests that a client sent twice, which may be special."""
+    """Later pairs come from requests that a client sent twice, which may be unusual."""
     assert shadow_windows(has_pairs=False) == []
 
 
-def test_a_release_may_leave_disagreement_out() -> None:
-    """A version with labels of another kind would differ in every answer."""
+def test_a_plan_may_leave_disagreement_out() -> None:
+    """A version with other kinds of labels would differ in every answer."""
     assert shadow_windows(has_pairs=True, is_wanted=False) == []
 
 
 def test_a_signal_without_new_events_has_no_window() -> None:
-    """The same counters again, and events of other versions, are no evidence."""
+    """Unchanged counters and events of other versions are no evidence."""
     before = reading(0.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 1)})
     after = reading(5.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 9)})
     assert judged(before, after) == {}
@@ -281,16 +281,16 @@ def test_a_restarted_process_counts_from_zero() -> None:
     assert judged(before, after) == {"errors": (Pair(0, 0), Pair(4, 20))}
 
 
-def test_a_process_that_was_away_is_counted_from_its_last_value() -> None:
-    """It misses one reading and is back in the next: only the events in between are new."""
+def test_a_process_that_misses_a_reading_is_counted_from_its_last_value() -> None:
+    """When it is back, only the events in between are new."""
     first = reading(0.0, {("a", CANARY, "errors"): (1, 100)})
     away = merge(first, reading(5.0, {}))
     back = merge(away, reading(10.0, {("a", CANARY, "errors"): (2, 130)}))
     assert (judged(first, away), judged(away, back)) == ({}, {"errors": (Pair(0, 0), Pair(1, 30))})
 
 
-def test_bad_that_was_read_ahead_of_its_total_is_counted_with_it_later() -> None:
-    """Three new bad events and one new event in all: one bad now, the other two when the total has caught up."""
+def test_bad_events_read_before_their_total_are_counted_later() -> None:
+    """Three new bad events and one new event: one bad event now, the other two when the total has caught up."""
     first = reading(0.0, {("g", CANARY, "errors"): (0, 10)})
     torn = merge(first, reading(5.0, {("g", CANARY, "errors"): (3, 11)}))
     whole = merge(torn, reading(10.0, {("g", CANARY, "errors"): (3, 14)}))
@@ -298,15 +298,15 @@ def test_bad_that_was_read_ahead_of_its_total_is_counted_with_it_later() -> None
     assert judged(torn, whole) == {"errors": (Pair(0, 0), Pair(2, 3))}
 
 
-def test_a_class_that_only_the_canary_predicts_is_compared_with_all_rows_of_stable() -> None:
+def test_a_class_that_only_the_canary_predicts_has_all_rows_of_stable_as_its_total() -> None:
     """Stable predicted it in none of its 40 rows."""
     before = reading(0.0, {})
     after = reading(5.0, {("a", STABLE, "class:cat"): (40, 40), ("b", CANARY, "class:dog"): (8, 8)})
     assert judged(before, after)["class:dog"] == (Pair(0, 40), Pair(8, 8))
 
 
-def test_the_first_prediction_of_a_class_does_not_bring_back_all_rows_before_it() -> None:
-    """A new class among 1,005 rows, of which 1,000 were counted already: 5 new rows."""
+def test_the_first_prediction_of_a_class_does_not_count_earlier_rows_again() -> None:
+    """A new class among 1,005 rows, 1,000 of which were already counted, has 5 new rows."""
     before = reading(0.0, {("a", CANARY, "class:cat"): (1000, 1000)})
     after = reading(5.0, {("a", CANARY, "class:cat"): (1003, 1005), ("a", CANARY, "class:dog"): (2, 1005)})
     assert judged(before, merge(before, after))["class:dog"] == (Pair(0, 0), Pair(2, 5))
@@ -329,7 +329,7 @@ def intervals(*, restarts: bool) -> st.SearchStrategy[Interval]:
 
 
 def histories(*, restarts: bool) -> st.SearchStrategy[list[tuple[Interval, Interval]]]:
-    """Of two processes that count for the same version."""
+    """Histories of two processes that count for the same version."""
     return st.lists(st.tuples(intervals(restarts=restarts), intervals(restarts=restarts)), max_size=30)
 
 
@@ -357,14 +357,14 @@ def replay(history: list[tuple[Interval, Interval]]) -> tuple[Pair, list[Window]
 
 @given(histories(restarts=False))
 def test_every_event_is_counted_exactly_once(history: list[tuple[Interval, Interval]]) -> None:
-    """Processes may be away and readings torn: once all are read at rest, the windows add up to the truth."""
+    """Processes may be away and readings torn; after a final reading the windows add up to the true counts."""
     happened, found = replay(history)
     assert sum((window.canary for window in found), Pair(0, 0)) == happened
 
 
 @given(histories(restarts=True))
 def test_no_event_is_ever_invented(history: list[tuple[Interval, Interval]]) -> None:
-    """Processes may also restart between readings: the windows never add up to more than happened."""
+    """Processes may restart between readings; the windows never add up to more than happened."""
     happened, found = replay(history)
     counted = sum((window.canary for window in found), Pair(0, 0))
     assert counted.bad <= happened.bad
@@ -373,7 +373,7 @@ def test_no_event_is_ever_invented(history: list[tuple[Interval, Interval]]) -> 
 
 @given(histories(restarts=True))
 def test_no_window_has_more_bad_events_than_events(history: list[tuple[Interval, Interval]]) -> None:
-    """Whatever was read, a window is a possible observation."""
+    """Whatever was read, a window is possible."""
     _, found = replay(history)
     assert all(0 <= window.canary.bad <= window.canary.total for window in found)
 
@@ -385,8 +385,8 @@ def _all_signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_all_signals")
-def test_answer_times_are_numbers_of_bounds_that_they_exceed() -> None:
-    """By the finer bounds of the gateway; a window has their sum and the sum of their squares."""
+def test_answer_times_count_by_how_many_bounds_they_exceed() -> None:
+    """It uses the gateway's finer bounds; a window has the sum of these numbers and of their squares."""
     took = (0.5, 3.0, 3.0, 40.0, 20_000.0)
     steps = [sum(each > bound for bound in LATENCY_STEPS_MS) for each in took]
 
@@ -407,7 +407,7 @@ def test_answer_times_are_numbers_of_bounds_that_they_exceed() -> None:
 
 @pytest.mark.usefixtures("_all_signals")
 def test_a_gateway_with_fewer_bounds_gives_no_such_numbers() -> None:
-    """One of an earlier version goes on until it is restarted; nothing is made up."""
+    """A gateway of an earlier version runs until it is restarted; no number is invented for it."""
     samples = buckets(
         "envoy_kanaria_predict_duration_ms", {"25": 60, "100": 95, "+Inf": 100}, version=CANARY, routed=CANARY
     )

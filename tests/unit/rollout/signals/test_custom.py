@@ -1,4 +1,4 @@
-"""Signals of the user's own: what a plan may say of them, and what is counted from pages that know no versions."""
+"""The user's own signals: their options in a plan, and counting on pages without version labels."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ TOKENS = CustomSignal(histogram="tokens", between=(0, 100), worse="lower", toler
 
 
 def counted(options: CustomSignal, *samples: tuple[str, Mapping[str, str], float]) -> dict[str, Pair]:
-    """The counters of one process, by what follows their name."""
+    """The counters of one process, by the part of their name after the prefix."""
     found = own_counters("h:1", "m:v1", [Sample(*sample) for sample in samples], [options.counter])
     return {signal.removeprefix(options.counter.name): pair for (_, _, signal), pair in found.items()}
 
@@ -33,8 +33,8 @@ def histogram(name: str, within: Mapping[float, float], **labels: str) -> list[t
 # ---- the plan
 
 
-def test_a_plan_keeps_them_through_json() -> None:
-    """The ledger gives the same plan back, with evidence under names that no signal of Kanaria's can have."""
+def test_own_signals_of_a_plan_survive_json() -> None:
+    """The ledger gives the same plan back. Their names cannot be those of Kanaria's signals."""
     plan = parse_spec(
         "signals:\n"
         "  custom:\n"
@@ -79,15 +79,15 @@ def test_a_plan_keeps_them_through_json() -> None:
         (f"{{{', '.join(f'a{n}: {{bad: x{n}, of: y}}' for n in range(11))}}}", "signals.custom", "at most 10"),
     ],
 )
-def test_each_mistake_is_named_with_its_place(section: str, saw: str, do: str) -> None:
+def test_each_mistake_is_reported_with_its_place(section: str, saw: str, do: str) -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec(f"signals: {{custom: {section}}}")
     assert saw in refused.value.saw
     assert do in refused.value.do
 
 
-def test_what_a_sticky_caller_can_cause_needs_a_shadow_step() -> None:
-    """One caller who stays on one side may cause any number of events: only copies are fair."""
+def test_own_signals_with_sticky_callers_need_a_shadow_step() -> None:
+    """One caller who stays on one version may cause any number of events, so only copies are a fair comparison."""
     signals = "signals: {custom: {r: {bad: x, of: y, required: true}}}\nsticky: header:x-user\n"
     assert "custom.r" in parse_spec(signals).signals.of_callers
     with pytest.raises(SpecError, match="signals of your own are judged only there"):
@@ -105,7 +105,7 @@ def test_what_a_sticky_caller_can_cause_needs_a_shadow_step() -> None:
         ('x_total{a="1", b!="2"}', {"a": "1"}, True),
         ('x_total{a!="1"}', {"a": "1"}, False),
         ('x_total{a=~"1|2"}', {"a": "12"}, False),
-        (f'x_total{{a=~"{".*" * 30}X"}}', {"a": "digits:20261129abcd"}, False),  # hours with backtracking
+        (f'x_total{{a=~"{".*" * 30}X"}}', {"a": "digits:20261129abcd"}, False),  # backtracking would take hours
         ('x_total{a!~"1.*"}', {"a": "12"}, False),
         ('x_total{a=""}', {}, True),
         (r'x_total{a="say \"}\" and \\"}', {"a": r'say "}" and ' + "\\"}, True),
@@ -118,8 +118,8 @@ def test_labels_are_matched_as_prometheus_does(text: str, labels: Mapping[str, s
 # ---- counting
 
 
-def test_a_share_is_made_of_two_counters() -> None:
-    """Series with other labels are added up; a part that was never counted is 0."""
+def test_a_share_is_the_quotient_of_two_counters() -> None:
+    """Series with other labels are summed; a part that was never counted is 0."""
     answers = [("answers_total", {"route": f"/{n}"}, 10.0) for n in range(1000)]
     assert counted(REFUSALS, *answers, ("refusals_total", {}, 7.0)) == {"": Pair(7, 10_000)}
     assert counted(REFUSALS, *answers) == {"": Pair(0, 10_000)}
@@ -128,8 +128,8 @@ def test_a_share_is_made_of_two_counters() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
-def test_what_is_no_count_is_not_counted(value: float) -> None:
-    """Nothing is better than a wrong number."""
+def test_values_that_are_no_counts_give_no_counter(value: float) -> None:
+    """No number is better than a wrong one."""
     good = ("answers_total", {}, 10.0)
     assert counted(REFUSALS, good, ("refusals_total", {}, value)) == {}
     assert counted(REFUSALS, ("answers_total", {}, value), ("refusals_total", {}, 1.0)) == {}
@@ -137,8 +137,8 @@ def test_what_is_no_count_is_not_counted(value: float) -> None:
     assert counted(SLOW, *histogram("vllm:time_to_first_token_seconds", {0.5: value, math.inf: 9.0})) == {}
 
 
-def test_a_bound_of_a_histogram_is_exact() -> None:
-    """Where some series lack the bound, nobody knows how many of theirs are above it."""
+def test_only_exact_bounds_of_a_histogram_are_used() -> None:
+    """If some series lack the bound, the number of their events above it is unknown."""
     name = "vllm:time_to_first_token_seconds"
     both = histogram(name, {0.1: 1, 0.5: 6, math.inf: 10}, model="a")
     both += histogram(name, {0.1: 0, 0.5: 1, math.inf: 2}, model="b")
@@ -150,8 +150,8 @@ def test_a_bound_of_a_histogram_is_exact() -> None:
     assert counted(CustomSignal(histogram=name, above=0.25), *both) == {}
 
 
-def test_numbers_are_the_middles_of_their_buckets() -> None:
-    """Their mean, and the sum of their squares, are those of the middles, clipped to the range."""
+def test_numbers_of_a_histogram_are_the_middles_of_its_buckets() -> None:
+    """Sum and sum of squares are those of the middles, clipped to the range."""
     before = Reading(0.0, {})
     page = histogram("tokens", {10: 0, 50: 4, 200: 9, math.inf: 10})
     earlier = own_counters(
@@ -188,16 +188,16 @@ def _both(new: list[Window]) -> tuple[Pair, Pair]:
     return (new[0].stable, new[0].canary) if new else (Pair(0, 0), Pair(0, 0))
 
 
-def test_what_was_counted_before_anybody_asked_is_no_evidence() -> None:
-    """A release that names a counter for the first time must not take a month of it for one window."""
+def test_counts_from_before_the_first_reading_are_no_evidence() -> None:
+    """A release that names a counter for the first time must not take a month of counts for one window."""
     assert seen({}, {"m:v1": (500, 1000)}, {"m:v1": (501, 1010)}) == [
         (Pair(0, 0), Pair(0, 0)),
         (Pair(1, 10), Pair(0, 0)),
     ]
 
 
-def test_a_counter_that_falls_begins_anew() -> None:
-    """It may be one of a new process, or none at all; nothing is invented."""
+def test_a_counter_that_falls_starts_again() -> None:
+    """It may belong to a new process or be no counter; no event is invented."""
     assert seen({"m:v1": (5, 100)}, {"m:v1": (4, 90)}, {"m:v1": (4, 95)}, {"m:v1": (2, 60)}) == [
         (Pair(0, 0), Pair(0, 0)),
         (Pair(0, 5), Pair(0, 0)),
@@ -205,15 +205,15 @@ def test_a_counter_that_falls_begins_anew() -> None:
     ]
 
 
-def test_a_part_that_comes_and_goes_is_counted_once() -> None:
+def test_a_part_that_disappears_and_returns_is_counted_once() -> None:
     assert seen({"m:v1": (5, 100)}, {"m:v1": (0, 110)}, {"m:v1": (5, 120)}) == [
         (Pair(0, 10), Pair(0, 0)),
         (Pair(0, 10), Pair(0, 0)),
     ]
 
 
-def test_history_is_kept_by_what_is_counted_and_not_by_name() -> None:
-    """Another name or tolerance keeps it, another series does not."""
+def test_history_belongs_to_the_counted_series_and_not_to_the_name() -> None:
+    """Another name or tolerance keeps the history; another series does not."""
     renamed = Signals({"custom.no": REFUSALS.model_copy(update={"tolerance": 2.0})})
     other = Signals({"custom.no": CustomSignal(bad="refusals_total", of="requests_total")})
     windows_of_before = [Window(1.0, 1.0, REFUSALS.counter.name, Pair(1, 9), Pair(0, 0))]

@@ -1,4 +1,4 @@
-"""From raw samples to windows of events: what is counted where Prometheus itself is at fault."""
+"""From raw samples to windows of events, including samples that Prometheus scraped late, twice or not at all."""
 
 from collections.abc import Iterable
 
@@ -42,7 +42,7 @@ def total(windows: Iterable[Window], signal: str, side: str = "stable") -> Pair:
 
 
 def buckets(version: str, pod: str, samples: dict[float, float], *bounds: str) -> list[RawSeries]:
-    """A pod's histogram with these bounds: a quarter of the events, rounded down, is within any but the last."""
+    """A pod's histogram with these bounds: a quarter of the events, rounded down, is within each bound but the last."""
     counts = {at_s: float(value // 4) for at_s, value in samples.items()}
     of_bounds = [series("seconds_bucket", version, pod, counts, le=bound) for bound in bounds]
     return [*of_bounds, series("seconds_bucket", version, pod, samples, le="+Inf")]
@@ -52,7 +52,7 @@ def steady(begin_s: int, end_s: int) -> dict[float, float]:
     return {float(at_s): 10.0 * at_s for at_s in range(begin_s, end_s + 1, 5)}
 
 
-def test_an_event_is_in_the_window_of_the_sample_that_showed_it() -> None:
+def test_an_event_is_in_the_window_of_the_first_sample_that_has_it() -> None:
     """Windows lie on a grid, and no event is in two."""
     windows = fold().extend([requests("a", "p", steady(100, 145))], 145.0)
     assert [(window.end_s, window.stable) for window in windows] == [
@@ -66,8 +66,8 @@ def started(version: str, pod: str, start_s: float, *times: float) -> RawSeries:
     return series(START_TIME, version, pod, dict.fromkeys(times, start_s))
 
 
-def test_a_pod_that_has_just_started_counts_from_0() -> None:
-    """Its first scrape says so, also after a gap of Prometheus."""
+def test_a_newly_started_pod_counts_from_zero() -> None:
+    """Its first scrape gives its start time, even after a gap of Prometheus."""
     known = requests("a", "p", steady(100, 105) | steady(160, 175))
     new = [requests("b", "q", {160.0: 7.0, 165.0: 9.0}), started("b", "q", 158.0, 160.0, 165.0)]
     assert total(fold().extend([known, *new], 175.0), "errors", "canary") == Pair(0, 9)
@@ -84,16 +84,16 @@ def test_a_pod_that_has_just_started_counts_from_0() -> None:
     ],
     ids=["not said", "long ago", "a clock ahead", "said later", "another container"],
 )
-def test_a_pod_that_is_first_scraped_late_only_begins_to_count(starts: list[RawSeries]) -> None:
-    """What it counted before is no event of this window; 50,000 requests once were, of which none happened in it."""
+def test_a_pod_that_is_first_scraped_late_starts_at_its_first_value(starts: list[RawSeries]) -> None:
+    """Its earlier counts are no events of this window. Once 50,000 requests were, none of which happened in it."""
     late = requests("b", "q", {130.0: 50_000.0, 135.0: 50_002.0})
     windows = fold().extend([requests("a", "p", steady(100, 145)), late, *starts], 145.0)
     assert total(windows, "errors", "canary") == Pair(0, 2)
     assert total(windows, "errors", "stable") == Pair(0, 450)
 
 
-def test_a_pod_counts_alike_at_once_and_in_parts() -> None:
-    """Its container is restarted later, and then names another start."""
+def test_a_pod_counts_the_same_at_once_and_in_parts() -> None:
+    """Its container restarts later and then has another start time."""
     every = [
         requests("a", "p", steady(100, 175)),
         requests("b", "q", {130.0: 7.0, 135.0: 9.0, 160.0: 2.0, 165.0: 3.0}),
@@ -107,24 +107,24 @@ def test_a_pod_counts_alike_at_once_and_in_parts() -> None:
     assert total(at_once, "errors", "canary") == Pair(0, 12)
 
 
-def test_a_restart_is_seen_in_all_counters_of_a_pod() -> None:
-    """Also in one that has passed its old value between two scrapes."""
+def test_a_restart_resets_all_counters_of_a_pod() -> None:
+    """This includes a counter that exceeds its old value between two scrapes."""
     answered = requests("a", "p", {100.0: 900.0, 105.0: 1000.0, 110.0: 60.0})
     failed = requests("a", "p", {100.0: 2.0, 105.0: 2.0, 110.0: 5.0}, code="500")
     windows = fold().extend([answered, failed, requests("a", "r", steady(100, 115))], 115.0)
     assert total(windows, "errors") == Pair(5, 165 + 150)
 
 
-def test_one_counter_that_falls_alone_is_no_restart() -> None:
-    """The others go on where they were."""
+def test_one_falling_counter_is_no_restart() -> None:
+    """The others continue where they were."""
     answered = requests("a", "p", {100.0: 900.0, 105.0: 1000.0, 110.0: 1100.0})
     failed = requests("a", "p", {100.0: 9.0, 105.0: 9.0, 110.0: 3.0}, code="500")
     windows = fold().extend([answered, failed], 115.0)
     assert total(windows, "errors") == Pair(3, 203)
 
 
-def test_a_class_that_is_predicted_for_the_first_time_counts_from_then_on() -> None:
-    """Every prediction has one class: all of them are the total of each."""
+def test_a_class_predicted_for_the_first_time_counts_from_then_on() -> None:
+    """Every prediction has one class, so all predictions are the total of each class."""
     cats = series("predictions_total", "a", "p", steady(100, 130), label="cat")
     dogs = series("predictions_total", "a", "p", {120.0: 5.0, 130.0: 5.0}, label="dog")
     windows = fold().extend([cats, dogs], 130.0)
@@ -133,7 +133,7 @@ def test_a_class_that_is_predicted_for_the_first_time_counts_from_then_on() -> N
 
 
 def test_only_bounds_that_both_versions_have_are_compared() -> None:
-    """In milliseconds, whatever the histogram's unit."""
+    """They are in milliseconds, whatever the unit of the histogram."""
     both = []
     for version, bounds in (("a", ("0.1", "0.25", "+Inf")), ("b", ("0.1", "+Inf"))):
         both += [series("seconds_bucket", version, version, steady(100, 115), le=bound) for bound in bounds]
@@ -141,21 +141,21 @@ def test_only_bounds_that_both_versions_have_are_compared() -> None:
     assert {window.signal for window in windows} == {"latency:100"}
 
 
-def test_a_value_that_is_no_number_counts_for_nothing() -> None:
-    """A gauge that somebody took for a counter."""
+def test_a_value_that_is_not_a_number_is_ignored() -> None:
+    """The series is a gauge that was configured as a counter."""
     assert [*fold().extend([requests("a", "p", {100.0: 1.0, 105.0: float("nan")})], 115.0)] == []
 
 
 @pytest.mark.parametrize(("gaps", "interval_s"), [((5.0, 5.01, 4.98), 5.0), ((30.0, 29.9), 30.0), ((5.0,), None)])
 def test_the_scrape_interval_is_the_median_gap(gaps: tuple[float, ...], interval_s: float | None) -> None:
-    """To half a second; one gap is not enough to tell."""
+    """It is rounded to half a second; one gap is not enough."""
     times = 100.0 + np.cumsum([0.0, *gaps])
     samples = {float(at_s): float(number) for number, at_s in enumerate(times)}
     assert scrape_interval([requests("a", "p", samples)], ("pod",)) == interval_s
 
 
 def test_pods_of_one_version_may_write_a_bound_differently() -> None:
-    """`1` and `1.0` are one bound: requests of a pod in which it was overlooked all counted as slow."""
+    """`1` and `1.0` are the same bound. All requests of a pod whose bound was overlooked counted as slow."""
     pods = [
         series("seconds_bucket", "a", pod, steady(100, 130), le=le)
         for pod, bound in (("p", "1"), ("q", "1.0"))
@@ -165,8 +165,8 @@ def test_pods_of_one_version_may_write_a_bound_differently() -> None:
 
 
 @pytest.mark.parametrize("until_s", [(160.0,), (115.0, 130.0, 145.0, 160.0)], ids=["at once", "in parts"])
-def test_pods_of_one_version_may_have_other_bounds(until_s: tuple[float, ...]) -> None:
-    """As proxies of a mesh that are set up differently: a request of a pod without the bound once counted as slow."""
+def test_pods_of_one_version_may_have_different_bounds(until_s: tuple[float, ...]) -> None:
+    """Mesh proxies may be configured differently. A request of a pod without the bound counted as slow."""
     pods = [
         series("seconds_bucket", "a", pod, {at_s: value * share for at_s, value in steady(100, 160).items()}, le=le)
         for pod, bounds in (
@@ -196,8 +196,8 @@ PODMONITOR = {"job": "shop/digits", "instance": "10.0.0.1:3000", "container": "m
     ],
     ids=["a service's", "a mesh's", "labels not honoured", "another cluster", "another replica"],
 )
-def test_a_pod_that_two_scrape_is_refused(other: dict[str, str], differing: str) -> None:
-    """Each event would count twice, whatever else the two say of their target."""
+def test_a_pod_with_two_scrapers_is_refused(other: dict[str, str], differing: str) -> None:
+    """Each event would count twice, whatever else the two say about their target."""
     both = [
         series("requests_total", "b", "p", steady(100, 130), code="200", **labels) for labels in (PODMONITOR, other)
     ]
@@ -215,8 +215,10 @@ def scraped_by(labels: dict[str, str], begin_s: int, end_s: int) -> RawSeries:
 
 @pytest.mark.parametrize("until_s", [(160.0,), (70.0, 130.0, 160.0)], ids=["at once", "in parts"])
 @pytest.mark.parametrize("first", [0, 1], ids=["stable's first", "the canary's first"])
-def test_copies_from_before_the_release_count_once_and_refuse_nothing(first: int, until_s: tuple[float, ...]) -> None:
-    """Both services of Argo Rollouts have stable's pods until there is a canary: no such release was judged."""
+def test_duplicates_from_before_the_release_count_once_and_are_not_refused(
+    first: int, until_s: tuple[float, ...]
+) -> None:
+    """Both services of Argo Rollouts have stable's pods until there is a canary; such releases were never judged."""
     both = [scraped_by(SERVICES[0], 0, 160), scraped_by(SERVICES[1], 0, 95)]
     canary = series("requests_total", "b", "q", steady(100, 160), code="200", **SERVICES[1])
     folded = fold()
@@ -229,18 +231,16 @@ def test_copies_from_before_the_release_count_once_and_refuse_nothing(first: int
 
 @pytest.mark.parametrize("until_s", [(160.0,), (85.0, 130.0, 160.0)], ids=["at once", "in parts"])
 @pytest.mark.parametrize(("ends_s", "begins_s"), [(50, 55), (125, 130), (115, 140)])
-def test_a_job_that_follows_another_goes_on_with_its_count(
-    ends_s: int, begins_s: int, until_s: tuple[float, ...]
-) -> None:
-    """A job that was renamed: nothing counts twice, nor does the other count anew what it had counted before."""
+def test_a_job_that_follows_another_continues_its_count(ends_s: int, begins_s: int, until_s: tuple[float, ...]) -> None:
+    """The job was renamed: nothing counts twice, and nothing that the old job counted is counted again."""
     both = [scraped_by(SERVICES[1], begins_s, 160), scraped_by(SERVICES[0], 0, ends_s)]
     folded = fold()
     windows = [window for end_s in until_s for window in folded.extend(both, end_s)]
     assert total(windows, "errors") == Pair(0, 10 * (160 - (begins_s - ends_s)))
 
 
-def test_a_pod_that_two_scraped_in_the_release_is_refused_until_its_evidence_begins_anew() -> None:
-    """What counted twice stays in the release; after a lift it is history."""
+def test_a_pod_with_two_scrapers_in_the_release_is_refused_until_a_lift() -> None:
+    """The duplicates stay in the evidence of the release; after a lift they are history."""
     both = [scraped_by(SERVICES[0], 0, 160), scraped_by(SERVICES[1], 0, 110)]
     for end_s in (130.0, 160.0):
         with pytest.raises(CountedTwice) as refused:
@@ -250,8 +250,8 @@ def test_a_pod_that_two_scraped_in_the_release_is_refused_until_its_evidence_beg
     assert total([each for each in lifted.extend(both, 160.0) if each.end_s > 115.0], "errors") == Pair(0, 450)
 
 
-def test_of_three_who_scrape_one_after_another_two_at_once_are_refused() -> None:
-    """Not only what follows on the first is compared."""
+def test_two_of_three_successive_scrapers_at_the_same_time_are_refused() -> None:
+    """Each scraper is compared with all others, not only with the first."""
     jobs = [{"job": name} for name in ("one", "two", "three")]
     every = [scraped_by(labels, *span) for labels, span in zip(jobs, [(0, 60), (65, 160), (120, 160)], strict=True)]
     with pytest.raises(CountedTwice, match="two scrapers") as refused:
@@ -259,8 +259,8 @@ def test_of_three_who_scrape_one_after_another_two_at_once_are_refused() -> None
     assert refused.value.saw.endswith("job=three and two")
 
 
-def test_copies_with_several_containers_each_are_left_out_before_the_release() -> None:
-    """Of the two whole sets one counts."""
+def test_duplicates_with_several_containers_are_left_out_before_the_release() -> None:
+    """One of the two complete sets counts."""
     containers = ({"container": "m", "instance": "1"}, {"container": "n", "instance": "2"})
     every = [
         scraped_by({**who, **container}, 0, end_s)
@@ -282,22 +282,22 @@ def test_copies_with_several_containers_each_are_left_out_before_the_release() -
     ],
     ids=["two containers", "two routes", "two labels of its own", "two pods"],
 )
-def test_what_one_job_reads_of_two_counts_as_two(other: dict[str, str]) -> None:
+def test_two_targets_of_one_job_are_counted_separately(other: dict[str, str]) -> None:
     """Two containers of a pod count different requests."""
     one = {"pod": "p", "code": "200", **PODMONITOR}
     both = [series("requests_total", "b", **{"samples": steady(100, 130), **one, **labels}) for labels in ({}, other)]
     assert total(fold().extend(both, 130.0), "errors", "canary") == Pair(0, 600)
 
 
-def test_two_that_count_other_things_may_scrape_one_pod() -> None:
-    """A mesh's proxy says, too, since when it runs."""
+def test_two_jobs_that_count_different_things_may_scrape_one_pod() -> None:
+    """A mesh's proxy also reports its start time."""
     proxy = series(START_TIME, "a", "p", dict.fromkeys(steady(100, 130), 1.0), job="mesh", container="proxy")
     own = series(START_TIME, "a", "p", dict.fromkeys(steady(100, 130), 2.0), **PODMONITOR)
     assert total(fold().extend([requests("a", "p", steady(100, 130)), proxy, own], 130.0), "errors") == Pair(0, 300)
 
 
-def test_series_that_do_not_say_which_pod_they_are_of_are_refused() -> None:
-    """They once were one pod: what the second of them had counted before it was seen was a burst of this canary's."""
+def test_series_without_a_pod_label_are_refused() -> None:
+    """They were taken for one pod, and what the second had counted before became a burst of this canary."""
     nameless = [requests("b", "", samples) for samples in (steady(100, 145), {130.0: 100_000.0, 135.0: 100_002.0})]
     with pytest.raises(Uncountable, match="which pod") as refused:
         fold().extend([requests("a", "p", steady(100, 145)), *nameless], 145.0)
@@ -305,7 +305,7 @@ def test_series_that_do_not_say_which_pod_they_are_of_are_refused() -> None:
 
 
 def test_a_rate_is_refused() -> None:
-    """Whole or not, no value of a counter is a part of an event; a rate that rose and fell once passed as requests."""
+    """A counter never has a fraction of an event. A rate that rose and fell was taken for requests."""
     rates = {at_s: value / 7 for at_s, value in steady(100, 145).items()}
     with pytest.raises(Uncountable, match="not counts of events") as refused:
         fold().extend([requests("a", "p", rates)], 145.0)
@@ -313,8 +313,8 @@ def test_a_rate_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", ["failure_total", 'success_total{kind="late"}'], ids=["another", "of the same name"])
-def test_good_and_bad_events_may_be_counted_apart(bad: str) -> None:
-    """As Triton does: no series of it counts all requests."""
+def test_good_and_bad_events_may_have_separate_counters(bad: str) -> None:
+    """Triton has such counters: no series counts all requests."""
     counted = f"{{good: 'success_total{{kind!=\"late\"}}', bad: '{bad}'}}"
     profile = parse_profile(f"{{versions: {{version: '{{version}}'}}, signals: {{errors: {counted}}}}}", name="apart")
     folded = Fold(profile, profile.counters({}), NAMES, origin_s=100.0, window_s=15.0, interval_s=5.0, from_s=0.0)
@@ -337,10 +337,10 @@ pods = st.lists(
 
 
 @given(pods=pods, cuts=st.sets(st.integers(101, 229)))
-def test_a_bound_is_there_alike_at_once_and_in_parts(
+def test_a_bound_is_used_the_same_at_once_and_in_parts(
     pods: list[tuple[str, set[str], int, int]], cuts: set[int]
 ) -> None:
-    """One that the canary lacks was there in parts, until the canary's first sample, and at once never."""
+    """In parts, a bound that the canary lacks was used until the canary's first sample; at once, never."""
     every = [
         one
         for number, (version, bounds, first, length) in enumerate(pods)
@@ -357,8 +357,8 @@ def _until(every: Iterable[RawSeries], until_s: float) -> list[RawSeries]:
     return [RawSeries(one.labels, one.times[one.times <= until_s], one.values[one.times <= until_s]) for one in every]
 
 
-def test_a_bound_that_the_canary_lacks_is_there_until_the_canary_is() -> None:
-    """What stable did before is its history. From then on nothing can be compared by it, and no event is invented."""
+def test_a_bound_that_the_canary_lacks_is_used_until_the_canary_appears() -> None:
+    """Until then it is stable's history. From then on it allows no comparison, and no event is invented."""
     every = [
         *buckets("a", "p", steady(100, 190), "0.025", "0.05"),
         *buckets("b", "q", steady(145, 190), "0.05"),

@@ -1,4 +1,4 @@
-"""Files about signals of numbers: what they may say, and the words for what is wrong."""
+"""Files that describe signals of numbers: their options, and the messages about mistakes."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from rollout.signals.numbers import parse_numbers
 
 
 def test_a_file_names_signals_with_their_bounds() -> None:
-    """The defaults: higher is worse, nothing is tolerated, no budget."""
+    """By default higher is worse, there is no tolerance and no budget."""
     rules = parse_numbers(
         "cost: {between: [0, 10], tolerance: 0.1, budget: 0.5, unit: EUR}\nscore: {between: [0, 1], worse: lower}",
         name="numbers.yaml",
@@ -44,8 +44,8 @@ def test_a_file_names_signals_with_their_bounds() -> None:
         ("cost: 10", "write keys such as"),
     ],
 )
-def test_what_is_wrong_is_named(text: str, words: str) -> None:
-    """With what to write instead."""
+def test_a_mistake_in_the_file_is_reported(text: str, words: str) -> None:
+    """The message says what to write instead."""
     with pytest.raises(SpecError) as refused:
         parse_numbers(text, name="numbers.yaml", taken=("errors",))
     assert words in str(refused.value)

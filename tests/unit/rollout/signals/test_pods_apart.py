@@ -1,4 +1,4 @@
-"""Pods are scraped at different moments: a burst that hits both versions may fall into different windows of theirs."""
+"""Pods are scraped at different times, so a burst that hits both versions may fall into different windows."""
 
 import numpy as np
 import pytest
@@ -18,10 +18,10 @@ RUNS = 30
 
 
 def verdict(seed: int, *, every_s: float, ratio: float) -> Verdict:
-    """Of a release of two equal versions, nine pods and one.
+    """The verdict on a release of two equal versions, with nine pods and one pod.
 
     Args:
-        every_s: mean time between two bursts of 5 s that hit all pods alike.
+        every_s: mean time between two bursts of 5 s that hit all pods equally.
         ratio: of the requests that fail in a burst.
     """
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def verdict(seed: int, *, every_s: float, ratio: float) -> Verdict:
 
 
 @pytest.mark.parametrize(("every_s", "ratio"), [(600.0, 0.5), (300.0, 0.9), (3600.0, 0.9)])
-def test_bursts_that_hit_both_versions_fail_none(every_s: float, ratio: float) -> None:
-    """A window holds three scrapes, and what is left is noise that stable's history shows, or too short to be proof."""
+def test_bursts_that_hit_both_versions_fail_neither(every_s: float, ratio: float) -> None:
+    """A window holds three scrapes. The remaining noise is in stable's history, or too short to be proof."""
     failed = sum(verdict(seed, every_s=every_s, ratio=ratio) is Verdict.FAIL for seed in range(RUNS))
     assert failed <= 1

@@ -1,4 +1,4 @@
-"""Metric profiles: what is wrong with one is said, with what to write instead."""
+"""Metric profiles, and the messages about mistakes in them."""
 
 import pytest
 
@@ -15,7 +15,7 @@ signals:
 NAMES = Names("shop", "digits", "b", "a")
 
 
-def test_a_profile_says_which_labels_a_version_has() -> None:
+def test_a_profile_gives_the_labels_of_a_version() -> None:
     """The names of the release are filled in."""
     profile = parse_profile(GOOD, name="mine")
     assert profile.labels(NAMES, "b") == {"app": "b", "namespace": "shop"}
@@ -51,8 +51,8 @@ def test_a_profile_says_which_labels_a_version_has() -> None:
         (GOOD.replace("where:", "wehre:"), "`wehre` does not exist", "where"),
     ],
 )
-def test_a_mistake_in_a_profile_is_named(text: str, saw: str, do: str) -> None:
-    """What was seen, and what to write."""
+def test_a_mistake_in_a_profile_is_reported(text: str, saw: str, do: str) -> None:
+    """The message gives what was found and what to write."""
     with pytest.raises(SpecError) as refused:
         parse_profile(text, name="mine", known={"known": {}})
     assert "mine" in refused.value.what
@@ -60,8 +60,8 @@ def test_a_mistake_in_a_profile_is_named(text: str, saw: str, do: str) -> None:
     assert do in refused.value.do
 
 
-def test_what_a_plan_names_and_a_profile_lacks_is_found() -> None:
-    """Only what stands in the plan: defaults that a profile lacks are left out."""
+def test_signals_that_a_plan_names_and_a_profile_lacks_are_found() -> None:
+    """Only signals written in the plan count: defaults that the profile lacks are left out."""
     profile = parse_profile(GOOD, name="mine")
     mean = CustomSignal(histogram="cost", between=(0, 10), worse="higher")
     named = {"predictions": {}, "latency": None, "errors": {}, "wrong_label": {"after": "1m"}}

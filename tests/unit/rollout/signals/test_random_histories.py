@@ -1,4 +1,4 @@
-"""Whatever the pods of a release do: arrays of windows say to the last bit what windows one by one do."""
+"""For random histories of pods, windows as arrays give to the last bit the result of single windows."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ BOUNDS = ("0.1", "0.25", "1", "1.0", "2.5", "+Inf")
 
 
 def history(seed: int) -> list[RawSeries]:
-    """Pods that come, go and restart, and of which scrapes fail; series that come late; bounds that some lack."""
+    """Pods that come, go and restart, failed scrapes, series that start late, and bounds that some pods lack."""
     rng = np.random.default_rng(seed)
     every: list[RawSeries] = []
     for pod in range(rng.integers(2, 7)):
@@ -39,7 +39,7 @@ def history(seed: int) -> list[RawSeries]:
         times = times[rng.random(len(times)) > rng.choice([0.0, 0.02, 0.3])]
         labels = {"version": version, "pod": f"p{pod}"}
         of_pod = _counters(rng, times, labels)
-        if rng.random() < 0.1 and len(times) > 20:  # another job has it, too, for a while
+        if rng.random() < 0.1 and len(times) > 20:  # another job scrapes it too for a while
             to = int(rng.integers(5, len(times)))
             of_pod += [RawSeries({**one.labels, "job": "b"}, one.times[:to], one.values[:to]) for one in of_pod]
         every += of_pod
@@ -68,7 +68,7 @@ def _counters(rng: np.random.Generator, times: np.ndarray, labels: dict[str, str
 
 
 def wanted_from(begin_s: float, every: list[RawSeries]) -> list[RawSeries]:
-    """The same, where nothing that the plan wants is counted before `begin_s`: only how many took less than 2.5 s."""
+    """The same without anything that the plan wants before `begin_s`: until then only the bound of 2.5 s."""
     cut = []
     for one in every:
         is_wanted = one.labels["__name__"] != START_TIME and one.labels.get("le") not in ("2.5", "+Inf")
@@ -93,8 +93,8 @@ def judged(judge: Judge) -> list[Judgement]:
     ends=st.lists(st.integers(30, END_S - 1), max_size=4),
     begin_s=st.sampled_from([BEGINS_S, RELEASE_S + 300, 2 * END_S]),
 )
-def test_windows_as_arrays_say_what_they_say_one_by_one(seed: int, ends: list[int], begin_s: int) -> None:
-    """Of samples that come at once or in parts: windows, noise, verdict and evidence, also while none is wanted."""
+def test_windows_as_arrays_give_the_result_of_single_windows(seed: int, ends: list[int], begin_s: int) -> None:
+    """Samples come at once or in parts; windows, noise, verdict and evidence are equal, even while none is wanted."""
     samples, folded, parts = wanted_from(begin_s, history(seed)), fold(), []
     for until_s in (*sorted(ends), END_S):
         try:

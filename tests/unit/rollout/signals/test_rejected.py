@@ -1,4 +1,4 @@
-"""Which answers say that a request is wrong."""
+"""Which answers mean that a request is wrong."""
 
 import pytest
 
@@ -9,39 +9,39 @@ from rollout.signals.counters import Sample, counters
 from rollout.signals.counting import Outcomes
 from tests.support.paths import ROOT
 
-WHO_AND_WHEN = {401, 403, 408, 429}  # about the caller, and about the moment
+WHO_AND_WHEN = {401, 403, 408, 429}  # about the caller, or about the moment
 
 
 def rejected(code: str) -> Pair:
-    """Of ten answers with this status."""
+    """Ten answers with this status."""
     answers = Sample(REQUESTS, {"version": "m:v1", "routed": "m:v1", "code": code}, 10)
     found = counters(EnvoyMetrics("gateway:1").tables([answers]))
     return next((pair for (_, _, signal), pair in found.items() if signal == "rejected"), Pair(0, 0))
 
 
 @pytest.mark.parametrize("code", range(400, 500))
-def test_a_4xx_says_that_the_request_is_wrong_unless_it_is_about_who_asks_or_when(code: int) -> None:
-    """Every status of the class, also those that nobody has given a meaning."""
+def test_a_4xx_is_a_rejection_unless_it_is_about_the_caller_or_the_moment(code: int) -> None:
+    """This covers every status of the class, including those without a defined meaning."""
     assert rejected(str(code)) == Pair(0 if code in WHO_AND_WHEN else 10, 10)
 
 
 @pytest.mark.parametrize(("code", "total"), [("200", 10), ("302", 10), ("101", 10), ("500", 10), ("5xx", 10), ("0", 0)])
 def test_other_answers_are_not_rejections(code: str, total: int) -> None:
-    """A failure is one of the errors, and a caller who hung up was not answered."""
+    """A failure counts as an error, and a caller who hung up got no answer."""
     assert rejected(code) == Pair(0, total)
 
 
 @pytest.mark.parametrize("classes", [{"2xx": 90, "4xx": 10}, {"2xx": 100}, {"2xx": 90, "5xx": 10}])
-def test_where_only_classes_are_known_nothing_is_said_of_rejections(classes: dict[str, int]) -> None:
-    """A count of 0 would make all that come to be known by their codes later look new."""
+def test_without_status_codes_no_rejections_are_counted(classes: dict[str, int]) -> None:
+    """With a count of 0, everything that is later known by its code would look new."""
     row = catalogue().of("rejected")
     assert row is not None
     assert row.counter is not None
     assert list(row.counter.pairs(classes)) == []
 
 
-def test_alert_and_signal_mean_the_same_requests() -> None:
-    """The alert's expression is written out, because Prometheus knows no catalogue."""
+def test_alert_and_signal_count_the_same_requests() -> None:
+    """The alert's expression is written separately, because Prometheus cannot read the catalogue."""
     row = catalogue().of("rejected")
     assert row is not None
     assert isinstance(row.counter, Outcomes)

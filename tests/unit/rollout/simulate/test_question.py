@@ -1,4 +1,4 @@
-"""Flags become traffic; impossible values are refused with the flag, what was seen and what to do."""
+"""Flags describe the traffic; an impossible value is refused with the flag, what was seen and what to do."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ def asked(spec: RolloutSpec | None = None, **flags: str) -> Scenario:
     return scenario_of(parse_question(flags), spec or RolloutSpec())
 
 
-def test_without_a_regression_errors_are_five_times_as_many() -> None:
-    """`kanaria simulate` alone gives an answer."""
+def test_the_default_regression_is_five_times_the_errors() -> None:
+    """`kanaria simulate` without flags gives an answer."""
     assert asked(base="0.2%").canary.error_ratio == pytest.approx(0.01)
 
 
-def test_signals_of_your_own_get_worse_together() -> None:
-    """Shares of bad events only: nothing is known of how numbers are spread."""
+def test_own_signals_get_worse_together() -> None:
+    """This applies to shares of bad events only, as the distribution of numbers is unknown."""
     custom = "refusals: {bad: a_total, of: b_total}, words: {histogram: w, between: [0, 9], worse: lower}"
     plan = parse_spec(f"signals: {{custom: {{{custom}}}}}")
     scenario = asked(plan, own="1%", own_worse="3x")
@@ -36,7 +36,7 @@ def test_signals_of_your_own_get_worse_together() -> None:
 
 
 def test_a_better_canary_has_fewer_wrong_labels() -> None:
-    """By a factor; half where the plan requires it, none where nobody asks; without labels nothing proves it."""
+    """By a factor: half if the plan requires better, unchanged otherwise; without labels nothing can prove it."""
     plan, strict = RolloutSpec(), RolloutSpec(require="better")
     labelled = {"labels": "20%", "wrong": "40%"}
 
@@ -57,13 +57,13 @@ def test_a_better_canary_has_fewer_wrong_labels() -> None:
 
 
 @pytest.mark.parametrize(("worse", "ratio"), [("5x", 0.05), ("1.5x", 0.015), ("+2%", 0.01 + 0.02 * 0.99)])
-def test_errors_are_a_factor_or_a_share_more(worse: str, ratio: float) -> None:
+def test_errors_grow_by_a_factor_or_by_an_added_share(worse: str, ratio: float) -> None:
     """The added share applies to requests that were good."""
     assert asked(base="1%", worse=worse).canary.error_ratio == pytest.approx(ratio)
 
 
-def test_a_stricter_canary_rejects_a_factor_or_a_share_more() -> None:
-    """What callers do wrong stable rejects too; without rubbish a share more is all there is."""
+def test_rejections_grow_by_a_factor_or_by_an_added_share() -> None:
+    """Stable rejects invalid requests too; without such requests the added share is all."""
     assert asked(rejected="10%", stricter="2x").canary.rejected_ratio == pytest.approx(0.2)
     scenario = asked(stricter="+10%")
     assert (scenario.stable.rejected_ratio, scenario.canary.rejected_ratio) == (0.0, 0.1)
@@ -72,26 +72,26 @@ def test_a_stricter_canary_rejects_a_factor_or_a_share_more() -> None:
 
 
 def test_latency_is_log_normal_through_median_and_p99() -> None:
-    """Half of the answers are slower than the median, and one in a hundred than the 99th percentile."""
+    """Half of the answers are slower than the median, and one in a hundred is slower than the 99th percentile."""
     scenario = asked(median="50ms", p99="250ms")
     assert dict(scenario.stable.slow_ratios)[50] == pytest.approx(0.5)
     assert dict(scenario.stable.slow_ratios)[250] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_a_slower_canary_is_slower_at_every_bound() -> None:
-    """A factor applies to all answers: the share over 100 ms is the one that was over 50 ms before."""
+    """A factor applies to all answers: the share over 100 ms is the share that was over 50 ms before."""
     scenario = asked(slower="2x")
     assert dict(scenario.canary.slow_ratios)[100] == pytest.approx(dict(scenario.stable.slow_ratios)[50])
 
 
-def test_a_share_of_slow_answers_is_over_every_bound() -> None:
-    """Five percent of the answers that were in time become slower than every bound."""
+def test_an_added_share_of_slow_answers_exceeds_every_bound() -> None:
+    """Five per cent of the answers that were in time become slower than every bound."""
     scenario = asked(slower="+5%")
     assert dict(scenario.canary.slow_ratios)[250] == pytest.approx(0.05, rel=0.01)
 
 
-def test_a_shifted_class_takes_its_share_from_all_others() -> None:
-    """Of 10 classes one rises to 40 %; the others keep their proportions."""
+def test_a_shifted_class_takes_its_share_from_all_other_classes() -> None:
+    """One of 10 classes rises to 40 %; the others keep their proportions."""
     assert asked(shift="3=40%").canary.class_shares == pytest.approx((0.6 / 9,) * 3 + (0.4,) + (0.6 / 9,) * 6)
 
 
@@ -124,7 +124,7 @@ def test_signals_that_the_plan_leaves_out_are_not_simulated() -> None:
     ],
 )
 def test_impossible_values_are_refused(flags: dict[str, str], seen: str) -> None:
-    """The error shows the flag and what is wrong with it."""
+    """The error gives the flag and what is wrong with it."""
     with pytest.raises(QuestionError) as caught:
         asked(**flags)
     assert seen in caught.value.saw
@@ -142,16 +142,16 @@ def invoke(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_command_answers_and_writes_a_page(tmp_path: Path) -> None:
-    """Words on standard output, pictures in a file."""
+def test_the_command_prints_text_and_writes_a_page(tmp_path: Path) -> None:
+    """Text goes to standard output, pictures to a file."""
     code, out, _ = invoke(*QUICK, "--out", str(tmp_path / "page.html"))
     assert code == 0
     assert "A harmless canary" in out
     assert (tmp_path / "page.html").stat().st_size > 100_000
 
 
-def test_the_command_answers_programs(tmp_path: Path) -> None:
-    """One JSON object and nothing else on standard output."""
+def test_the_command_prints_json_for_programs(tmp_path: Path) -> None:
+    """Standard output has one JSON object and nothing else."""
     code, out, _ = invoke(*QUICK, "--json", "--out", str(tmp_path / "page.html"))
     assert (code, json.loads(out)["releases"]) == (0, 10)
 
@@ -159,7 +159,7 @@ def test_the_command_answers_programs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [("--rps", "0"), ("--spec", "nowhere.yaml"), ("--worse", "worse"), ("--releases", "1")]
 )
-def test_bad_input_ends_with_2(arguments: tuple[str, ...]) -> None:
+def test_bad_input_exits_with_2(arguments: tuple[str, ...]) -> None:
     """The reason is on standard error."""
     code, out, err = invoke(*arguments)
     assert (code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""A simulated release goes as the real one would: same judge, same decisions, same steps."""
+"""A simulated release behaves like a real one: same judge, same decisions, same steps."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert simulate_release(SPEC, HARMLESS, 1) == simulate_release(SPEC, HARMLESS, 1)
 
 
-def test_a_harmless_canary_gets_live_requests_after_the_shadow_and_then_all() -> None:
+def test_a_harmless_canary_gets_live_requests_after_the_shadow_and_is_promoted() -> None:
     """Times are in order, and nothing was harmed."""
     run = simulate_release(SPEC, HARMLESS, 1)
     assert (run.outcome, run.signal, run.harmed) == ("promoted", None, 0.0)
@@ -38,13 +38,13 @@ def test_a_harmless_canary_gets_live_requests_after_the_shadow_and_then_all() ->
 
 
 def test_a_canary_that_fails_in_the_shadow_harms_nobody() -> None:
-    """Copies of requests are evidence too."""
+    """Copies of requests are evidence."""
     run = simulate_release(SPEC, HALF_FAILING, 1)
     assert (run.outcome, run.live_s, run.harmed) == ("rolled_back", None, 0.0)
 
 
-def test_harm_is_counted_while_it_lasts() -> None:
-    """Half of the live requests are harmed, by a canary that is stopped in its first step at 5 %."""
+def test_harm_is_counted_until_the_canary_is_stopped() -> None:
+    """Half of the live requests are harmed; the canary is stopped in its first step at 5 %."""
     run = simulate_release(SPEC.model_copy(update={"steps": (5, 100)}), HALF_FAILING, 1)
     assert run.outcome == "rolled_back"
     assert run.harmed == pytest.approx(100 * 0.05 * (0.5 - 0.001) * run.stopped_s)
@@ -58,30 +58,30 @@ def test_harm_that_begins_later_is_found_later() -> None:
 
 
 def test_too_little_traffic_ends_at_the_deadline() -> None:
-    """One request in ten seconds, of which the canary gets 1 % and never a copy: it waits for proof in vain."""
+    """At one request in ten seconds, 1 % of them for the canary and no copies, the proof never comes."""
     live = SPEC.model_copy(update={"steps": (1, 100), "on_deadline": "rollback"})
     run = simulate_release(live, replace(HARMLESS, rps=0.1), 1)
     assert (run.outcome, run.signal) == ("rolled_back", "deadline")
-    # Its weight is taken back once, and rises again when requests are counted.
+    # The weight returns once, and rises again when requests are counted.
     assert 0 <= run.stopped_s - SPEC.evidence_deadline - SPEC.step_deadline < 2 * SPEC.window + 1
 
 
 def test_a_deadline_that_asks_a_person_ends_as_held() -> None:
-    """The person does not answer; the run stops at the time at which the person was asked."""
+    """The person does not answer; the run stops at the time of the request."""
     run = simulate_release(SPEC.model_copy(update={"steps": (1, 100)}), replace(HARMLESS, rps=0.1), 1)
     assert (run.outcome, run.signal) == ("held", "deadline")
     assert run.requests == pytest.approx(0.1 * (run.stopped_s + SPEC.step_deadline), abs=1)
 
 
-def test_evidence_on_which_nobody_decided_is_named_at_the_deadline() -> None:
-    """Where the plan leaves errors to a person, the step's deadline rolls back, and the errors are why."""
+def test_a_deadline_names_the_evidence_that_a_person_did_not_decide_on() -> None:
+    """The plan leaves errors to a person; the deadline of the step rolls back because of them."""
     spec = SPEC.model_copy(update={"signals": Signals({"errors": Errors(on_fail="hold")})})
     run = simulate_release(spec, replace(HARMLESS, canary=replace(WELL, error_ratio=0.1)), 1)
     assert (run.outcome, run.signal) == ("rolled_back", "errors")
 
 
-def test_a_plan_that_requires_a_better_canary_promotes_no_other() -> None:
-    """A tenth of stable's wrong labels is proven in the shadow; as many are never."""
+def test_a_plan_that_requires_better_promotes_only_a_better_canary() -> None:
+    """A tenth of stable's wrong labels is proven better in the shadow; an equal share never is."""
     spec = SPEC.model_copy(update={"require": "better", "step_deadline": 120.0})
     stable = replace(WELL, wrong_label_ratio=0.4)
     equal = replace(HARMLESS, stable=stable, canary=stable, label_share=0.5, are_labels_paired=True)
@@ -89,16 +89,16 @@ def test_a_plan_that_requires_a_better_canary_promotes_no_other() -> None:
     assert [simulate_release(spec, scenario, 1).outcome for scenario in (better, equal)] == ["promoted", "held"]
 
 
-def test_labels_of_copies_prove_a_worse_canary_before_users_meet_it() -> None:
-    """Paired with stable's, in the shadow."""
+def test_labels_of_copies_find_a_worse_canary_before_users_meet_it() -> None:
+    """They are paired with stable's labels in the shadow."""
     right = replace(WELL, wrong_label_ratio=0.04)
     scenario = Scenario(100, right, replace(right, wrong_label_ratio=0.1), label_share=0.5, are_labels_paired=True)
     run = simulate_release(SPEC, scenario, 1)
     assert (run.outcome, run.live_s) == ("rolled_back", None)
 
 
-def test_labels_that_count_at_an_age_show_harm_that_much_later() -> None:
-    """A canary that is wrong in every second answer: it is found when the first labels count, soon after a minute."""
+def test_labels_at_an_age_find_harm_later_by_that_age() -> None:
+    """A canary that is wrong in every second answer is found when the first labels count, soon after a minute."""
     wrong = replace(HARMLESS, canary=replace(WELL, wrong_label_ratio=0.5), label_share=0.5)
     at_once, at_an_age = (
         simulate_release(
@@ -112,8 +112,8 @@ def test_labels_that_count_at_an_age_show_harm_that_much_later() -> None:
     assert at_an_age.stopped_s == pytest.approx(at_once.stopped_s + 60, abs=15)
 
 
-def test_harm_after_promotion_is_found_by_comparison_or_from_memory() -> None:
-    """Where a share is held back the canary's errors are compared with stable's, and else with those of before."""
+def test_harm_after_promotion_is_found_with_and_without_a_holdback() -> None:
+    """With a holdback the canary's errors are compared with stable's, otherwise with those from before."""
     late = replace(HARMLESS, canary=replace(WELL, error_ratio=0.05), harm_after_s=300.0)
     spec = RolloutSpec(steps=(5, 50, 100), soak=10)
     compared, remembered = (
@@ -127,8 +127,8 @@ def test_harm_after_promotion_is_found_by_comparison_or_from_memory() -> None:
     assert compared.harmed == pytest.approx(0.95 * 100 * (0.05 - 0.001) * harmful_s, rel=0.1)
 
 
-def test_noise_is_learned_from_the_history() -> None:
-    """Where failures come in clusters, stable's history makes the judge wait longer."""
+def test_noise_is_measured_in_the_history() -> None:
+    """If stable's failures come in clusters, the judge waits longer."""
     failing = Behaviour(error_ratio=0.01)
     retrying = Scenario(100, failing, failing, noise=Noise(retries=4))
     errors_only = Signals().only("errors")
@@ -141,7 +141,7 @@ def test_noise_is_learned_from_the_history() -> None:
 
 
 def test_a_simulated_release_takes_as_long_as_one_of_the_real_controller(tmp_path: Path) -> None:
-    """The controller in the tests' world, beat by beat with its ledger, takes as long as the simulation."""
+    """The controller runs in the tests' world with its ledger, at every beat of its loop."""
     spec = RolloutSpec(steps=(5, 25, 50, 100), soak=10, holdback=0, watch=10)
     never_failing = replace(HARMLESS, stable=replace(WELL, error_ratio=0.0), canary=replace(WELL, error_ratio=0.0))
     simulated = [simulate_release(spec, never_failing, (3, number)).stopped_s for number in range(5)]
@@ -150,7 +150,7 @@ def test_a_simulated_release_takes_as_long_as_one_of_the_real_controller(tmp_pat
 
 
 def promoted_after_s(world: World, spec: RolloutSpec) -> float:
-    """Seconds from the first step to promotion, in the real controller's ledger."""
+    """Seconds from the first step to the promotion, from the real controller's ledger."""
     world.versions.update({"m:v1": Version(), "m:v2": Version()})
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))

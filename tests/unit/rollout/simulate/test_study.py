@@ -1,4 +1,4 @@
-"""What a study says about its runs, with which certainty, and that it can be repeated."""
+"""What a study reports about its runs, with what certainty, and that it can be repeated."""
 
 import math
 
@@ -23,7 +23,7 @@ SCENARIO = scenario_of(parse_question({"rps": "50", "worse": "+20%"}), SPEC)
 def run(outcome: str, signal: str | None = None, *, stopped_s: float = 100.0, live_s: float | None = 10.0) -> Run:
     asked_s = stopped_s if outcome == "held" else None
     return Run(
-        outcome,  # type: ignore[arg-type] # of three words
+        outcome,  # type: ignore[arg-type] # one of three words
         signal,
         stopped_s,
         live_s,
@@ -42,32 +42,32 @@ def findings() -> Findings:
 
 
 def test_findings_do_not_depend_on_the_number_of_processes(findings: Findings) -> None:
-    """One process or two: the same runs in the same order."""
+    """One process and two give the same runs in the same order."""
     assert study(SPEC, SCENARIO, releases=4, seed=3, jobs=2, history_s=300) == findings
 
 
 def test_progress_counts_every_run() -> None:
-    """Both kinds of release are counted as they are done."""
+    """Both kinds of release are counted when they are done."""
     done: list[int] = []
     study(SPEC, SCENARIO, releases=2, seed=3, jobs=1, history_s=0, on_progress=done.append)
     assert done == [1, 2, 3, 4]
 
 
-def test_the_harmless_canary_is_promoted_and_the_harmful_one_stopped(findings: Findings) -> None:
-    """A fifth more errors can be told from none."""
+def test_the_harmless_canary_is_promoted_and_the_harmful_one_is_stopped(findings: Findings) -> None:
+    """Harm of a fifth more errors is distinguished from none."""
     assert {one.outcome for one in findings.harmless} == {"promoted"}
     assert {one.outcome for one in findings.harmful} == {"rolled_back"}
 
 
 def test_a_deadline_is_no_false_alarm() -> None:
-    """A harmless canary that ran out of time was not called harmful; one that a guard or a signal stopped was."""
+    """A harmless canary that ran out of time was not called harmful; one stopped by the guard or a signal was."""
     harmless = (run("promoted"), run("held", "deadline"), run("rolled_back", "guard"), run("held", "class:3"))
     found = Findings(SPEC, SCENARIO, harmless, (run("promoted"),))
     assert (found.false_alarms.count, found.out_of_time.count) == (2, 1)
 
 
-def test_detection_is_timed_from_the_first_live_request() -> None:
-    """Stopped in the shadow it took no time; promoted it took for ever."""
+def test_detection_time_starts_at_the_first_live_request() -> None:
+    """It is zero for a canary stopped in the shadow and infinite for one that was promoted."""
     harmful = (run("rolled_back", "errors"), run("rolled_back", "errors", live_s=None), run("promoted"))
     assert Findings(SPEC, SCENARIO, (), harmful).detection_s == [90.0, 0.0, math.inf]
 
@@ -80,8 +80,8 @@ def test_the_interval_of_a_proportion_is_exact(count: int, of: int) -> None:
     assert (found.low, found.high) == (pytest.approx(exact.low), pytest.approx(exact.high))
 
 
-def test_the_interval_of_a_quantile_holds_it_nineteen_times_in_twenty() -> None:
-    """Exponential times, of which 3 % never end: 1000 samples of 100."""
+def test_the_interval_of_a_quantile_has_its_coverage() -> None:
+    """It covers in 95 % of 1000 samples of 100 exponential times, 3 % of which never end."""
     rng, held = np.random.default_rng(1), 0
     for _ in range(1000):
         times = np.where(rng.random(100) < 0.03, np.inf, rng.exponential(size=100))
@@ -90,7 +90,7 @@ def test_the_interval_of_a_quantile_holds_it_nineteen_times_in_twenty() -> None:
     assert binomtest(held, 1000, 0.95, alternative="less").pvalue > 0.001
 
 
-def test_never_is_said_in_words_and_as_null() -> None:
+def test_infinity_is_printed_as_a_word_and_as_null() -> None:
     """JSON has no infinity, and "inf" means little to people."""
     found = Findings(SPEC, SCENARIO, (run("rolled_back", "deadline"),) * 10, (run("promoted"),) * 10)
     harmless, harmful = stories(found)
@@ -98,8 +98,8 @@ def test_never_is_said_in_words_and_as_null() -> None:
     assert as_object(found)["harmful"]["stopped_after_s"] == {"median": None, "p90": None}
 
 
-def test_a_better_canary_has_a_story_of_its_own() -> None:
-    """Only where one was simulated."""
+def test_a_better_canary_has_its_own_section() -> None:
+    """There is one only if a better canary was simulated."""
     spec = RolloutSpec(steps=("shadow", 50, 100), soak=10, warmup=0, require="better")
     question = parse_question({"rps": "50", "worse": "+20%", "labels": "50%", "wrong": "40%", "better": "0.1x"})
     scenario = scenario_of(question, spec)
@@ -112,21 +112,21 @@ def test_a_better_canary_has_a_story_of_its_own() -> None:
     assert "A better canary" in render_page(found, "kanaria simulate")
 
 
-def test_no_better_canary_is_told_of_where_none_was_asked_for(findings: Findings) -> None:
-    """Two kinds, as ever."""
+def test_without_a_better_canary_there_is_no_section_about_it(findings: Findings) -> None:
+    """There are the two usual kinds."""
     assert (len(stories(findings)), as_object(findings)["better"]) == (2, None)
 
 
-def test_segments_are_said_to_be_left_out() -> None:
-    """Requests of the simulation have no headers."""
+def test_the_study_says_that_segments_are_left_out() -> None:
+    """Simulated requests have no headers."""
     spec = RolloutSpec.model_validate({"segments": "header:x-tenant"})
     told, untold = ("\n".join(assumptions(Findings(each, SCENARIO, (), ()))) for each in (spec, SPEC))
     assert "requests are not told apart by x-tenant" in told
     assert "told apart" not in untold
 
 
-def test_the_page_stands_alone(findings: Findings) -> None:
-    """One file with its pictures, which loads nothing else."""
+def test_the_page_is_self_contained(findings: Findings) -> None:
+    """It is one file with its pictures and loads nothing else."""
     page = render_page(findings, "kanaria simulate")
     assert page.count('class="plotly-graph-div"') == 4
     assert "<script src" not in page
@@ -136,8 +136,8 @@ def test_the_page_stands_alone(findings: Findings) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.timeout(900)  # one release stays in the shadow for hours of simulated noise
 @pytest.mark.parametrize("chapter", ["false-rollbacks", "detection", "models"])
-def test_no_promise_is_broken_beyond_doubt(chapter: str) -> None:
-    """A hundredth of the full size; a promise is broken only where chance explains it in under one of 40 runs."""
+def test_no_promise_is_broken_significantly(chapter: str) -> None:
+    """At a hundredth of the full size, a promise is broken only if chance explains it in under one of 40 runs."""
     _, rows_of = CHAPTERS[chapter]
     with Workers(1) as workers:
         broken = [row.what for row in rows_of(Study(workers, scale=0.01)) if row.status == "broken"]

@@ -1,4 +1,4 @@
-"""The simulated traffic has the properties that its scenario gives it."""
+"""The simulated traffic has the properties of its scenario."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def drawn(scenario: Scenario, windows: int, *, weight: float = 0.25, seed: int =
 
 
 def total(ticks: Sequence[tuple[Window, ...]], signal: str) -> tuple[Pair, Pair]:
-    """All events of one signal: stable's and the canary's."""
+    """All events of one signal, of stable and of the canary."""
     of_signal = [window for tick in ticks for window in tick if window.signal == signal]
     nothing = Pair(0, 0)
     return sum((one.stable for one in of_signal), nothing), sum((one.canary for one in of_signal), nothing)
@@ -31,19 +31,19 @@ def is_plausible(pair: Pair, ratio: float) -> bool:
     return bool(binomtest(pair.bad, pair.total, ratio).pvalue > 0.001)
 
 
-def test_the_same_seed_gives_the_same_counts_and_another_seed_others() -> None:
+def test_a_seed_determines_the_counts() -> None:
     """A study can be repeated to the last request."""
     assert drawn(SCENARIO, 100) == drawn(SCENARIO, 100) != drawn(SCENARIO, 100, seed=2)
 
 
 def test_requests_are_split_by_the_weight() -> None:
-    """A weight of 25 % gives the canary a quarter of all requests."""
+    """At a weight of 25 % the canary gets a quarter of all requests."""
     stable, canary = total(drawn(SCENARIO, 200), "errors")
     assert is_plausible(Pair(canary.total, canary.total + stable.total), 0.25)
 
 
 def test_rejected_requests_are_neither_failures_nor_predictions() -> None:
-    """A tenth of what did not fail is rejected, of all requests; nothing is predicted for it."""
+    """A tenth of the requests that did not fail is rejected; nothing is predicted for them."""
     stable = replace(STABLE, rejected_ratio=0.1)
     ticks = drawn(Scenario(100, stable, replace(stable, rejected_ratio=0.3)), 200)
     (rejected, stricter), (errors, _), (predicted, _) = (
@@ -54,8 +54,8 @@ def test_rejected_requests_are_neither_failures_nor_predictions() -> None:
     assert rejected.total == errors.total == predicted.total + errors.bad + rejected.bad
 
 
-def test_a_mirror_sends_every_request_to_both() -> None:
-    """In the shadow neither version loses a request to the other."""
+def test_the_shadow_sends_every_request_to_both_versions() -> None:
+    """Neither version loses a request to the other."""
     traffic = Traffic(SCENARIO, 1)
     stable, canary = total([traffic.window(0.0, mirror=True) for _ in range(200)], "errors")
     assert (stable.total, canary.total) == (pytest.approx(100_000, rel=0.02), pytest.approx(100_000, rel=0.02))
@@ -65,37 +65,37 @@ def test_a_mirror_sends_every_request_to_both() -> None:
     ("signal", "ratio"),
     [("errors", 0.02), ("latency:25", 0.3), ("latency:250", 0.01), ("class:1", 0.3), ("low_confidence", 0.05)],
 )
-def test_stable_answers_by_its_ratios(signal: str, ratio: float) -> None:
-    """Each signal of stable has the ratio of its behaviour."""
+def test_each_signal_of_stable_has_the_ratio_of_its_behaviour(signal: str, ratio: float) -> None:
+    """This is stable's behaviour in the scenario."""
     stable, _ = total(drawn(SCENARIO, 200), signal)
     assert is_plausible(stable, ratio)
 
 
 def test_harm_begins_at_its_time() -> None:
-    """Before, the canary fails like stable; from then on by its own ratio; no window mixes the two."""
+    """Before, the canary fails like stable; from then on by its own ratio; no window has both."""
     ticks = drawn(replace(SCENARIO, harm_after_s=500.0), 200)
     (_, before), (_, after) = total(ticks[:100], "errors"), total(ticks[100:], "errors")
     assert is_plausible(before, 0.02)
     assert is_plausible(after, 0.1)
 
 
-def test_a_slower_answer_is_slower_than_every_shorter_bound() -> None:
-    """The counts of the bounds are those of one histogram."""
+def test_counts_of_latency_bounds_are_consistent() -> None:
+    """They come from one histogram, so an answer slower than one bound is slower than every shorter bound."""
     for tick in drawn(SCENARIO, 50):
         slow = [window.canary.bad for window in tick if window.signal.startswith("latency:")]
         assert slow == sorted(slow, reverse=True)
 
 
 def test_every_answer_has_one_class() -> None:
-    """Failed requests predict nothing, and all others one class."""
+    """Failed requests predict nothing; all others predict one class."""
     for tick in drawn(SCENARIO, 50):
         errors = next(window.stable for window in tick if window.signal == "errors")
         predicted = sum(window.stable.bad for window in tick if window.signal.startswith("class:"))
         assert predicted == errors.total - errors.bad
 
 
-def test_labels_come_for_the_given_share() -> None:
-    """A tenth of the answers is labelled, and a fifth of those labels says wrong."""
+def test_the_given_share_of_answers_is_labelled() -> None:
+    """A tenth of the answers is labelled, and a fifth of those labels is wrong."""
     labelled = replace(SCENARIO, stable=replace(STABLE, wrong_label_ratio=0.2), label_share=0.1)
     ticks = drawn(labelled, 200)
     (errors, _), (labels, _) = total(ticks, "errors"), total(ticks, "wrong_label")
@@ -103,8 +103,8 @@ def test_labels_come_for_the_given_share() -> None:
     assert is_plausible(labels, 0.2)
 
 
-def test_labels_of_copies_tell_which_version_was_right() -> None:
-    """Of independent mistakes, 30 % against 10 %: 34 % of the labelled copies tell, and 7 in 34 of them for stable."""
+def test_labels_of_copies_show_which_version_was_right() -> None:
+    """With independent mistakes of 30 % and 10 %, 34 % of the labelled copies decide, 7 in 34 of them for stable."""
     stable, canary = replace(STABLE, wrong_label_ratio=0.3), replace(STABLE, wrong_label_ratio=0.1)
     scenario = Scenario(100, stable, canary, label_share=0.5, are_labels_paired=True)
     traffic = Traffic(scenario, 1)
@@ -113,7 +113,9 @@ def test_labels_of_copies_tell_which_version_was_right() -> None:
     assert nothing == Pair(0, 0)
     assert is_plausible(Pair(pairs.total, labels.total), 0.34)
     assert is_plausible(pairs, 7 / 34)
-    assert "paired_label" not in {window.signal for window in traffic.window(0.25)}, "only copies are answered twice"
+    assert "paired_label" not in {window.signal for window in traffic.window(0.25)}, (
+        "only copies are answered by both versions"
+    )
     compared = [traffic.window(0.25, compare=0.1) for _ in range(len(ticks))]
     _, of_copies = total(compared, "paired_label")
     assert of_copies.total == pytest.approx(0.1 * pairs.total, rel=0.2)
@@ -125,7 +127,7 @@ def test_labels_of_copies_tell_which_version_was_right() -> None:
     ids=["shared bursts", "own bursts", "long bursts", "retries"],
 )
 def test_noise_shows_in_the_dispersion_and_not_in_the_ratio(noise: Noise) -> None:
-    """There are as many clustered failures as independent ones, but their counts vary more."""
+    """Clustered failures are as many as independent ones, but their counts vary more."""
     history = Traffic(replace(SCENARIO, noise=noise), 1).history(7200)["errors"]
     failed = sum((window.stable for window in history), Pair(0, 0))
     assert dispersion(history) > 2
@@ -136,15 +138,15 @@ def test_noise_shows_in_the_dispersion_and_not_in_the_ratio(noise: Noise) -> Non
     ("noise", "is_shared"), [(Noise(shared_icc=0.05), True), (Noise(own_icc=0.05), False)], ids=["shared", "own"]
 )
 def test_shared_bursts_hit_both_versions_and_own_bursts_one(noise: Noise, is_shared: bool) -> None:
-    """The two error ratios are correlated over the windows only where bursts are shared."""
+    """The error ratios of the two versions are correlated over the windows only if bursts are shared."""
     errors = [tick[0] for tick in drawn(replace(SCENARIO, noise=noise, canary=STABLE), 400, weight=0.5)]
     ratios = [[pair.bad / pair.total for pair in (window.stable, window.canary)] for window in errors]
     correlation = np.corrcoef(np.array(ratios).T)[0, 1]
     assert correlation > 0.8 if is_shared else abs(correlation) < 0.2
 
 
-def test_drift_swings_around_the_ratio() -> None:
-    """A drift of 5 takes 1 % from 0.2 to 5 % and back within its period."""
+def test_drift_oscillates_around_the_ratio() -> None:
+    """A drift of 5 takes 1 % to 0.2 % and 5 % and back within its period."""
     drifting = replace(SCENARIO, stable=replace(STABLE, error_ratio=0.01), rps=2000, noise=Noise(drift=5))
     errors = np.array([(tick[0].stable.bad, tick[0].stable.total) for tick in drawn(drifting, 720)])
     bad, requests = errors.reshape(60, 12, 2).sum(axis=1).T  # minutes
@@ -152,8 +154,8 @@ def test_drift_swings_around_the_ratio() -> None:
     assert (ratios.min(), ratios.max()) == (pytest.approx(0.002, abs=0.0005), pytest.approx(0.05, abs=0.002))
 
 
-def test_a_shorter_window_holds_fewer_requests_and_ends_sooner() -> None:
-    """The controller reads at the end of a soak too, whatever the window."""
+def test_a_shorter_window_has_fewer_requests_and_ends_sooner() -> None:
+    """The controller also reads at the end of a soak, whatever the window."""
     traffic = Traffic(Scenario(100, Behaviour(0.01), Behaviour(0.01)), 1)
     short, long = ([traffic.window(0.5, seconds=seconds)[0] for _ in range(200)] for seconds in (1.0, 5.0))
     totals = [np.mean([window.stable.total + window.canary.total for window in windows]) for windows in (short, long)]

@@ -1,4 +1,4 @@
-"""Who reads from somebody else's server gives up one that sends a byte now and then."""
+"""Reading from another party's server is given up if the server sends a byte only now and then."""
 
 from collections.abc import Callable
 
@@ -48,15 +48,15 @@ def of_own_signals(server: Dribbling) -> object:
 
 @pytest.mark.parametrize("part", ["head", "body"])
 @pytest.mark.parametrize("read", [of_prometheus, of_pages, of_raw_samples, of_alerts, of_own_signals])
-def test_a_reading_is_given_up(part: str, read: Callable[[Dribbling], object]) -> None:
-    """It was waited for as long as bytes came, and with it the control loop or a question."""
+def test_a_reading_from_a_dribbling_server_is_given_up(part: str, read: Callable[[Dribbling], object]) -> None:
+    """The control loop or a question waited for it as long as bytes came."""
     with dribbling("head" if part == "head" else "body") as server, pytest.raises(SourceUnreachable) as error:
         read(server)
     assert "ReadTimeout" in error.value.saw
 
 
-def test_an_observer_is_done_without() -> None:
-    """What it says is only told to people."""
+def test_a_dribbling_observer_is_ignored() -> None:
+    """Its findings are only information for people."""
     with dribbling() as server:
         page = ObserverPage(f"127.0.0.1:{server.server_port}", timeout_s=LIMIT_S)
         assert page.differences(stable="digits:v1", canary="digits:v2") == ""
@@ -64,14 +64,14 @@ def test_an_observer_is_done_without() -> None:
 
 @pytest.mark.parametrize("part", ["head", "body"])
 @pytest.mark.parametrize("token", ["", "a-token"])
-def test_a_command_does_not_wait_for_what_is_no_controller(part: str, token: str) -> None:
-    """Also where an answer says that it is the last of its connection."""
+def test_a_command_does_not_wait_for_a_dribbling_server(part: str, token: str) -> None:
+    """This includes an answer that announces the end of the connection."""
     with dribbling("head" if part == "head" else "body") as server, pytest.raises(TimeoutError):
         command(server.url, "/api/stable", token=token, body={}, headers={}, timeout_s=LIMIT_S)
 
 
-def test_a_store_that_sends_a_byte_now_and_then_hangs() -> None:
-    """Who asks next is told so at once, as of one that sends nothing."""
+def test_a_dribbling_store_counts_as_hanging() -> None:
+    """The next question is refused at once, as after a store that sends nothing."""
     with dribbling() as server:
         samples = RawSamples(server.url)
         for saw in ("ReadTimeout", "a moment ago"):

@@ -1,4 +1,4 @@
-"""Counters are read directly while the metric store gives none, and the loop does not wait for it."""
+"""Counters are read directly while the metric store gives no readings, and the loop does not wait for the store."""
 
 import threading
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Source:
     """Gives the readings that a test sets."""
 
     def __init__(self, at_s: float) -> None:
-        self.at_s: float | None = at_s  # None: it gives none
+        self.at_s: float | None = at_s  # None means that it gives none
         self.has_read = False
         self.trouble: str | None = None
         self.asked = 0
@@ -41,7 +41,7 @@ class Source:
 
 
 class Rig:
-    """A source with a store and a clock in the hands of a test."""
+    """A source whose store and clock a test controls."""
 
     def __init__(self) -> None:
         self.store, self.direct, self.steady_s = Source(100.0), Source(200.0), 0.0
@@ -51,7 +51,7 @@ class Rig:
         return self.source.read(()).at_s
 
     def until_probed(self) -> None:
-        """Wait for the answer to the question that is on its way."""
+        """Wait for the answer to the question in progress."""
         if self.source._probe:
             self.source._probe.exception(30)
 
@@ -61,8 +61,8 @@ def rig() -> Rig:
     return Rig()
 
 
-def test_a_store_that_gives_no_reading_is_replaced_at_once(rig: Rig) -> None:
-    """In the same beat, with the reason; the store comes back by itself, with a reading newer than the last."""
+def test_a_store_without_a_reading_is_replaced_at_once(rig: Rig) -> None:
+    """It happens in the same beat, with the reason. The store is used again once its reading is newer than the last."""
     assert (rig.at_s(), rig.source.trouble) == (100.0, None)
     rig.store.at_s = None
     assert rig.at_s() == 200.0
@@ -73,8 +73,8 @@ def test_a_store_that_gives_no_reading_is_replaced_at_once(rig: Rig) -> None:
     assert (rig.at_s(), rig.source.trouble) == (201.0, None)
 
 
-def test_a_store_that_lags_far_behind_the_direct_readings_is_not_used(rig: Rig) -> None:
-    """Nothing new would be known until it has caught up."""
+def test_a_store_that_is_far_behind_the_direct_readings_is_not_used(rig: Rig) -> None:
+    """It brings nothing new until it has caught up."""
     rig.at_s()
     rig.store.at_s = None
     rig.at_s()
@@ -85,8 +85,8 @@ def test_a_store_that_lags_far_behind_the_direct_readings_is_not_used(rig: Rig) 
         rig.until_probed()
 
 
-def test_a_store_whose_scrapes_are_always_older_than_a_beat_comes_back(rig: Rig) -> None:
-    """Each beat reads directly before it: once nothing could ever be newer than that."""
+def test_a_store_whose_scrapes_are_always_older_than_a_beat_is_used_again(rig: Rig) -> None:
+    """Each beat first reads directly, so nothing from the store was ever newer."""
     rig.at_s()
     rig.store.at_s = None
     rig.at_s()
@@ -101,8 +101,8 @@ def test_a_store_whose_scrapes_are_always_older_than_a_beat_comes_back(rig: Rig)
     assert len(newer) >= 16
 
 
-def test_a_store_that_scrapes_no_more_is_replaced_before_its_samples_are_too_old(rig: Rig) -> None:
-    """It answers with what it has, as Prometheus does where its disk is full; its next scrape is used again."""
+def test_a_store_that_stopped_scraping_is_replaced_before_its_samples_are_too_old(rig: Rig) -> None:
+    """Prometheus does this on a full disk: it answers with old samples. Its next scrape is used again."""
     assert [rig.at_s(), rig.at_s()] == [100.0, 100.0]
     rig.steady_s = 3.1
     assert rig.at_s() == 200.0
@@ -114,8 +114,8 @@ def test_a_store_that_scrapes_no_more_is_replaced_before_its_samples_are_too_old
     assert (rig.at_s(), rig.direct.asked) == (204.0, 2)
 
 
-def test_a_store_that_hangs_holds_nothing_up(rig: Rig) -> None:
-    """It is asked again now and then, in the background, once at a time."""
+def test_a_store_that_hangs_does_not_block_the_loop(rig: Rig) -> None:
+    """It is asked now and then in the background, one question at a time."""
     rig.at_s()
     rig.store.at_s = None
     rig.at_s()
@@ -128,8 +128,8 @@ def test_a_store_that_hangs_holds_nothing_up(rig: Rig) -> None:
     rig.store.may_answer.set()
 
 
-def test_a_store_that_is_away_is_asked_every_few_seconds(rig: Rig) -> None:
-    """Not with every reading."""
+def test_an_absent_store_is_asked_every_few_seconds(rig: Rig) -> None:
+    """It is not asked at every reading."""
     rig.at_s()
     rig.store.at_s = None
     for _ in range(100):
@@ -139,29 +139,29 @@ def test_a_store_that_is_away_is_asked_every_few_seconds(rig: Rig) -> None:
     assert 8 <= rig.store.asked - 2 <= 11
 
 
-def test_a_store_that_is_being_started_is_no_trouble(rig: Rig) -> None:
-    """Prometheus needs some seconds to find its targets; after half a minute it is said."""
+def test_a_store_that_is_starting_is_not_reported(rig: Rig) -> None:
+    """Prometheus needs some seconds to find its targets; after half a minute it is reported."""
     rig.store.at_s = None
     assert (rig.at_s(), rig.source.trouble) == (200.0, None)
     rig.steady_s = 31.0
     assert rig.source.trouble
 
 
-def test_without_both_there_is_no_reading(rig: Rig) -> None:
-    """Then nothing can be said."""
+def test_without_store_and_direct_counters_there_is_no_reading(rig: Rig) -> None:
+    """Reading raises an error."""
     rig.store.at_s = rig.direct.at_s = None
     with pytest.raises(SourceUnreachable):
         rig.at_s()
 
 
 def test_a_version_may_be_missing_in_the_first_direct_reading(rig: Rig) -> None:
-    """It was in one of the store's: its counters are known, so its history cannot look new."""
+    """It was in a reading of the store, so its counters are known and its history does not look new."""
     rig.at_s()
     assert rig.direct.has_read
 
 
-def test_a_store_that_nobody_can_ask_beside_the_loop_is_asked_later(rig: Rig) -> None:
-    """Where the system gives no thread, each reading failed; now counters are read directly until it does."""
+def test_a_store_is_asked_later_if_there_is_no_thread(rig: Rig) -> None:
+    """Each reading failed when the system gave no thread; now counters are read directly until it does."""
     rig.store.at_s = None
     assert rig.at_s() == 200.0
     rig.steady_s, rig.store.at_s = 10.0, 300.0

@@ -1,4 +1,4 @@
-"""A system that gives no more threads: counters are read all the same, one page after the other."""
+"""If the system gives no more threads, counters are read one page after another."""
 
 import json
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ FEEDBACK = 'kanaria_feedback_total{version="%s",outcome="correct"} 3\n'
 
 
 @contextmanager
-def saying(page: str) -> Iterator[int]:
-    """The port of a server with one thread, which answers everything with a page."""
+def server_of(page: str) -> Iterator[int]:
+    """The port of a server with one thread that answers everything with a page."""
 
-    class Says(BaseHTTPRequestHandler):
+    class PageHandler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length", 0)))
             self.wfile.write(f"HTTP/1.0 200 OK\r\ncontent-length: {len(page)}\r\n\r\n{page}".encode())
@@ -30,18 +30,18 @@ def saying(page: str) -> Iterator[int]:
         do_POST = do_GET  # noqa: N815 - the name that http.server calls
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Writes no log."""
 
-    with running_server(HTTPServer(("127.0.0.1", 0), Says)) as made:
+    with running_server(HTTPServer(("127.0.0.1", 0), PageHandler)) as made:
         yield made.server_port
 
 
-def test_pages_are_read_one_after_the_other() -> None:
-    """Each reading failed, in a way that nothing counted as a source that cannot be read."""
+def test_pages_are_read_one_after_another() -> None:
+    """Each reading failed with an error that did not count as an unreadable source."""
     with (
-        saying(GATEWAY % (CANARY, CANARY)) as gateway,
-        saying(FEEDBACK % STABLE) as stable,
-        saying(FEEDBACK % CANARY) as canary,
+        server_of(GATEWAY % (CANARY, CANARY)) as gateway,
+        server_of(FEEDBACK % STABLE) as stable,
+        server_of(FEEDBACK % CANARY) as canary,
         ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway}")) as source,
         no_more_threads(),
     ):
@@ -51,10 +51,10 @@ def test_pages_are_read_one_after_the_other() -> None:
         assert found[f"127.0.0.1:{canary}", CANARY, "wrong_label"] == Pair(0, 3)
 
 
-def test_spans_are_read_one_after_the_other() -> None:
+def test_spans_are_read_one_after_another() -> None:
     series = {"metric": {"__name__": "asked"}, "values": [[1.0, "2"]]}
     answer = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [series]}})
-    with saying(answer) as port:
+    with server_of(answer) as port:
         samples = RawSamples(f"http://127.0.0.1:{port}")
         with no_more_threads():
             found = list(samples.ahead(Wanted(("asked",), ()), [(0.0, 10.0), (10.0, 20.0)]))

@@ -1,4 +1,4 @@
-"""Whether a page has what a plan's own signals are counted from: every reason why not, with what to write instead."""
+"""Whether a page has the series of a plan's own signals; if not, each reason with what to write instead."""
 
 import pytest
 
@@ -41,8 +41,8 @@ def found(**options: object) -> list[Finding]:
         {"bad": "chat_words_count", "of": "chat_model_seconds_count"},
     ],
 )
-def test_nothing_is_said_where_all_is_there(options: dict[str, object]) -> None:
-    """Also of a counter that has counted nothing yet, and of the counts of histograms and summaries."""
+def test_nothing_is_found_if_every_series_is_there(options: dict[str, object]) -> None:
+    """This includes a counter still at 0, and the counts of histograms and summaries."""
     assert found(**options) == []
 
 
@@ -78,13 +78,13 @@ def test_nothing_is_said_where_all_is_there(options: dict[str, object]) -> None:
         ),
     ],
 )
-def test_each_reason_is_told(options: dict[str, object], saw: str, do: str, is_certain: bool) -> None:
+def test_each_reason_is_reported(options: dict[str, object], saw: str, do: str, is_certain: bool) -> None:
     told = found(**options)
     assert told
     assert (saw in told[0].saw, do in told[0].do, told[0].is_certain) == (True, True, is_certain), told
 
 
-def test_of_a_thousand_values_a_few_are_listed() -> None:
+def test_only_a_few_of_a_thousand_values_are_listed() -> None:
     many = "".join(f'asked_total{{user="{n:04}"}} 1\n' for n in range(1000))
     wanted = CustomSignal(bad='asked_total{user="nobody"}', of="asked_total")
     (finding,) = findings(f"# TYPE asked_total counter\n{many}", {"custom.mine": wanted})

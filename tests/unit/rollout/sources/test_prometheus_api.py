@@ -1,4 +1,4 @@
-"""How a Prometheus is asked, over real connections: what is sent, whom is believed, and what is said of a failure."""
+"""How Kanaria asks a Prometheus over real connections: requests, TLS, credentials and error messages."""
 
 import gzip
 import socket
@@ -24,7 +24,7 @@ PATH, FORM = "/api/v1/query", {"query": 'up{job="a b"}', "time": "7"}
 
 
 class Store(ThreadingHTTPServer):
-    """Answers each question with the same, and keeps its connections."""
+    """Gives each question the same answer and keeps its connections open."""
 
     daemon_threads = True
     answer, status = b"fine", 200
@@ -49,7 +49,7 @@ class Store(ThreadingHTTPServer):
         return f"{self.scheme}://127.0.0.1:{self.server_port}"
 
     def handle_error(self, *_: object) -> None:
-        """A client that does not believe it goes away."""
+        """A client that does not trust it closes the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(self._store.answer)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ def api(store: Store, **more: object) -> "closing[PrometheusApi]":
     return closing(PrometheusApi(store.url, timeout_s=20.0, **more))  # type: ignore[arg-type] # as each test gives them
 
 
-def test_a_form_is_sent_below_the_path_of_the_url(store: Store) -> None:
-    """Mimir's API has one before it. A connection serves all questions, and nothing is asked to be packed."""
+def test_a_form_is_sent_under_the_path_of_the_url(store: Store) -> None:
+    """Mimir's API has such a path. One connection serves all questions, and no compression is requested."""
     for end in ("", "/"):
         with closing(PrometheusApi(f"{store.url}/prom%20a/x{end}", timeout_s=20.0)) as asked:
             assert [asked.ask(PATH, FORM).body for _ in range(3)] == [b"fine"] * 3
@@ -119,8 +119,8 @@ def test_a_form_is_sent_below_the_path_of_the_url(store: Store) -> None:
         assert "cookie" not in headers
 
 
-def test_each_question_carries_the_headers_that_were_given(store: Store) -> None:
-    """One of them may be in the place of Kanaria's own."""
+def test_each_question_has_the_given_headers(store: Store) -> None:
+    """A given header may replace one of Kanaria's own."""
     with api(store, headers={"X-Scope-OrgID": "shop", "User-Agent": "me"}) as asked:
         asked.ask(PATH, FORM)
     (headers,) = (each for _, _, each in store.asked)
@@ -129,7 +129,7 @@ def test_each_question_carries_the_headers_that_were_given(store: Store) -> None
 
 
 def test_the_login_is_read_for_each_question(store: Store, tmp_path: Path) -> None:
-    """A token is renewed. One that cannot be read is named, and nothing is sent without it."""
+    """A token may be renewed. An unreadable file is reported, and nothing is sent without the login."""
     path = tmp_path / "login"
     with api(store, login=Login(path)) as asked:
         for text in ("ann:pass:word", "first.token", "second.token"):
@@ -146,8 +146,8 @@ def test_the_login_is_read_for_each_question(store: Store, tmp_path: Path) -> No
     assert said == ["Basic YW5uOnBhc3M6d29yZA==", "Bearer first.token", "Bearer second.token"]
 
 
-def test_a_store_by_which_one_was_answered_before_is_asked_again(store: Store) -> None:
-    """What spreads questions over two replicas of a store tells by a cookie which one had them."""
+def test_cookies_are_sent_back(store: Store) -> None:
+    """A load balancer over two replicas of a store uses a cookie to send a client to the same replica."""
     with api(store) as asked:
         store.said = {"set-cookie": "replica=b; Path=/; HttpOnly"}
         asked.ask(PATH, FORM)
@@ -159,15 +159,15 @@ def test_a_store_by_which_one_was_answered_before_is_asked_again(store: Store) -
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"])
-def test_no_proxy_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Nobody listens at the one that the environment names."""
+def test_proxies_from_the_environment_are_not_used(store: Store, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Nothing listens at the proxy that the environment names."""
     monkeypatch.setenv(name, "http://127.0.0.1:9")
     with api(store) as asked:
         assert asked.ask(PATH, FORM).body == b"fine"
 
 
-def test_nobody_else_is_asked_where_an_answer_points_to_them(store: Store) -> None:
-    """Such as the page of a login; with the headers a token would go there."""
+def test_redirects_are_not_followed(store: Store) -> None:
+    """The target may be a login page, and would receive the token in the headers."""
     with running_server(Store()) as other:
         store.status, store.said = 307, {"location": f"{other.url}/login"}
         with api(store) as asked:
@@ -192,23 +192,23 @@ def _bare(text: bytes) -> bytes:
         ("x-unknown", b"fine"),
     ],
 )
-def test_what_was_packed_all_the_same_is_unpacked(store: Store, packing: str, packed: bytes) -> None:
-    """As some proxies do, whatever they are asked."""
+def test_a_compressed_answer_is_decompressed(store: Store, packing: str, packed: bytes) -> None:
+    """Some proxies compress although it was not requested."""
     store.said, store.answer = {"content-encoding": packing}, packed
     with api(store) as asked:
         assert asked.ask(PATH, FORM).body == b"fine"
 
 
 @pytest.mark.parametrize("damaged", [b"no gzip", gzip.compress(b"fine" * 100, mtime=0)[:-12], b""])
-def test_what_cannot_be_unpacked_is_no_answer(store: Store, damaged: bytes) -> None:
-    """Nor is a part of it taken for all."""
+def test_an_answer_that_cannot_be_decompressed_is_no_answer(store: Store, damaged: bytes) -> None:
+    """A part of it is not taken for the whole."""
     store.said, store.answer = {"content-encoding": "gzip"}, damaged
     with api(store) as asked, pytest.raises(SourceUnreachable, match="no answer"):
         asked.ask(PATH, FORM)
 
 
-def test_questions_at_one_time_have_a_connection_each(store: Store) -> None:
-    """The store answers when it has all of them; what is asked then opens no more."""
+def test_parallel_questions_have_a_connection_each(store: Store) -> None:
+    """The store answers when it has all of them; later questions open no more connections."""
     store.meeting = threading.Barrier(8)
     with api(store) as asked, ThreadPoolExecutor(8) as callers:
         for _ in range(3):
@@ -216,15 +216,15 @@ def test_questions_at_one_time_have_a_connection_each(store: Store) -> None:
     assert store.connections == 8
 
 
-def test_a_store_with_a_certificate_is_believed_by_its_authority(encrypted: Store, certificate: Pair) -> None:
-    """And speaks HTTP/1.1, whatever else it could."""
+def test_a_store_is_trusted_by_its_certificate_authority(encrypted: Store, certificate: Pair) -> None:
+    """It is asked in HTTP/1.1, whatever else it supports."""
     with api(encrypted, trust=certificate.trust()) as asked:
         assert [asked.ask(PATH, FORM).body for _ in range(2)] == [b"fine"] * 2
     assert encrypted.protocols == ["http/1.1"]
 
 
-def test_a_store_that_nobody_vouches_for_is_told_nothing(encrypted: Store, tmp_path: Path) -> None:
-    """By the public authorities, by another one, or by its own for another name."""
+def test_a_store_with_an_untrusted_certificate_is_sent_nothing(encrypted: Store, tmp_path: Path) -> None:
+    """Trust is in the public authorities, in another authority, or in its own for a different name."""
     other = pair(tmp_path / "other")
     for trust in (None, other.trust()):
         with api(encrypted, trust=trust) as asked, pytest.raises(SourceUnreachable) as refused:
@@ -240,10 +240,10 @@ def test_a_store_that_nobody_vouches_for_is_told_nothing(encrypted: Store, tmp_p
     assert encrypted.asked == []
 
 
-def test_the_public_authorities_are_those_that_httpx_takes(
+def test_the_public_authorities_are_those_of_httpx(
     encrypted: Store, certificate: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable of the environment, which Python's own would honour, adds none."""
+    """An environment variable that Python itself would use adds none."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.authority))
     with api(encrypted) as asked, pytest.raises(SourceUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
         asked.ask(PATH, FORM)
@@ -264,8 +264,8 @@ def _refuses() -> str:
     ],
     ids=["port", "name", "no name"],
 )
-def test_who_is_not_there_is_named(url: Callable[[], str], words: str) -> None:
-    """With what was tried."""
+def test_an_unreachable_address_is_reported(url: Callable[[], str], words: str) -> None:
+    """The error says what was tried."""
     asked = PrometheusApi(url(), timeout_s=5.0)
     with pytest.raises(SourceUnreachable, match="no answer") as refused:
         asked.ask(PATH, FORM)

@@ -1,4 +1,4 @@
-"""Raw samples from what speaks Prometheus's API: what is read, and what is refused."""
+"""Raw samples from servers with Prometheus's API: what is read and what is refused."""
 
 import gzip
 import json
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(store.answer)
 
     def log_message(self, *_: object) -> None:
-        """Nobody reads it."""
+        """Writes no log."""
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def matrix(*series: tuple[dict[str, str], list[list[Any]]], **more: Any) -> byte
     return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": result}, **more}).encode()
 
 
-def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) -> None:
-    """Also where a label looks like samples, and where a store writes spaces or none."""
+def test_samples_are_read_as_they_were_scraped(store: Store, samples: RawSamples) -> None:
+    """A label may look like samples, and a store may write spaces or none."""
     wicked = {"__name__": "requests_total", "pod": '"values":[[1,"2"]]'}
     given = matrix((wicked, [[10.5, "3"], [15, "NaN"]]), ({"pod": "q"}, [[11, "1e+06"], [16, "+Inf"]]))
     for text in (given, given.replace(b", ", b",").replace(b": ", b":"), given.replace(b"]]}", b"]\n]}")):
@@ -120,10 +120,8 @@ def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) ->
         "very long ago",
     ],
 )
-def test_each_number_is_the_one_that_is_written(
-    store: Store, samples: RawSamples, samples_of_series: list[list[Any]]
-) -> None:
-    """However a store writes it, and however fast it is read: in the compact form of Prometheus's, or with spaces."""
+def test_each_number_is_read_exactly(store: Store, samples: RawSamples, samples_of_series: list[list[Any]]) -> None:
+    """This holds for any notation and for the fast path: in Prometheus's compact form or with spaces."""
     given = matrix(({"pod": "p"}, samples_of_series), ({"pod": "q"}, samples_of_series))
     for text in (given, given.replace(b", ", b",").replace(b": ", b":")):
         store.answer = text
@@ -132,8 +130,8 @@ def test_each_number_is_the_one_that_is_written(
             assert series.values.tolist() == [float(value) for _, value in samples_of_series]
 
 
-def test_a_series_may_have_more_than_its_samples(store: Store, samples: RawSamples) -> None:
-    """Native histograms, or labels, behind them: both end in the same letters as samples do, or in none of these."""
+def test_a_series_may_have_more_fields_than_samples(store: Store, samples: RawSamples) -> None:
+    """Native histograms or labels come after them; these end in the characters that samples end in, or in others."""
     histograms = b'"histograms":[[11,{"count":"3","sum":"9","buckets":[[0,"0.5","1","3"]]}]]'
     values, labels = b'"values":[[1764479000.123,"3"],[1764479005.123,"40"]]', b'"metric":{"pod":"p"}'
     for parts in ([labels, values], [values, labels], [labels, values, histograms], [labels, histograms, values]):
@@ -144,8 +142,8 @@ def test_a_series_may_have_more_than_its_samples(store: Store, samples: RawSampl
             assert series.values.tolist() == [3.0, 40.0]
 
 
-def test_the_next_span_is_read_while_the_one_before_is_worked_on(store: Store, samples: RawSamples) -> None:
-    """Each once and in their order; a caller who stops early asks for no more than one in vain."""
+def test_the_next_span_is_read_while_the_last_one_is_processed(store: Store, samples: RawSamples) -> None:
+    """Each is read once and in order; a caller who stops early causes at most one unneeded query."""
     store.answer = matrix(({"pod": "p"}, [[11, "3"]]))
     spans = [(0.0, 10.0), (10.0, 20.0), (20.0, 30.0), (30.0, 40.0)]
     assert [end_s for end_s, series in samples.ahead(WANTED, spans) if len(series) == 1] == [10.0, 20.0, 30.0, 40.0]
@@ -157,8 +155,8 @@ def test_the_next_span_is_read_while_the_one_before_is_worked_on(store: Store, s
     assert len(store.asked) == 2
 
 
-def test_no_series_are_no_error(store: Store, samples: RawSamples) -> None:
-    """A version that was never scraped."""
+def test_an_answer_without_series_is_no_error(store: Store, samples: RawSamples) -> None:
+    """The version was never scraped."""
     store.answer = matrix()
     assert samples.between(WANTED, 10.0, 20.0) == []
     assert samples.began_s(WANTED, until_s=20.0, longest_s=600.0) is None
@@ -195,7 +193,7 @@ def test_no_series_are_no_error(store: Store, samples: RawSamples) -> None:
         "no numbers",
     ],
 )
-def test_what_is_not_whole_is_refused(
+def test_an_incomplete_answer_is_refused(
     store: Store, samples: RawSamples, status: int, answer: bytes, words: str
 ) -> None:
     """A store behind Thanos that is away would look like requests that did not happen."""
@@ -206,8 +204,8 @@ def test_what_is_not_whole_is_refused(
     assert len(refused.value.saw) < 400
 
 
-def test_null_warnings_and_compression_are_no_fault(store: Store, samples: RawSamples) -> None:
-    """Some stores write the first, and some proxies compress whatever they are asked."""
+def test_null_warnings_and_compression_are_accepted(store: Store, samples: RawSamples) -> None:
+    """Some stores write null warnings, and some proxies compress every answer."""
     store.answer, store.encoding = gzip.compress(matrix(({"pod": "p"}, [[11, "3"]]), warnings=None)), "gzip"
     (series,) = samples.between(WANTED, 10.0, 20.0)
     assert series.values.tolist() == [3.0]
@@ -218,24 +216,24 @@ def test_null_warnings_and_compression_are_no_fault(store: Store, samples: RawSa
     [RawSamples.now_s, lambda samples: samples.began_s(WANTED, until_s=20.0, longest_s=600.0)],
     ids=["now", "began"],
 )
-def test_an_answer_in_another_form_is_no_crash(
+def test_an_answer_in_another_form_raises_source_unreachable(
     store: Store, samples: RawSamples, ask: Callable[[RawSamples], object]
 ) -> None:
-    """An API gateway that answers for Prometheus."""
+    """An API gateway answered in place of Prometheus."""
     store.answer = b'{"status": "success", "data": {"result": "none"}}'
     with pytest.raises(SourceUnreachable, match="another form"):
         ask(samples)
 
 
-def test_the_time_of_a_store_that_has_no_scalars(store: Store, samples: RawSamples) -> None:
-    """What VictoriaMetrics 1.79 answers to `time()`."""
+def test_the_time_of_a_store_without_scalars_is_read(store: Store, samples: RawSamples) -> None:
+    """VictoriaMetrics 1.79 answers `time()` like this."""
     data = {"resultType": "vector", "result": [{"metric": {}, "value": [1796043243, "1796043242.735"]}]}
     store.answer = json.dumps({"status": "success", "data": data}).encode()
     assert samples.now_s() == 1796043242.735
 
 
-def test_a_large_query_that_takes_too_long_holds_up_no_other(store: Store) -> None:
-    """It says nothing about the store: the next question is asked."""
+def test_a_large_query_that_times_out_does_not_block_others(store: Store) -> None:
+    """It says nothing about the store, so the next question is asked."""
     source = RawSamples(f"http://127.0.0.1:{store.server_port}", timeout_s=0.1)
     store.answer = b'{"status": "success", "data": {"resultType": "scalar", "result": [7, "7"]}}'
     store.hangs_at = "requests_total"
@@ -245,8 +243,8 @@ def test_a_large_query_that_takes_too_long_holds_up_no_other(store: Store) -> No
     source.close()
 
 
-def test_a_store_that_hangs_is_asked_by_one_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All others are refused at once, and it is asked again when it answers."""
+def test_a_store_that_hangs_gets_one_question_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All other questions are refused at once, until the store answers again."""
     monkeypatch.setattr(raw_samples, "_SOON_S", 0.1)
     monkeypatch.setattr(raw_samples, "_SILENT_S", 3600.0)
     source = RawSamples(f"http://127.0.0.1:{store.server_port}")
@@ -266,8 +264,8 @@ def test_a_store_that_hangs_is_asked_by_one_at_a_time(store: Store, monkeypatch:
     source.close()
 
 
-def test_who_runs_out_of_time_says_nothing_of_a_store_that_hangs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others all waited for it again. Nor does one call a store silent that was not; the next one asks at once."""
+def test_a_caller_out_of_time_says_nothing_about_the_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It let all others wait for a hanging store again. Nor does it mark a store that answers as silent."""
     monkeypatch.setattr(raw_samples, "_SOON_S", 0.1)
     monkeypatch.setattr(raw_samples, "_SILENT_S", 0.0)
     store.answer = b'{"status": "success", "data": {"resultType": "scalar", "result": [7, "7"]}}'
@@ -296,20 +294,20 @@ def test_who_runs_out_of_time_says_nothing_of_a_store_that_hangs(store: Store, m
 
 
 def test_an_expression_is_quoted() -> None:
-    """In no backticks, in which people's pages and chats show a query; and it may hold any letter."""
+    """It does not use backticks, in which pages and chats show queries, and it may contain any character."""
     wanted = Wanted(("requests_total",), (("app", ("a.b", "c")),), (("path", 'a`b"c\\d'),))
     assert str(wanted) == 'requests_total{app=~"a\\\\.b|c",path!~"a`b\\"c\\\\d"}'
 
 
-def test_a_value_of_a_label_is_quoted() -> None:
-    """A profile of the user's own may have any text in `where`; names in questions may not."""
+def test_a_label_value_is_quoted() -> None:
+    """A user's profile may have any text in `where`; names in questions may not."""
     wanted = Wanted(("requests_total",), (("app", ('a"} or up{x="',)), ("path", ("C:\\new",))))
     assert str(wanted) == 'requests_total{app="a\\"} or up{x=\\"",path="C:\\\\new"}'
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_what_a_proxy_says_of_a_login_is_shown(store: Store, samples: RawSamples, status: int) -> None:
-    """Such as which right it lacks; of the stack's own Prometheus nothing is said in a cluster."""
+def test_a_proxys_message_about_a_login_is_shown(store: Store, samples: RawSamples, status: int) -> None:
+    """It may name the missing right. In a cluster the error does not mention the stack's own Prometheus."""
     store.status, store.answer = status, b"Forbidden (resource=prometheuses)"
     with pytest.raises(SourceUnreachable, match="does not let Kanaria read") as refused:
         samples.now_s()

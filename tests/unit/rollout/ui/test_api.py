@@ -1,4 +1,4 @@
-"""The controller over HTTP: reading is open, commands need the token, and every refusal gives its reason."""
+"""The controller over HTTP: reading is open, commands need the token, and every refusal has a reason."""
 
 import asyncio
 import sqlite3
@@ -43,7 +43,7 @@ from tests.support.waiting import eventually
 from tests.support.world import Version, World
 
 TOKEN = {"authorization": "Bearer secret"}
-LATER_S = 4e9  # than any release here
+LATER_S = 4e9  # after every release here
 ALERTMANAGER = {"authorization": "Bearer of-alertmanager"}
 PLAN = RolloutSpec(steps=(5, 100), soak=1).model_dump(mode="json")
 
@@ -60,13 +60,13 @@ def world(ledger: Path) -> World:
 
 @pytest.fixture
 def firing() -> list[Firing]:
-    """What Prometheus has firing; a test may add to it."""
+    """The alerts that fire in Prometheus; a test may add some."""
     return []
 
 
 @pytest.fixture
 def people() -> list[NamedToken]:
-    """Who has a token; a test may change it."""
+    """The people with a token; a test may change them."""
     roles: tuple[tuple[str, Role], ...] = (("rita", "reader"), ("rob", "releaser"), ("ann", "approver"))
     return [NamedToken(name=name, role=role, sha256=digest(f"token of {name}"), made_s=0.0) for name, role in roles]
 
@@ -109,21 +109,21 @@ def alert(**labels: str) -> dict[str, list[dict[str, Any]]]:
 )
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
 def test_commands_need_the_token(api: httpx.Client, path: str, headers: dict[str, str]) -> None:
-    """Traffic is never moved without it."""
+    """Traffic never moves without it."""
     answer = api.post(path, json={}, headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
 
 
 @pytest.mark.parametrize("header", ["authorization", "header:Cookie"])
-def test_nobody_releases_by_secrets_of_callers(api: httpx.Client, header: str) -> None:
-    """The gateway would note them of failed requests. A plan was refused in a file, and taken in a post."""
+def test_a_plan_cannot_identify_callers_by_their_secrets(api: httpx.Client, header: str) -> None:
+    """The gateway would log the secrets of failed requests. A file with such a plan was refused, a POST was not."""
     answer = api.post("/api/releases", json={"tag": "m:v2", "spec": {**PLAN, "sticky": header}}, headers=TOKEN)
     assert (answer.status_code, "its values are secrets" in answer.text) == (422, True)
     assert api.get("/api/status").json()["release"] is None
 
 
-def test_a_plans_own_signals_are_looked_for_where_stable_shows_them(api: httpx.Client, world: World) -> None:
-    """On the page as it is now; where it cannot be read, that is said."""
+def test_own_signals_of_a_plan_are_looked_up_on_stables_page(api: httpx.Client, world: World) -> None:
+    """The current page is read; if it cannot be read, the answer says so."""
     registry = CollectorRegistry()
     Asked("answers", "-", registry=registry).inc()
     page, thread = start_http_server(port := free_port(), "127.0.0.1", registry)
@@ -137,7 +137,7 @@ def test_a_plans_own_signals_are_looked_for_where_stable_shows_them(api: httpx.C
     spec = RolloutSpec.model_validate({"signals": {"custom": own}})
 
     def found() -> object:
-        with suppress(ControllerUnreachable):  # until the next beat it asks where stable was before
+        with suppress(ControllerUnreachable):  # until the next beat it asks stable's old address
             return client.check(spec).findings
         return None
 
@@ -159,8 +159,8 @@ def test_a_plans_own_signals_are_looked_for_where_stable_shows_them(api: httpx.C
     client.close()
 
 
-def test_a_version_is_restored_and_shown_as_such(api: httpx.Client) -> None:
-    """By one post; the status says that it has no steps, and a version that was never promoted is refused."""
+def test_a_version_is_restored_by_one_request(api: httpx.Client) -> None:
+    """The status says that it has no steps. A version that was never promoted is refused."""
 
     def release() -> dict[str, Any]:
         found: dict[str, Any] = api.get("/api/status").json()["release"]
@@ -185,8 +185,8 @@ def test_a_version_is_restored_and_shown_as_such(api: httpx.Client) -> None:
     client.close()
 
 
-def test_a_status_is_of_one_moment(ledger: Path, world: World) -> None:
-    """What the ledger has since the last beat belongs to the next: a status never mixes the two."""
+def test_a_status_has_the_state_of_one_moment(ledger: Path, world: World) -> None:
+    """Ledger events after the last beat belong to the next status; the two are never mixed."""
 
     async def read(app: Starlette) -> dict[str, Any]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
@@ -217,15 +217,15 @@ def test_a_status_is_of_one_moment(ledger: Path, world: World) -> None:
 @pytest.mark.parametrize(
     "body", [{}, {"tag": "m"}, {"tag": "m:v1", "quarantine": "perhaps"}, {"tag": "m:v1", "watch": 5}, {"tag": None}]
 )
-def test_a_restore_that_says_nothing_clear_is_not_valid(api: httpx.Client, body: dict[str, Any]) -> None:
-    """A problem that names the place; nothing is changed."""
+def test_an_invalid_restore_request_is_refused(api: httpx.Client, body: dict[str, Any]) -> None:
+    """The problem names the place, and nothing changes."""
     answer = api.post("/api/restore", json=body, headers=TOKEN)
     assert answer.status_code == 422, answer.text
     assert api.get("/api/status").json()["release"] is None
 
 
-def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
-    """The release is in the status, on the page and in the metrics."""
+def test_an_accepted_release_is_shown(api: httpx.Client) -> None:
+    """It is in the status, on the page and in the metrics."""
     assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN, "by": "ann"}, headers=TOKEN).json() == {
         "release": 1
     }
@@ -251,30 +251,30 @@ def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
 def test_a_refused_request_is_a_problem_with_a_reason(
     api: httpx.Client, path: str, body: dict[str, object], status: int, words: str
 ) -> None:
-    """RFC 9457, never a stack trace."""
+    """It has the form of RFC 9457 and never contains a stack trace."""
     answer = api.post(path, json=body, headers=TOKEN)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert words in answer.text
 
 
 def test_a_body_that_is_not_json_is_a_problem(api: httpx.Client) -> None:
-    """The place and the reason, not a 500."""
+    """It has place and reason and is no 500."""
     assert api.post("/api/releases", content=b"{", headers=TOKEN).status_code == 422
 
 
 @pytest.mark.parametrize("path", ["commands/pause", "releases", "checks", "restore", "stable", "alerts"])
-def test_a_body_that_is_too_long_is_not_kept(api: httpx.Client, path: str) -> None:
-    """A reader's token is enough to send one, and the controller has to judge in the same memory."""
+def test_a_body_that_is_too_long_is_not_kept_in_memory(api: httpx.Client, path: str) -> None:
+    """A reader's token suffices to send one, and the controller needs its memory to judge."""
     parts = (b"x" * 2**18 for _ in range(20))
     headers = TOKEN if path == "alerts" else as_("rita")
-    with suppress(httpx.WriteError):  # it may hang up before the answer is read
+    with suppress(httpx.WriteError):  # the server may close the connection before the answer is read
         assert api.post(f"/api/{path}", content=parts, headers=headers).status_code == 413
     assert api.get("/api/status").is_success
 
 
 @pytest.mark.parametrize("path", ["commands/pause", "releases", "checks", "restore", "stable", "alerts"])
-def test_a_body_of_very_many_mistakes_is_refused_without_all_of_them(api: httpx.Client, path: str) -> None:
-    """Four megabytes of `{}` took the controller three gigabytes, and kept it from answering for 20 s."""
+def test_a_body_with_very_many_mistakes_is_refused_without_listing_all(api: httpx.Client, path: str) -> None:
+    """Four megabytes of `{}` took three gigabytes of the controller's memory, and it did not answer for 20 s."""
     unknown = ",".join(f'"{number}":1' for number in range(60_000))
     body = '{"alerts":[' + "{}," * 300_000 + "{}]}" if path == "alerts" else f"{{{unknown}}}"
     with at_most(megabytes=60):
@@ -289,8 +289,8 @@ def test_an_unknown_release_is_not_found(api: httpx.Client, number: str) -> None
     assert (answer.status_code, answer.json()["title"]) == (404, "there is no such release")
 
 
-def test_a_command_that_was_reported_as_failed_is_not_carried_out_later(api: httpx.Client, world: World) -> None:
-    """The loop hangs longer than the sender waits; when it goes on, it leaves that command out."""
+def test_a_command_that_was_reported_as_failed_is_not_executed_later(api: httpx.Client, world: World) -> None:
+    """The loop hangs for longer than the sender waits; when it continues, it skips the command."""
     hangs, goes_on, start = threading.Event(), threading.Event(), world.start
 
     def hang(tag: str) -> None:
@@ -304,12 +304,12 @@ def test_a_command_that_was_reported_as_failed_is_not_carried_out_later(api: htt
     answer = api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN | soon)
     assert (answer.status_code, "will not be carried out" in answer.json()["detail"]) == (503, True)
     goes_on.set()
-    api.post("/api/commands/pause", json={}, headers=TOKEN)  # the loop has taken up all that came before it
+    api.post("/api/commands/pause", json={}, headers=TOKEN)  # the loop has processed everything that came before
     assert api.get("/api/status").json()["release"] is None
 
 
-def test_a_command_that_comes_after_its_deadline_is_refused(api: httpx.Client) -> None:
-    """It lay in a socket while the controller hung, and its sender was told that nobody answers."""
+def test_a_command_that_arrives_after_its_deadline_is_refused(api: httpx.Client) -> None:
+    """It waited in a socket while the controller hung, and its sender was told that the controller does not answer."""
     late = {DEADLINE_HEADER: f"{time.time() - 5}"}
     answer = api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN | late)
     assert (answer.status_code, "came too late" in answer.json()["title"]) == (409, True)
@@ -317,14 +317,14 @@ def test_a_command_that_comes_after_its_deadline_is_refused(api: httpx.Client) -
 
 
 @pytest.mark.parametrize("deadline", ["soon", "nan", ""])
-def test_a_deadline_that_is_no_time_is_refused(api: httpx.Client, deadline: str) -> None:
-    """It is not read as "no deadline"."""
+def test_an_invalid_deadline_is_refused(api: httpx.Client, deadline: str) -> None:
+    """It is not treated as no deadline."""
     answer = api.post("/api/stable", json={"tag": "m:v1"}, headers=TOKEN | {DEADLINE_HEADER: deadline})
     assert (answer.status_code, "Unix seconds" in answer.json()["title"]) == (409, True)
 
 
-def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> None:
-    """The ledger says which alert it was; when it comes again, nothing more happens."""
+def test_an_alert_that_asks_for_a_rollback_rolls_back(api: httpx.Client) -> None:
+    """The ledger says which alert it was; the same alert again has no effect."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     firing = alert(action="rollback", version="m:v2")
     assert api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"] == "rolled back"
@@ -343,7 +343,7 @@ def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> 
     ],
 )
 def test_other_alerts_change_nothing(api: httpx.Client, labels: dict[str, str], words: str) -> None:
-    """Some are about another version, some only inform: the answer says which."""
+    """Some are about another version, some are for information only; the answer gives the reason."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     answer = api.post("/api/alerts", json=alert(**labels), headers=TOKEN).json()["alerts"][0]["did"]
     assert answer.startswith("nothing")
@@ -360,8 +360,8 @@ def test_a_resolved_alert_changes_nothing(api: httpx.Client) -> None:
     assert api.get("/api/status").json()["release"]["outcome"] is None
 
 
-def test_an_alert_that_began_before_the_release_is_about_an_earlier_one(api: httpx.Client) -> None:
-    """Alertmanager repeats an alert that still fires: a version that is tried again is not rolled back for its past."""
+def test_an_alert_from_before_the_release_is_ignored(api: httpx.Client) -> None:
+    """Alertmanager repeats a firing alert; a version that is released again is not rolled back for its past."""
     firing = alert(action="rollback", version="m:v2")
     firing["alerts"][0]["startsAt"] = "2020-01-01T00:00:00Z"
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
@@ -370,7 +370,7 @@ def test_an_alert_that_began_before_the_release_is_about_an_earlier_one(api: htt
 
 
 def test_an_alert_that_prometheus_does_not_confirm_changes_nothing(api: httpx.Client, firing: list[Firing]) -> None:
-    """Anybody may post to an Alertmanager: another name, version or action than what fires is a forgery."""
+    """Anyone may post to an Alertmanager: a name, version or action that does not fire is a forgery."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     forged = alert(action="rollback", version="m:v2")
     real = dict(forged["alerts"][0]["labels"])
@@ -383,7 +383,7 @@ def test_an_alert_that_prometheus_does_not_confirm_changes_nothing(api: httpx.Cl
     assert api.post("/api/alerts", json=forged, headers=ALERTMANAGER).json()["alerts"][0]["did"] == "rolled back"
 
 
-def test_when_an_alert_began_is_said_by_prometheus(api: httpx.Client, firing: list[Firing]) -> None:
+def test_the_start_of_an_alert_is_taken_from_prometheus(api: httpx.Client, firing: list[Firing]) -> None:
     """An alert about an earlier attempt cannot be posted again as a new one."""
     old = alert(action="rollback", version="m:v2")
     firing.append(Firing(dict(old["alerts"][0]["labels"]), 1.0))
@@ -391,20 +391,20 @@ def test_when_an_alert_began_is_said_by_prometheus(api: httpx.Client, firing: li
     assert "began before" in api.post("/api/alerts", json=old, headers=ALERTMANAGER).json()["alerts"][0]["did"]
 
 
-def test_alertmanager_may_do_nothing_but_post_alerts(api: httpx.Client) -> None:
-    """Its token is no command's."""
+def test_alertmanagers_token_may_only_post_alerts(api: httpx.Client) -> None:
+    """It is accepted for no command."""
     for path in ("/api/releases", "/api/stable", "/api/commands/rollback"):
         assert api.post(path, json={"tag": "m:v2"}, headers=ALERTMANAGER).status_code == 401
 
 
 def test_an_alert_without_a_release_changes_nothing(api: httpx.Client) -> None:
-    """The watch is over; there is no version to go back to."""
+    """The watch is over; there is no version to return to."""
     answer = api.post("/api/alerts", json=alert(action="rollback", version="m:v1"), headers=TOKEN)
     assert "no release is running" in answer.json()["alerts"][0]["did"]
 
 
 def test_a_flood_of_alerts_rolls_back_once(api: httpx.Client, ledger: Path) -> None:
-    """1,000 in one post, of which 500 are about other versions: one rollback in the ledger, an answer for each."""
+    """1,000 alerts in one request, 500 about other versions: one rollback in the ledger, and an answer for each."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     about = ("m:v2", "m:v9")
     flood = {"alerts": [*(alert(action="rollback", version=about[n % 2])["alerts"][0] for n in range(1000))]}
@@ -419,16 +419,18 @@ def test_a_flood_of_alerts_rolls_back_once(api: httpx.Client, ledger: Path) -> N
     assert (event.by, event.signal, event.reason) == ("alertmanager", "alert", "BudgetBurns: BudgetBurns")
 
 
-def test_what_alerts_did_is_logged_in_one_line(api: httpx.Client) -> None:
-    """A flood of alerts is no flood of lines."""
+def test_the_effect_of_alerts_is_logged_in_one_line(api: httpx.Client) -> None:
+    """Many alerts do not make many lines."""
     with capture_logs() as lines:
         api.post("/api/alerts", json=alert(version="m:v2"), headers=TOKEN)
     (line,) = [line for line in lines if line["event"] == "alerts"]
     assert (line["received"], line["did"]) == (1, {"nothing: it does not ask for a rollback": 1})
 
 
-def test_a_rollback_that_cannot_be_written_is_answered_and_shown(api: httpx.Client, ledger: Path, world: World) -> None:
-    """It is done; the answer, the status, the page and the command's client say that the ledger lacks it."""
+def test_a_rollback_that_cannot_be_written_is_executed_and_reported(
+    api: httpx.Client, ledger: Path, world: World
+) -> None:
+    """The answer, the status, the page and the client say that the ledger lacks it."""
     assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN).is_success
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
     other = sqlite3.connect(ledger, isolation_level=None)
@@ -449,8 +451,8 @@ def test_a_rollback_that_cannot_be_written_is_answered_and_shown(api: httpx.Clie
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "ended")
 
 
-def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, ledger: Path) -> None:
-    """Neither by the name of a person, nor by a reason, nor by an alert."""
+def test_the_ledger_stores_no_terminal_control_characters(api: httpx.Client, ledger: Path) -> None:
+    """They are removed from names of people, reasons and alerts."""
     steering = "\x1b[2Jeve\n\x9b1m\u202e"
     start = {"tag": "m:v2", "spec": PLAN, "by": steering}
     assert api.post("/api/releases", json=start, headers=TOKEN).status_code == 202
@@ -484,8 +486,8 @@ def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, 
         "Kanaria  ledger restore",
     ],
 )
-def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> None:
-    """Else the ledger would say that the judge promoted what a person did."""
+def test_no_person_can_act_under_kanarias_names(api: httpx.Client, name: str) -> None:
+    """Else the ledger would say that the judge promoted what a person promoted."""
     for path, body in (
         ("/api/releases", {"tag": "m:v2", "spec": PLAN}),
         ("/api/stable", {"tag": "m:v1"}),
@@ -500,8 +502,8 @@ def as_(name: str) -> dict[str, str]:
     return {"authorization": f"Bearer token of {name}"}
 
 
-def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: Path) -> None:
-    """A reader commands nothing, a releaser whatever makes traffic safer, an approver the rest; all by their names."""
+def test_a_token_gives_the_name_and_the_role(api: httpx.Client, ledger: Path) -> None:
+    """A reader commands nothing, a releaser what makes traffic safer, an approver everything; each by their name."""
     start = {"tag": "m:v2", "spec": PLAN, "by": "somebody else"}
     assert api.post("/api/releases", json=start, headers=as_("nobody")).status_code == 401
     assert api.post("/api/releases", json=start, headers=as_("rita")).status_code == 403
@@ -527,7 +529,7 @@ def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: P
 
 
 def test_a_refusal_names_the_roles_that_may(api: httpx.Client) -> None:
-    """Nobody is sent to somebody who is refused, too; a command that does not exist is that for everybody."""
+    """It names no role that would be refused too. For everybody, an unknown command is unknown."""
     for name, path, whom in (
         ("rita", "/api/commands/pause", "somebody with the role `releaser` or `approver`, or the owner"),
         ("rob", "/api/commands/promote", "somebody with the role `approver`, or the owner"),
@@ -541,8 +543,8 @@ def test_a_refusal_names_the_roles_that_may(api: httpx.Client) -> None:
     assert [answer.status_code for answer in unknown] == [404, 404]
 
 
-def test_the_tokens_are_read_once_for_a_command(people: list[NamedToken]) -> None:
-    """What let a caller in also says what he may."""
+def test_tokens_are_read_once_for_a_command(people: list[NamedToken]) -> None:
+    """The token that let the caller in also determines the role."""
     reads = []
 
     def named() -> list[NamedToken]:
@@ -562,22 +564,22 @@ def test_the_tokens_are_read_once_for_a_command(people: list[NamedToken]) -> Non
     assert (asyncio.run(asked()), reads) == ("rob", ["read"])
 
 
-def test_a_token_that_is_withdrawn_ends_at_once(api: httpx.Client, people: list[NamedToken]) -> None:
-    """The controller is not restarted for it."""
+def test_a_withdrawn_token_is_refused_at_once(api: httpx.Client, people: list[NamedToken]) -> None:
+    """The controller needs no restart."""
     assert api.post("/api/commands/pause", json={}, headers=as_("ann")).status_code == 409  # nothing runs
     people.clear()
     assert api.post("/api/commands/pause", json={}, headers=as_("ann")).status_code == 401
 
 
-def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:
-    """What was written before is read without it."""
+def test_control_characters_in_an_older_ledger_are_removed() -> None:
+    """They are removed when it is read."""
     read = Paused.model_validate_json('{"at_s": 1, "release": 1, "reason": "\\u001b[2J", "by": "e\\u001bve"}')
     assert (read.reason, read.by) == ("[2J", "eve")
     assert Restore(reason="\x1b[2Jwrong\u202e").reason == "[2Jwrong"
 
 
-def test_a_command_for_what_was_seen_is_not_done_to_what_came_after(api: httpx.Client) -> None:
-    """The release and the phase that its sender saw; without them the command is for whatever runs."""
+def test_a_command_for_an_outdated_state_is_refused(api: httpx.Client) -> None:
+    """The sender may give the release and phase that it saw; without them the command is for what runs now."""
     assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN).status_code == 202
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
     for seen in ({"release": 1, "phase": "starting"}, {"release": 2, "phase": "stepping"}):
@@ -589,8 +591,8 @@ def test_a_command_for_what_was_seen_is_not_done_to_what_came_after(api: httpx.C
     assert api.post("/api/commands/resume", json={}, headers=TOKEN).status_code == 202
 
 
-def test_a_report_that_is_served_runs_its_own_scripts_alone(api: httpx.Client) -> None:
-    """Each answer has a number of its own; the history leads to the report."""
+def test_a_served_report_runs_only_its_own_scripts(api: httpx.Client) -> None:
+    """Each answer has its own nonce; the history links to the report."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     assert 'href="/releases/1"' in api.get("/releases").text
     policies = [api.get("/releases/1").headers["content-security-policy"] for _ in range(2)]

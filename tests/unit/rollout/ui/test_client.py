@@ -1,4 +1,4 @@
-"""What a person is told where something else has the controller's port, or it closes the connection; real listeners."""
+"""What a person reads if another service has the controller's port or closes the connection; with real listeners."""
 
 import socket
 import threading
@@ -33,7 +33,7 @@ OTHERS = {
 
 @contextmanager
 def listening(say: Callable[[str], bytes], *, on: socket.socket | None = None) -> Iterator[str]:
-    """Somebody who answers each request on a connection with `say` of it; gives the address."""
+    """A server that answers each request with `say(request)`; gives its address."""
     with on or socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -42,7 +42,7 @@ def listening(say: Callable[[str], bytes], *, on: socket.socket | None = None) -
                     one, _ = server.accept()
                 except OSError:
                     return
-                with one, suppress(ConnectionError):  # a client need not read all that was said
+                with one, suppress(ConnectionError):  # a client need not read the whole answer
                     while (asked := one.recv(65536)) and (said := say(asked.decode())):
                         one.sendall(said)
 
@@ -54,7 +54,7 @@ def listening(say: Callable[[str], bytes], *, on: socket.socket | None = None) -
 
 
 def refusal(url: str, *, commands: bool) -> ControllerUnreachable:
-    """What is said of the status, or of a command."""
+    """The error of a status, or of a command."""
     client = ControllerClient(url, token=TOKEN, by="ann")
     with pytest.raises(ControllerUnreachable) as raised:
         client.command("pause") if commands else client.status()
@@ -63,8 +63,8 @@ def refusal(url: str, *, commands: bool) -> ControllerUnreachable:
 
 
 @pytest.mark.parametrize(("said", "saw"), OTHERS.values(), ids=OTHERS)
-def test_another_service_at_the_port_is_said(said: bytes, saw: str) -> None:
-    """In one sentence, with what it answered."""
+def test_another_service_on_the_port_is_reported(said: bytes, saw: str) -> None:
+    """One sentence gives its answer."""
     with listening(lambda _: said) as url:
         found = refusal(url, commands=False)
     assert found.what == f"what listens at {url} does not answer as a controller does"
@@ -72,8 +72,8 @@ def test_another_service_at_the_port_is_said(said: bytes, saw: str) -> None:
 
 
 @pytest.mark.parametrize(("said", "saw"), OTHERS.values(), ids=OTHERS)
-def test_a_controller_that_answers_a_command_so_is_said(said: bytes, saw: str) -> None:
-    """One of another version, or behind a proxy."""
+def test_an_unexpected_answer_to_a_command_is_reported(said: bytes, saw: str) -> None:
+    """It may be a controller of another version, or one behind a proxy."""
 
     def say(asked: str) -> bytes:
         if PROOF_PATH not in asked:
@@ -86,18 +86,18 @@ def test_a_controller_that_answers_a_command_so_is_said(said: bytes, saw: str) -
 
 
 @pytest.mark.parametrize("commands", [True, False])
-def test_a_connection_that_is_closed_is_no_reason_to_start_the_stack(*, commands: bool) -> None:
-    """It runs, and is full or ends."""
+def test_a_closed_connection_does_not_advise_to_start_the_stack(*, commands: bool) -> None:
+    """The controller runs: it is full or shutting down."""
     with listening(lambda _: b"") as url:
         found = refusal(url, commands=commands)
     assert ("closed the connection" in found.saw, "try again" in found.do, "up TAG" in found.do) == (True, True, False)
 
 
 @pytest.mark.parametrize("commands", [True, False])
-def test_a_controller_that_is_being_started_is_waited_for(*, commands: bool) -> None:
-    """A command that was typed just after it ended was told to start the stack, which ran."""
+def test_the_client_waits_for_a_controller_that_is_starting(*, commands: bool) -> None:
+    """A command typed just after the controller ended advised to start the stack, which was running."""
     taken, said = socket.socket(), list[str]()
-    taken.bind(("127.0.0.1", 0))  # whoever connects is refused
+    taken.bind(("127.0.0.1", 0))  # connections are refused
     url = f"http://127.0.0.1:{taken.getsockname()[1]}"
     asked = iter(range(100))
 
@@ -120,10 +120,10 @@ def test_a_controller_that_is_being_started_is_waited_for(*, commands: bool) -> 
     assert said == ["waits for the controller, which is being started"]
 
 
-def test_each_time_that_the_controller_is_away_it_is_waited_for_anew() -> None:
-    """`--wait` lasts for hours. Who waited half a minute once was told each later time that it does not answer."""
+def test_the_client_waits_again_each_time_the_controller_is_away() -> None:
+    """`--wait` lasts for hours. After one wait of half a minute, each later absence was an error at once."""
     taken, said, address = [socket.socket(), socket.socket()], list[str](), ("127.0.0.1", 0)
-    for each in taken:  # whoever connects is refused
+    for each in taken:  # connections are refused
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         each.bind(address)
         address = each.getsockname()
@@ -147,7 +147,7 @@ def test_each_time_that_the_controller_is_away_it_is_waited_for_anew() -> None:
     assert said == ["waits for the controller, which is being started"] * 2
 
 
-def test_who_asks_again_anyway_is_told_at_once() -> None:
+def test_a_command_that_repeats_anyway_does_not_wait() -> None:
     """`kanaria status --watch` showed an old picture for half a minute, with a line across it."""
     said = list[str]()
     with socket.socket() as taken:
@@ -159,8 +159,8 @@ def test_who_asks_again_anyway_is_told_at_once() -> None:
     assert (raised.value.saw, said) == (f"nothing listens at {url} yet", [])
 
 
-def test_a_controller_that_nobody_starts_is_not_waited_for() -> None:
-    """Nor one that was waited for, and did not come while somebody started it."""
+def test_the_client_does_not_wait_for_a_controller_that_is_not_starting() -> None:
+    """It also stops waiting when nothing starts the controller any more."""
     asked = iter([True, True, False])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -171,9 +171,9 @@ def test_a_controller_that_nobody_starts_is_not_waited_for() -> None:
     assert raised.value.do == "start the stack with `kanaria up TAG`"
 
 
-def test_of_a_controller_that_is_waited_for_in_vain_it_is_said_what_is_known() -> None:
-    """Whoever knows why it does not listen says so; `kanaria up` would change nothing."""
-    asked = iter([False])  # enough was waited
+def test_a_wait_without_success_says_what_is_known() -> None:
+    """If the reason is known, the error gives it; `kanaria up` would not help."""
+    asked = iter([False])  # it has waited long enough
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -185,8 +185,8 @@ def test_of_a_controller_that_is_waited_for_in_vain_it_is_said_what_is_known() -
     assert raised.value.do == "read its log"
 
 
-def test_a_controller_that_is_killed_just_now_is_asked_again() -> None:
-    """Its connection is closed before anything was commanded; one that goes on so is full, and that is said."""
+def test_a_killed_controller_is_asked_again() -> None:
+    """Its connection closed before a command was sent. If it keeps closing, it is full, and the error says so."""
     answers = iter([b"", b"", b"", b"x", b"", b"", b"", b""])
     asked = list[bytes]()
 
@@ -205,7 +205,7 @@ def test_a_controller_that_is_killed_just_now_is_asked_again() -> None:
 
 
 def test_a_command_that_was_sent_is_not_sent_again() -> None:
-    """It may have been carried out: the advice was to try again."""
+    """It may have been executed; the advice was to try again."""
     commands = list[str]()
 
     def say(asked: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Pages of other sites learn nothing: neither by a name that leads here, nor in a frame, nor by a script of theirs."""
+"""Other sites cannot read the controller: not by a host name that points to it, in a frame or by a script."""
 
 import asyncio
 
@@ -47,16 +47,16 @@ def ask(host: str, path: str = "/", method: str = "GET") -> httpx.Response:
         "kanaria.example.com:443",
     ],
 )
-def test_it_answers_to_its_own_names(host: str) -> None:
-    """Addresses, localhost, and the page that people were told."""
+def test_it_answers_under_its_own_names(host: str) -> None:
+    """These are addresses, localhost, and the address of the page given to people."""
     assert ask(host).text == "the status"
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example.com", "evil.example.com:8090", "127.0.0.1.evil.com", "localhost.evil.com"]
 )
-def test_a_name_that_somebody_else_points_here_reads_nothing(host: str) -> None:
-    """This is how DNS rebinding arrives."""
+def test_an_unknown_host_name_is_refused(host: str) -> None:
+    """DNS rebinding uses such a name."""
     answer = ask(host)
     assert answer.status_code == 421
     assert "the status" not in answer.text
@@ -64,13 +64,13 @@ def test_a_name_that_somebody_else_points_here_reads_nothing(host: str) -> None:
     assert answer.headers["content-security-policy"] == OWN_FILES
 
 
-def test_a_command_needs_its_token_by_whatever_name_it_comes() -> None:
-    """Alertmanager may know the controller by a name of its own."""
+def test_a_command_needs_its_token_under_any_host_name() -> None:
+    """Alertmanager may use its own name for the controller."""
     assert ask("controller.internal", method="POST").status_code == 200
 
 
-def test_every_answer_says_what_may_run_and_who_may_frame_it() -> None:
-    """No script but our files, no frame elsewhere, no guessing of types; a page may have rules of its own."""
+def test_every_answer_restricts_scripts_and_frames() -> None:
+    """Only scripts from our files, no frames on other sites, no guessing of types; a page may set its own rules."""
     headers = ask("127.0.0.1").headers
     assert "script-src 'self'" in headers["content-security-policy"]
     assert "unsafe" not in headers["content-security-policy"]

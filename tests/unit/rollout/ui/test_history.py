@@ -1,4 +1,4 @@
-"""Every release in one line, and what is drawn of one."""
+"""Each release as one line of the history, and its small chart."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.releases import LIVE, digits_world, finished, newest
 
 
 def test_each_release_has_its_outcome_and_who_decided_it(tmp_path: Path) -> None:
-    """The newest comes first; one that runs has its phase."""
+    """The newest comes first; a running release has its phase."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
@@ -36,8 +36,8 @@ def test_each_release_has_its_outcome_and_who_decided_it(tmp_path: Path) -> None
     ]
 
 
-def test_a_trace_has_few_points_however_long_the_release(tmp_path: Path) -> None:
-    """And all of the traffic: 120 requests a second, of which the canary got more with each step."""
+def test_a_trace_has_few_points_for_a_long_release(tmp_path: Path) -> None:
+    """It still has all traffic: 120 requests a second, with more for the canary at each step."""
     release = finished(tmp_path / "ledger.db", LIVE.model_copy(update={"watch": 300.0}))
     drawn = trace(release, release.seen_s)
     assert drawn is not None
@@ -50,8 +50,8 @@ def test_a_trace_has_few_points_however_long_the_release(tmp_path: Path) -> None
     assert "5 %, 25 %, 50 %, 100 %" in picture.says
 
 
-def test_nothing_is_drawn_before_anything_was_counted(tmp_path: Path) -> None:
-    """A canary that starts has no traffic."""
+def test_nothing_is_drawn_before_the_first_count(tmp_path: Path) -> None:
+    """A canary that is starting has no traffic."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path, start_s=60)
     controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))

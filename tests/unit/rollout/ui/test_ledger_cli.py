@@ -1,4 +1,4 @@
-"""`kanaria ledger`: what it prints, and its exit codes."""
+"""`kanaria ledger`: its output and exit codes."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
-    """Types a `kanaria ledger` command; gives its exit code and all that it printed."""
+    """Runs a `kanaria ledger` command; gives its exit code and its whole output."""
     monkeypatch.setenv("KANARIA_HOME", str(ledger.parent))
     monkeypatch.setenv("KANARIA_LEDGER_BACKUPS", "2")
 
@@ -37,8 +37,8 @@ def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
     return run
 
 
-def test_a_whole_ledger_is_said_to_be_whole(ledger: Path, typed: Typed) -> None:
-    """With what it holds, in words and as JSON."""
+def test_a_valid_ledger_is_reported_as_whole(ledger: Path, typed: Typed) -> None:
+    """The output has its content, as text and as JSON."""
     words = f"{ledger}: whole, 116 events, the last of 2027-01-15 08:08:32 UTC, 5 releases, stable m:v2\n"
     code, printed = typed("check", "--json")
     found = json.loads(printed)
@@ -53,8 +53,10 @@ def test_a_whole_ledger_is_said_to_be_whole(ledger: Path, typed: Typed) -> None:
 
 @pytest.mark.parametrize("how", UNREADABLE)
 @pytest.mark.parametrize("is_named", [True, False])
-def test_a_check_tells_damage_from_what_it_cannot_say(ledger: Path, typed: Typed, how: str, is_named: bool) -> None:
-    """1: damaged or gone; 2: a named file is no ledger; 3: only a newer version can say."""
+def test_a_check_distinguishes_damage_from_what_it_cannot_judge(
+    ledger: Path, typed: Typed, how: str, is_named: bool
+) -> None:
+    """1: damaged or gone; 2: a named file is no ledger; 3: only a newer version can read it."""
     UNREADABLE[how](ledger)
     code, _ = typed("check", *([ledger] if is_named else []))
     if how in OF_A_NEWER_VERSION or (how == "folder" and not is_named):
@@ -66,14 +68,14 @@ def test_a_check_tells_damage_from_what_it_cannot_say(ledger: Path, typed: Typed
 
 
 @pytest.mark.parametrize("command", ["check", "restore"])
-def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path, typed: Typed, command: str) -> None:
-    """A slip of the pen is no damage."""
+def test_a_missing_file_is_bad_input(tmp_path: Path, typed: Typed, command: str) -> None:
+    """A mistyped name is no damage."""
     code, printed = typed(command, tmp_path / "non.db")
     assert (code, "there is no such file" in printed) == (2, True)
 
 
-def test_a_backup_is_made_named_and_restored(ledger: Path, typed: Typed, tmp_path: Path) -> None:
-    """From the backup to the damage to the ledger as it was."""
+def test_a_backup_is_made_and_restored(ledger: Path, typed: Typed, tmp_path: Path) -> None:
+    """A backup, then damage, then the ledger as it was."""
     code, printed = typed("backup")
     (copy,) = places.copies(ledger)
     assert (code, printed.startswith(f"{copy}: whole, 116 events")) == (0, True)
@@ -90,8 +92,8 @@ def test_a_backup_is_made_named_and_restored(ledger: Path, typed: Typed, tmp_pat
 
 
 @pytest.mark.parametrize("how", LOST)
-def test_without_a_copy_a_new_ledger_begins_only_by_name(ledger: Path, typed: Typed, how: str) -> None:
-    """`kanaria ledger new` says that history begins anew; nothing is deleted."""
+def test_without_a_copy_only_kanaria_ledger_new_starts_a_new_ledger(ledger: Path, typed: Typed, how: str) -> None:
+    """It says that history starts again; nothing is deleted."""
     UNREADABLE[how](ledger)
     before = {file.name for file in ledger.parent.iterdir()}
     code, printed = typed("new")
@@ -102,8 +104,8 @@ def test_without_a_copy_a_new_ledger_begins_only_by_name(ledger: Path, typed: Ty
 
 
 @pytest.mark.parametrize("command", ["restore", "new"])
-def test_nothing_is_put_in_place_while_a_controller_runs(ledger: Path, typed: Typed, command: str) -> None:
-    """The message says who holds the state folder; a backup needs nobody's leave."""
+def test_a_ledger_is_not_replaced_while_a_controller_runs(ledger: Path, typed: Typed, command: str) -> None:
+    """The message says which process holds the state folder. A backup is always allowed."""
     assert typed("backup")[0] == 0
     lock = WriterLock(ledger, who="the controller")
     lock.take()

@@ -1,4 +1,4 @@
-"""Many readers of reports at once, which take the loop's time to draw."""
+"""Many readers of reports at the same time; drawing a report takes time from the control loop."""
 
 import asyncio
 import threading
@@ -16,14 +16,14 @@ _MEETS_WITHIN_S = 0.5
 
 
 def test_one_report_is_drawn_at_a_time(tmp_path: Path) -> None:
-    """The others wait, and all get theirs."""
+    """The other requests wait, and all get their report."""
     path = tmp_path / "ledger.db"
     finished(path)
     meeting, met = threading.Barrier(2), []
 
     def read_ledger() -> Ledger:
         try:
-            meeting.wait(_MEETS_WITHIN_S)  # for another reader who is being served, too
+            meeting.wait(_MEETS_WITHIN_S)  # for another reader that is served at the same time
             met.append(1)
         except threading.BrokenBarrierError:
             meeting.reset()

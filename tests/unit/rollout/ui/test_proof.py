@@ -1,4 +1,4 @@
-"""A command shows its token to nobody but a controller that has proved to know it; asked of real listeners."""
+"""A command shows its token only to a controller that has proved to know it; with real listeners."""
 
 import re
 import time
@@ -29,7 +29,7 @@ Proof = Callable[[str], tuple[int, str]]
 
 @dataclass
 class Listener:
-    """Whoever took the port; it keeps all that it is sent."""
+    """A process that took the port; it keeps everything that it is sent."""
 
     url: str = ""
     heard: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Listener:
 
 @contextmanager
 def listening(proof: Proof, *, hangs_up: bool = False) -> Iterator[Listener]:
-    """Somebody who answers the question for a proof in his own way, and everything else with success."""
+    """A server that answers the request for a proof by `proof`, and everything else with success."""
     listener = Listener()
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,16 +87,16 @@ OTHERS: dict[str, Proof] = {
 
 
 @pytest.mark.parametrize("proof", OTHERS.values(), ids=OTHERS)
-def test_whoever_took_the_port_is_shown_no_token(proof: Proof) -> None:
-    """Nor the command; the error says that it was not sent."""
+def test_another_process_on_the_port_gets_no_token(proof: Proof) -> None:
+    """It does not get the command either; the error says that it was not sent."""
     with listening(proof) as listener, pytest.raises(ControllerUnreachable, match="not sent"):
         commanded(listener.url)
     heard = "".join(listener.heard)
     assert (len(listener.heard), "secret" in heard, TOKEN in heard, RIGHT in heard) == (1, False, False, False)
 
 
-def test_a_token_goes_to_no_other_connection_than_the_proof_came_from() -> None:
-    """A controller that ends after its proof: whoever has its port by then is not asked."""
+def test_a_token_is_sent_only_on_the_connection_of_the_proof() -> None:
+    """The controller ends after its proof; a process that then has its port is not asked."""
     with (
         listening(lambda nonce: (200, proof_of(RIGHT, nonce)), hangs_up=True) as listener,
         pytest.raises(ControllerUnreachable),
@@ -106,7 +106,7 @@ def test_a_token_goes_to_no_other_connection_than_the_proof_came_from() -> None:
 
 
 def test_a_controller_with_the_token_gets_the_command() -> None:
-    """After its proof, on one connection; with the time until which its sender waits, to tell a late one by."""
+    """It comes after the proof, on one connection, with the time until which the sender waits."""
     before_s = time.time()
     with listening(lambda nonce: (200, proof_of(RIGHT, nonce))) as listener:
         commanded(listener.url)
@@ -116,8 +116,8 @@ def test_a_controller_with_the_token_gets_the_command() -> None:
     assert before_s < float(deadline) < time.time() + 40
 
 
-def test_reading_shows_no_token() -> None:
-    """Whoever took the port may answer it as he likes."""
+def test_reading_sends_no_token() -> None:
+    """Another process on the port may give any answer."""
     with listening(lambda _: (404, "")) as listener:
         client = ControllerClient(listener.url, token=TOKEN, by="ann")
         client.is_ready()
@@ -129,14 +129,14 @@ def test_reading_shows_no_token() -> None:
 
 @pytest.mark.parametrize("token", [TOKEN, "of-ann"])
 def test_the_real_controller_proves_itself(tmp_path: Path, token: str) -> None:
-    """To the owner, and to a person with a token of her own, of which it keeps the hash alone."""
+    """It does so to the owner, and to a person with their own token, of which it stores only the hash."""
     world = World(tmp_path / "ledger.db", versions={"m:v1": Version(start_s=0)})
     with serving(world, named=(ANN,)) as url, pytest.raises(CommandRefused, match="no release"):
         commanded(url, token)
 
 
-def test_the_real_controller_proves_nothing_to_others(tmp_path: Path) -> None:
-    """Neither for a token that it does not know, nor without a nonce, nor for one without end."""
+def test_the_real_controller_gives_no_other_proof(tmp_path: Path) -> None:
+    """It gives none for an unknown token, without a nonce, or for a nonce that is too long."""
     with serving(World(tmp_path / "ledger.db", versions={}), named=(ANN,)) as url:
         with pytest.raises(ControllerUnreachable, match="not sent"):
             commanded(url, "withdrawn")
@@ -150,8 +150,8 @@ def test_the_real_controller_proves_nothing_to_others(tmp_path: Path) -> None:
             assert httpx.get(f"{url}{PROOF_PATH}", params=asked).status_code == 404, asked
 
 
-def test_a_command_needs_no_thread_on_either_side(tmp_path: Path) -> None:
-    """A version that starts processes without end must not keep people from rolling it back."""
+def test_a_command_needs_no_new_thread_on_either_side(tmp_path: Path) -> None:
+    """A version that starts processes without limit must not prevent its rollback."""
     world = World(tmp_path / "ledger.db", versions={"m:v1": Version(start_s=0)})
     with serving(world) as url, no_more_threads(), pytest.raises(CommandRefused, match="no release"):
         commanded(url)

@@ -1,4 +1,4 @@
-"""`kanaria release --wait` as people with a token of their own type it: on a machine without the state folder."""
+"""`kanaria release --wait` by people with their own token, on a machine without the state folder."""
 
 import socket
 import threading
@@ -55,8 +55,8 @@ def is_stepping(client: ControllerClient) -> bool:
     return now is not None and now.phase == "stepping"
 
 
-def then(client: ControllerClient, *commands: str) -> threading.Thread:
-    """Gives commands as soon as the release has traffic."""
+def give_later(client: ControllerClient, *commands: str) -> threading.Thread:
+    """Gives the commands as soon as the release has traffic."""
 
     def act() -> None:
         eventually(lambda: is_stepping(client))
@@ -71,11 +71,11 @@ def then(client: ControllerClient, *commands: str) -> threading.Thread:
 @pytest.mark.parametrize(
     ("command", "code", "words"), [("promote", 0, "promoted by ann"), ("rollback", 1, "rolled back by a person")]
 )
-def test_a_release_is_followed_where_its_ledger_is_not(
+def test_a_release_is_followed_without_its_ledger(
     client: ControllerClient, tmp_path: Path, command: str, code: int, words: str
 ) -> None:
-    """Each decision is printed once; the exit code tells the outcome."""
-    other = then(client, "pause", command)
+    """Each decision is printed once, and the exit code gives the outcome."""
+    other = give_later(client, "pause", command)
     done = typed(client, tmp_path, "--wait")
     other.join()
     assert done.exit_code == code, done.output
@@ -83,8 +83,8 @@ def test_a_release_is_followed_where_its_ledger_is_not(
         assert done.output.count(line) == 1, done.output
 
 
-def test_a_release_that_another_one_followed_is_not_waited_for(client: ControllerClient) -> None:
-    """How it ended was not seen: 3, could not decide."""
+def test_waiting_ends_when_another_release_has_followed(client: ControllerClient) -> None:
+    """The outcome was not seen, so the exit code is 3: could not decide."""
     assert client.release("m:v2", RolloutSpec()) == 1
     client.command("abort")
     eventually(lambda: (over := client.status().release) and over.phase == "ended")
@@ -94,8 +94,8 @@ def test_a_release_that_another_one_followed_is_not_waited_for(client: Controlle
     assert left.value.exit_code == 3
 
 
-def left_by(client: ControllerClient, world: World, command: str) -> None:
-    """A canary that was sent away, and still has a request to answer."""
+def leaving_canary(client: ControllerClient, world: World, command: str) -> None:
+    """A canary that was rolled back or aborted and still has a request to answer."""
     client.release("m:v2", RolloutSpec())
     eventually(lambda: is_stepping(client))
     world.router.in_flight = {"m:v2": 1}
@@ -103,22 +103,22 @@ def left_by(client: ControllerClient, world: World, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [release, retry])
-def test_the_next_release_waits_for_the_last_requests_of_the_canary_before(
+def test_the_next_release_waits_for_the_last_requests_of_the_previous_canary(
     client: ControllerClient,
     world: World,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     command: Callable[..., None],
 ) -> None:
-    """`--wait` ends with the decision, and the command after it was refused: one release at a time."""
+    """`--wait` ends with the decision, and the next command was refused: only one release at a time."""
     look = ControllerClient.status
 
     def looked(self: ControllerClient) -> StatusView:
         seen = look(self)
-        world.router.in_flight = {}  # after the command has seen that it leaves
+        world.router.in_flight = {}  # after the command has seen the canary leaving
         return seen
 
-    left_by(client, world, "abort" if command is release else "rollback")
+    leaving_canary(client, world, "abort" if command is release else "rollback")
     monkeypatch.setattr(ControllerClient, "status", looked)
     done = typed(client, tmp_path, command=command)
     assert done.exit_code == 0, done.output
@@ -126,15 +126,15 @@ def test_the_next_release_waits_for_the_last_requests_of_the_canary_before(
     assert "release 2: m:v2 is on trial" in done.output
 
 
-def test_a_status_that_stays_on_the_screen_says_at_once_that_the_controller_is_down(
+def test_a_watched_status_says_at_once_that_the_controller_is_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks again each second anyway: while it waited for the controller, an old picture stayed."""
+    """It asks each second anyway. While it waited for the controller, an old picture stayed."""
 
     def left(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(following.time, "sleep", left)  # with the first sleep, whoever sleeps
+    monkeypatch.setattr(following.time, "sleep", left)  # at the first sleep, by any caller
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -146,12 +146,12 @@ def test_a_status_that_stays_on_the_screen_says_at_once_that_the_controller_is_d
     assert "does not answer" in done.output
 
 
-def test_a_canary_that_does_not_leave_is_not_waited_for_without_end(
+def test_the_wait_for_a_leaving_canary_is_limited(
     client: ControllerClient, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refusal says what is in the way."""
+    """The refusal gives the reason."""
     monkeypatch.setattr(following, "_LEAVES_WITHIN_S", 0.1)
-    left_by(client, world, "abort")
+    leaving_canary(client, world, "abort")
     done = typed(client, tmp_path)
     assert done.exit_code == 2, done.output
     assert "one release at a time" in done.output

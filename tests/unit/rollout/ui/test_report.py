@@ -1,4 +1,4 @@
-"""The report as a file: it exists for every release, whatever its outcome, and is safe whatever a model predicts."""
+"""The report as a file: every release has one, and text from models and people cannot run in it."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.releases import EVEN, LIVE, NO_SEVENS, SPEC, digits_world, fi
 
 
 def test_a_version_that_never_started_has_a_report_without_evidence(tmp_path: Path) -> None:
-    """Only the traffic can be drawn; the reason is in the text."""
+    """Only the traffic is drawn; the text has the reason."""
     release = finished(tmp_path / "ledger.db", starts_at_all=False)
     assert "did not start: ImportError" in render_report([release], title="Release 1")
     assert {picture.key for picture in pictures(release)} <= {"weight"}
@@ -35,7 +35,7 @@ def test_an_automatic_ramp_has_a_report(tmp_path: Path) -> None:
     assert "promoted" in render_report([release], title="Release 1")
 
 
-def test_text_from_people_is_not_run_by_the_browser(tmp_path: Path) -> None:
+def test_text_from_people_is_not_executed_by_the_browser(tmp_path: Path) -> None:
     """Reasons, names and titles are text."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", LIVE, "<img src=x>"))
@@ -47,15 +47,15 @@ def test_text_from_people_is_not_run_by_the_browser(tmp_path: Path) -> None:
     assert not any(harm in html for harm in ("<script>alert", "<img src=x>", "<b>Release"))
 
 
-def test_colours_mean_the_same_in_every_picture(tmp_path: Path) -> None:
-    """Wherever both versions are drawn, stable has one colour and canary another."""
+def test_colours_have_the_same_meaning_in_every_picture(tmp_path: Path) -> None:
+    """Wherever both versions are drawn, stable has one colour and the canary another."""
     drawn = pictures(finished(tmp_path / "ledger.db", classes=EVEN))
     legends = {picture.legend[:2] for picture in drawn if picture.key in ("weight", "errors", "latency", "class")}
     assert len(legends) == 1
 
 
-def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path) -> None:
-    """One bar and its limit where copied requests were compared, and no picture where none were."""
+def test_differing_answers_are_drawn_with_their_limit(tmp_path: Path) -> None:
+    """There is one bar and its limit if copied requests were compared, and no picture otherwise."""
     drawn = {picture.key: picture for picture in pictures(finished(tmp_path / "compared.db", differs_ratio=0.31))}
     assert "differ from digits:v1's: 3" in drawn["disagreement"].caption
     assert "10 % are allowed" in drawn["disagreement"].caption
@@ -63,7 +63,7 @@ def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path
     assert "disagreement" not in {picture.key for picture in not_compared}
 
 
-def test_the_watch_is_drawn_too(tmp_path: Path) -> None:
+def test_the_watch_is_drawn(tmp_path: Path) -> None:
     """Its evidence reaches the threshold, and its failures are drawn."""
     evidence, errors = (
         picture
@@ -76,8 +76,8 @@ def test_the_watch_is_drawn_too(tmp_path: Path) -> None:
     assert canary.y[-1] > 4
 
 
-def test_a_line_that_is_crossed_without_a_decision_says_why(tmp_path: Path) -> None:
-    """The picture of the evidence would contradict the release; where the crossing decided, it says nothing."""
+def test_a_threshold_crossed_without_a_decision_is_explained(tmp_path: Path) -> None:
+    """The picture would seem to contradict the release. If the crossing decided, there is no explanation."""
     held = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
     captions = {}
     for name, spec in (("held", held), ("decided", LIVE.model_copy(update={"signals": SPEC.signals}))):
@@ -91,7 +91,7 @@ def test_a_line_that_is_crossed_without_a_decision_says_why(tmp_path: Path) -> N
 
 
 def test_a_served_report_runs_only_its_own_scripts(tmp_path: Path) -> None:
-    """Each script carries the number of the answer; the file for the disk has none, and no navigation."""
+    """Each script has the nonce of the answer; the file for the disk has no nonce and no navigation."""
     release = finished(tmp_path / "ledger.db")
     served = render_report([release], title="Release 1", nonce="n-1")
     scripts = [tag for tag in re.findall(r"<script[^>]*>", served) if not tag.endswith('\\">')]

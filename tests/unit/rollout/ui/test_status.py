@@ -1,4 +1,4 @@
-"""The status as data and as a page: the present state in one object that survives JSON."""
+"""The status as data and as a page: the current state in one object that survives JSON."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ ReadStatus = Callable[[], StatusView]
 
 
 def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[DigitsWorld, Controller, ReadStatus]:
-    """A world in which v2's release was just requested, and a way to read its status."""
+    """A world in which v2's release was just requested, and a function that reads its status."""
     world, controller = digits_world(path, **canary)
     controller.execute(c.StartRelease("digits:v2", spec, "ann"))
     return world, controller, lambda: build_status("digits", controller.snapshot, newest(path))
@@ -35,7 +35,7 @@ def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[Di
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
-    """Status in the second step, which needs many more requests."""
+    """The status in the second step, which needs many more requests."""
     path = tmp_path_factory.mktemp("running") / "ledger.db"
     world, controller, look = released(path, UNPROVEN, error_ratio=0.002)
     world.live(controller, UNPROVEN_S)
@@ -48,11 +48,11 @@ def test_a_status_survives_json(running: StatusView) -> None:
     assert StatusView.model_validate_json(running.model_dump_json()) == running
     assert running.clients is not None
     assert running.clients.saved == 0
-    assert '"saved"' not in running.model_dump_json(), "a command of an earlier version takes no key that it lacks"
+    assert '"saved"' not in running.model_dump_json(), "an earlier version's command accepts no unknown key"
 
 
-def test_a_status_has_no_number_that_json_lacks(tmp_path: Path) -> None:
-    """Where no number of requests is enough, the words say so."""
+def test_a_status_has_no_number_that_json_cannot_hold(tmp_path: Path) -> None:
+    """If no number of requests is enough, the text says so."""
     spec = SPEC.model_copy(update={"risk_budget": RiskBudget(share=0.00002)})
     world, controller, look = released(tmp_path / "ledger.db", spec, error_ratio=0.01)
     world.live(controller, 40)
@@ -60,7 +60,7 @@ def test_a_status_has_no_number_that_json_lacks(tmp_path: Path) -> None:
     assert "Infinity" not in look().model_dump_json()
 
 
-def test_weights_are_those_that_were_read_back(running: StatusView) -> None:
+def test_weights_are_those_read_back_from_the_gateway(running: StatusView) -> None:
     """Both versions have their weight and their health."""
     assert running.stable is not None
     assert running.canary is not None
@@ -68,8 +68,8 @@ def test_weights_are_those_that_were_read_back(running: StatusView) -> None:
     assert (running.stable.health, running.canary.health) == ("ready", "ready")
 
 
-def test_the_present_step_is_marked(running: StatusView) -> None:
-    """The steps are done, current and next, in order."""
+def test_the_current_step_is_marked(running: StatusView) -> None:
+    """The steps are listed in order as done, current or next."""
     assert running.release is not None
     assert [(step.name, step.state) for step in running.release.steps] == [
         ("shadow", "done"),
@@ -78,16 +78,16 @@ def test_the_present_step_is_marked(running: StatusView) -> None:
     ]
 
 
-def test_it_says_how_much_more_is_needed(running: StatusView) -> None:
-    """Requests, time at the rate of the step, and the time that is left."""
+def test_it_says_how_many_more_requests_are_needed(running: StatusView) -> None:
+    """It gives requests, the time at the rate of the step, and the time left."""
     assert running.release is not None
     assert running.release.more_requests_needed
     assert running.release.eta_s
     assert 0 < (running.release.deadline_s or 0) < SPEC.step_deadline
 
 
-def test_what_is_done_to_make_an_environment_is_shown(tmp_path: Path) -> None:
-    """In place of a time to load, which does not pass meanwhile."""
+def test_progress_of_making_an_environment_is_shown(tmp_path: Path) -> None:
+    """It is shown instead of the loading time, which does not run meanwhile."""
     world, controller, look = released(tmp_path / "ledger.db", prepare_s=60.0)
     world.live(controller, 5)
     controller.close()
@@ -99,8 +99,8 @@ def test_what_is_done_to_make_an_environment_is_shown(tmp_path: Path) -> None:
     assert "Downloading torch" in status_page(status)
 
 
-def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
-    """It shows the evidence of the steps, and what is watched now."""
+def test_in_a_watch_the_signals_of_the_steps_are_still_shown(tmp_path: Path) -> None:
+    """The status has the evidence of the steps, and what is watched now."""
     world, controller, look = released(tmp_path / "ledger.db")
     while controller.snapshot.deployment.stable != "digits:v2":
         world.live(controller, 1)
@@ -113,8 +113,8 @@ def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
     assert {"watched_errors", "errors", "latency:100", "class:7", "wrong_label"} <= names
 
 
-def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
-    """In the shadow step only stable's answers count, though the canary answered as many copies."""
+def test_copied_requests_do_not_count_as_users_requests(tmp_path: Path) -> None:
+    """In the shadow step only stable's answers count, although the canary answered as many copies."""
     spec = SPEC.model_copy(update={"soak": 60.0})
     world, controller, look = released(tmp_path / "ledger.db", spec)
     world.live(controller, 20)
@@ -128,8 +128,8 @@ def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
     assert status.clients.span_s == status.at_s - newest(tmp_path / "ledger.db").steps[0].from_s < 30
 
 
-def test_what_the_other_version_answered_did_not_fail_for_users(tmp_path: Path) -> None:
-    """A canary that hangs: the gateway asks stable. Those are failures of the canary, and no user met one."""
+def test_requests_answered_by_the_other_version_did_not_fail_for_users(tmp_path: Path) -> None:
+    """The canary hangs and the gateway asks stable. These are the canary's failures, but no user saw one."""
     world, controller, look = released(tmp_path / "ledger.db", LIVE.model_copy(update={"soak": 60.0}))
     world.edit("digits:v1", error_ratio=0.0)
     world.live(controller, 40)
@@ -151,8 +151,8 @@ def test_what_the_other_version_answered_did_not_fail_for_users(tmp_path: Path) 
     assert one_sentence(ended).endswith(f"{failed} of which failed; digits:v1 answered all {failed} in its place.")
 
 
-def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
-    """Its last step, its sentence, and the quarantine."""
+def test_a_rolled_back_release_is_shown_with_its_last_step(tmp_path: Path) -> None:
+    """The status has its sentence and the quarantine."""
     world, controller, look = released(tmp_path / "ledger.db", classes=NO_SEVENS)
     world.live_until_ended(controller)
     controller.close()
@@ -164,8 +164,8 @@ def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
     assert strongest(status.release.signals)[0].name == "class:7"
 
 
-def test_a_promoted_version_is_stable_and_the_old_one_is_still_shown(tmp_path: Path) -> None:
-    """During the watch both run; the old one has no traffic."""
+def test_during_the_watch_both_versions_are_shown(tmp_path: Path) -> None:
+    """The promoted version is stable; the old one runs without traffic."""
     spec = SPEC.model_copy(update={"watch": 600.0})
     world, controller, look = released(tmp_path / "ledger.db", spec)
     world.live(controller, 60)
@@ -177,10 +177,10 @@ def test_a_promoted_version_is_stable_and_the_old_one_is_still_shown(tmp_path: P
     assert (status.canary.tag, status.canary.weight_percent) == ("digits:v1", 0)
     assert status.canary_role == "before", "its page said that v1 was the canary"
     assert ">before</th>" in status_page(status)
-    assert status.clients is None, "users' requests are not counted any more: those of the last step are old"
+    assert status.clients is None, "users' requests are no longer counted; those of the last step are old"
 
 
-def test_nothing_released_yet_is_a_status_too(tmp_path: Path) -> None:
+def test_a_status_without_a_release_has_stable_only(tmp_path: Path) -> None:
     """Stable serves; there is no release to show."""
     _, controller = digits_world(tmp_path / "ledger.db")
     controller.close()
@@ -190,7 +190,7 @@ def test_nothing_released_yet_is_a_status_too(tmp_path: Path) -> None:
 
 
 class _Text(HTMLParser):
-    """Collects a page's text and its links."""
+    """Collects the text and the links of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,7 +205,7 @@ class _Text(HTMLParser):
 
 
 def test_the_page_shows_the_sentence_and_links_to_the_report(running: StatusView) -> None:
-    """Everything on the page is in the page, or served by the controller itself."""
+    """Everything on the page is in the page or served by the controller."""
     page = _Text()
     page.feed(status_page(running))
     assert running.release is not None
@@ -215,7 +215,7 @@ def test_the_page_shows_the_sentence_and_links_to_the_report(running: StatusView
 
 
 def test_the_status_has_the_name_of_the_model(running: StatusView, tmp_path: Path) -> None:
-    """Not that of the folder, which is the name only before there is a model."""
+    """The folder's name is used only before there is a model."""
     _, controller = digits_world(tmp_path / "other.db")
     controller.close()
     assert build_status("folder", controller.snapshot, None).name == "digits"
@@ -223,8 +223,8 @@ def test_the_status_has_the_name_of_the_model(running: StatusView, tmp_path: Pat
     assert f"<title>{running.name}: stepping</title>" in status_page(running)
 
 
-def test_the_page_shows_a_reason_as_text(tmp_path: Path) -> None:
-    """A person's reason may hold anything; a browser must not run it."""
+def test_the_page_escapes_a_reason(tmp_path: Path) -> None:
+    """A person's reason may contain anything; a browser must not execute it."""
     world, controller, look = released(tmp_path / "ledger.db")
     controller.execute(c.Pause("bob", "<script>alert(1)</script>"))
     world.live(controller, 1)
@@ -233,7 +233,7 @@ def test_the_page_shows_a_reason_as_text(tmp_path: Path) -> None:
 
 
 def test_a_dead_canary_is_shown_as_dead(tmp_path: Path) -> None:
-    """It is shown while the controller has not acted, or cannot act."""
+    """It is shown until the controller has acted, or if it cannot act."""
     world, controller, look = released(tmp_path / "ledger.db")
     world.live(controller, 8)
     world.edit("digits:v1", health=Health.UNREADY)
@@ -248,7 +248,7 @@ def test_a_dead_canary_is_shown_as_dead(tmp_path: Path) -> None:
 @pytest.mark.parametrize("holdback", [0.0, 0.05])
 @pytest.mark.parametrize("seconds", [10.0, 100.0])
 def test_status_and_why_count_the_same(tmp_path: Path, holdback: float, seconds: float) -> None:
-    """In the watch and after it: of each signal what decided, and apart from that what was counted since."""
+    """In the watch and after it, each signal has the counts that decided, and separately those since."""
     path = tmp_path / "ledger.db"
     world, controller, look = released(path, SPEC.model_copy(update={"holdback": holdback}))
     while controller.snapshot.deployment.stable != "digits:v2":
@@ -267,8 +267,8 @@ def test_status_and_why_count_the_same(tmp_path: Path, holdback: float, seconds:
     assert "Since its promotion" in status_page(look())
 
 
-def test_that_a_person_is_needed_comes_first_with_what_happens_by_itself(tmp_path: Path) -> None:
-    """On the page before everything else, with the time that is left and every command."""
+def test_the_page_starts_with_a_request_for_a_person(tmp_path: Path) -> None:
+    """It gives what happens automatically, the time left, and every command."""
     spec = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
     world, controller, look = released(tmp_path / "ledger.db", spec, classes=NO_SEVENS)
     while not (release := controller.snapshot.deployment.release) or not release.asked:
@@ -290,8 +290,8 @@ def test_that_a_person_is_needed_comes_first_with_what_happens_by_itself(tmp_pat
     assert StatusView.model_validate_json(status.model_dump_json()) == status
 
 
-def test_alerts_lead_to_their_runbooks_where_there_are_some(running: StatusView) -> None:
-    """The oldest first; an alert need not name a version, and one may name anything."""
+def test_alerts_link_to_their_runbooks(running: StatusView) -> None:
+    """The oldest comes first. An alert need not name a version, and may name anything."""
     alerts = [Firing({"alertname": "KanariaNoTraffic"}, 200.0), Firing({"alertname": "<b>", "version": "m:v2"}, 100.0)]
     linked = status_page(running, links=[Link("Runbooks", RUNBOOKS)], alerts=alerts)
     assert linked.index("&lt;b&gt;") < linked.index('href="/runbooks#kanarianotraffic"')

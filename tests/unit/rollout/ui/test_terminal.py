@@ -1,4 +1,4 @@
-"""The terminal's output: at a glance, in 80 columns, without colour."""
+"""The terminal output: readable in 80 columns and without colour."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ def shown(picture: RenderableType, *, width: int = 80) -> str:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
-    """Status in the second step, which needs many more requests."""
+    """The status in the second step, which needs many more requests."""
     path = tmp_path_factory.mktemp("running") / "ledger.db"
     world, controller = digits_world(path, error_ratio=0.002)
     controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
@@ -32,8 +32,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
     return build_status("digits", controller.snapshot, newest(path))
 
 
-def test_what_is_in_quarantine_is_shown_with_the_way_back(tmp_path: Path) -> None:
-    """After the release that put it there, and beside the next one."""
+def test_quarantine_is_shown_with_the_command_that_lifts_it(tmp_path: Path) -> None:
+    """It is shown after the release that caused it, and during the next one."""
     world, controller = digits_world(tmp_path / "ledger.db", classes=NO_SEVENS)
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     world.live_until_ended(controller)
@@ -42,20 +42,20 @@ def test_what_is_in_quarantine_is_shown_with_the_way_back(tmp_path: Path) -> Non
     assert "in quarantine: digits:v2; `kanaria why TAG` says why, `kanaria retry TAG` puts it on trial again" in text
 
 
-def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
+def test_status_fits_80_columns_without_truncation(running: StatusView) -> None:
     """No line is longer than the terminal, and no cell ends in an ellipsis."""
     lines = shown(terminal.status(running)).splitlines()
     assert max(len(line) for line in lines) <= 80
     assert not any(line.rstrip().endswith("…") for line in lines)
 
 
-def test_status_without_colour_tells_the_steps_apart(running: StatusView) -> None:
+def test_status_without_colour_distinguishes_the_steps(running: StatusView) -> None:
     """Each state has its mark: done, current, next."""
     assert "✔ shadow  ▶ 40 %  · 100 %" in shown(terminal.status(running))
 
 
-def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
-    """The strongest of each family, and all together."""
+def test_status_shows_each_family_of_signals_once(running: StatusView) -> None:
+    """It shows the strongest signal of each family, and all together."""
     rows = [
         line[3:].split("  ")[0]
         for line in shown(terminal.status(running)).splitlines()
@@ -73,24 +73,24 @@ def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
 
 
 def test_status_says_what_it_waits_for(running: StatusView) -> None:
-    """How many more requests, and how long that takes."""
+    """It gives the number of requests and the time that they take."""
     assert "more requests to the canary" in " ".join(shown(terminal.status(running)).split())
 
 
-def test_an_empty_deployment_says_how_to_begin(tmp_path: Path) -> None:
+def test_an_empty_deployment_says_how_to_start(tmp_path: Path) -> None:
     """Without a release the output says what to do."""
     _, controller = digits_world(tmp_path / "ledger.db")
     controller.close()
     assert "kanaria release TAG" in shown(terminal.status(build_status("digits", controller.snapshot, None)))
 
 
-def test_why_begins_with_the_verdict(tmp_path: Path) -> None:
-    """The first line alone is enough."""
+def test_why_starts_with_the_verdict(tmp_path: Path) -> None:
+    """The first line is enough."""
     assert shown(told.why(finished(tmp_path / "ledger.db", classes=NO_SEVENS))).startswith("digits:v2 was rolled back")
 
 
 def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
-    """Outcome, version and reason of each."""
+    """It has outcome, version and reason of each."""
     good = finished(tmp_path / "good.db")
     bad = finished(tmp_path / "bad.db", classes=NO_SEVENS)
     text = shown(told.history([good, bad]))
@@ -107,10 +107,10 @@ def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
         (3, 12, "3 failed, 12 that failed at one version were answered by the other, 2 % slower"),
     ],
 )
-def test_what_the_other_version_answered_is_shown_beside_what_failed(
+def test_requests_answered_by_the_other_version_are_shown_beside_failures(
     running: StatusView, failed: int, saved: int, says: str
 ) -> None:
-    """It is no part of that: no user met it."""
+    """They are not part of the failures, as no user saw one."""
     clients = ClientsView(span_s=30, requests=900, failed=failed, saved=saved, slow={250: 0.02})
     text = shown(terminal.status(running.model_copy(update={"clients": clients})), width=200)
     assert f"users, last 30 s: 900 requests, {says} than 250 ms" in text

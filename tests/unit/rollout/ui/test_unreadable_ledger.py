@@ -1,4 +1,4 @@
-"""The controller's API over a ledger that cannot be read: a problem with what to do, never a fault of the server."""
+"""The controller's API with an unreadable ledger: a problem with advice, and no internal error."""
 
 import asyncio
 from collections.abc import Iterator
@@ -48,8 +48,8 @@ async def get(app: Starlette, page: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("how", UNREADABLE)
-def test_a_report_of_a_ledger_that_cannot_be_read_is_a_problem(api: tuple[Starlette, Path], how: str) -> None:
-    """503, as it may be restored; for a newer version the title says so."""
+def test_a_report_from_an_unreadable_ledger_is_a_problem(api: tuple[Starlette, Path], how: str) -> None:
+    """The status is 503, as the ledger may be restored; for a newer schema the title says so."""
     app, path = api
     UNREADABLE[how](path)
     for page in ("/releases/5", "/api/status", "/"):
@@ -64,10 +64,10 @@ def test_a_report_of_a_ledger_that_cannot_be_read_is_a_problem(api: tuple[Starle
             assert "newer version" in answer.json()["title"]
 
 
-def test_a_fault_in_a_report_is_not_told_as_a_missing_release(
+def test_an_internal_error_in_a_report_is_not_answered_as_a_missing_release(
     api: tuple[Starlette, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A KeyError of our own is a fault of the server."""
+    """A KeyError of our own is an internal error."""
     app, _ = api
 
     def fail(*_: object, **__: object) -> str:
