@@ -1,4 +1,4 @@
-"""What the benchmark of little things says of the slowest requests, and how it comes before other work."""
+"""The slowest requests in the lean benchmark, and how its processes get priority."""
 
 import os
 import sys
@@ -18,14 +18,14 @@ def lone(p50_us: int, p99_us: int) -> Load:
 
 
 def test_a_row_has_medians_quartiles_and_the_share_of_good_turns() -> None:
-    """A turn that the machine spoiled moves neither the median nor the quartiles far, and counts once."""
+    """A turn that the machine disturbed changes median and quartiles little, and counts once."""
     turns = [Turn({"ours": lone(400, p99_us)}, is_ahead=True) for p99_us in (800, 800, 1_000, 1_200, 20_000)]
     assert [*slowest_rows(turns, {"ours": "Ours"})] == [("Ours", "400", "1,000", "2.5 (2.0-3.0)", "80%")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SCHED_FIFO")
-def test_servers_and_client_come_first_only_within_the_block() -> None:
-    """Where the system forbids it nothing changes."""
+def test_servers_and_client_have_priority_only_within_the_block() -> None:
+    """If the system forbids it, nothing changes."""
 
     def policies() -> set[int]:
         return {os.sched_getscheduler(0), os.sched_getscheduler(server.pid)}

@@ -1,4 +1,4 @@
-"""What the page about the observer makes of its rounds."""
+"""What the page about the observer computes from its rounds."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ def result(p50_us: int, requests: int, *, observer_cpu_us: float = 0.0, seen: fl
 
 
 def one_round(slowness: int, *, observed_us: float) -> dict[str, Mapping[int, Result]]:
-    """An observer adds 60 us to the time of a lone request, and some CPU, however busy the machine is."""
+    """An observer adds 60 us to the time of a single request, and some CPU time, however busy the machine is."""
     found: dict[str, Mapping[int, Result]] = {}
     for one in SITUATIONS:
         has_observer = one.shown is not None
@@ -30,29 +30,29 @@ def one_round(slowness: int, *, observed_us: float) -> dict[str, Mapping[int, Re
 ROUNDS = [one_round(slowness, observed_us=25) for slowness in (1, 3, 2)]
 
 
-def test_ratios_are_taken_within_a_round() -> None:
-    """A slow round moves all situations alike."""
+def test_ratios_are_computed_within_a_round() -> None:
+    """A slow round affects all situations alike."""
     found = list(ratio_rows(ROUNDS))
     assert len(found) == 6
     assert [row[2] for row in found] == ["1.00x (1.00x to 1.00x)"] * 6
     assert [row[3] for row in found] == ["1.25x (1.25x to 1.25x)"] * 6
 
 
-def test_what_there_is_no_observer_for_stays_empty() -> None:
-    """And the others say what it took, and how many answers it saw."""
+def test_a_situation_without_an_observer_has_empty_cells() -> None:
+    """The others show what the observer took, and how many answers it saw."""
     found = [(row[4], row[6]) for row in rows(ROUNDS)]
     assert found == [("", ""), *[("25 (25 to 25)", "50.0 % (50.0 % to 50.0 %)")] * 3] * 2
 
 
 @pytest.mark.parametrize(("observed_us", "verdict"), [(1, ": kept."), (25, ": **not kept**.")])
-def test_a_limit_says_whether_it_is_kept(observed_us: float, verdict: str) -> None:
+def test_a_limit_is_reported_as_kept_or_broken(observed_us: float, verdict: str) -> None:
     alone, throughput, of_all = list(limits([one_round(1, observed_us=observed_us)]))[:3]
     assert "+0.06 ms at p50, +0.10 ms at p50 allowed: kept." in alone
     assert "+0.06 ms at p50, +0.50 ms at p50 allowed: kept." in of_all
     assert throughput.endswith(verdict)
 
 
-def test_the_cost_of_an_answer_is_that_of_all_by_those_that_were_read() -> None:
+def test_the_cost_of_an_answer_is_the_total_cost_by_the_answers_read() -> None:
     assert answer_cost_us(ROUNDS) == 50
 
 

@@ -1,4 +1,4 @@
-"""What visits to servers add up to: ratios within rounds, and promises that are kept, broken or not measured."""
+"""The summary of visits to servers: ratios within rounds, and promises that are kept, broken or not measured."""
 
 import dataclasses
 import re
@@ -24,13 +24,13 @@ STARLETTE = next(peer for peer in PEERS if peer.key == "starlette")
 
 
 def visit(number: int, contender: Contender, requests_per_s: int) -> Visit:
-    """One in which every load went alike: p50 1 ms, p99 4 ms."""
+    """A visit in which every load gave p50 1 ms and p99 4 ms."""
     measured = Load(requests=requests_per_s, duration_us=1_000_000, p50_us=1000, p99_us=4000, refused=0, broken=0)
     results = {case.key: Result(measured, cpu_us=100.0) for case in CASES}
     return Visit(number, contender, startup_s=2.0, memory_mb=300.0, worker_mb=200.0, results=results)
 
 
-# The second round fell on a busy moment: every server was half as fast.
+# The machine was busy in the second round: every server had half its rate.
 VISITS = [visit(0, OURS, 3000), visit(0, STARLETTE, 2000), visit(1, OURS, 1600), visit(1, STARLETTE, 1000)]
 
 
@@ -39,46 +39,46 @@ def promise(title: str, visits: list[Visit]) -> Promise:
     return found
 
 
-def test_ratios_are_taken_within_a_round() -> None:
-    """1.5 and 1.6, although a round's luck moved the rates twofold."""
+def test_ratios_are_computed_within_a_round() -> None:
+    """They are 1.5 and 1.6, although the rates of the rounds differ twofold."""
     _, peer = scores(VISITS)
     assert peer.cases["busy"].advantage == Spread(median=1.55, low=1.5, high=1.6)
     assert peer.cases["busy"].requests_per_s == Spread(median=1500, low=1000, high=2000)
 
 
-def test_we_come_first_and_peers_in_their_order_whoever_was_visited_first() -> None:
-    """The order of visits shifts from round to round."""
+def test_kanaria_comes_first_and_peers_in_their_order() -> None:
+    """The order of visits changes from round to round and does not matter."""
     assert [score.contender for score in scores(VISITS[::-1])] == [OURS, STARLETTE]
 
 
 @pytest.mark.parametrize(("ours", "is_kept"), [(1800, True), (1799, False)])
-def test_a_promise_is_kept_from_its_limit_on(ours: int, is_kept: bool) -> None:
-    """0.9 times bare Starlette's 2,000 requests per second."""
+def test_a_promise_is_kept_at_its_limit(ours: int, is_kept: bool) -> None:
+    """The limit is 0.9 times bare Starlette's 2,000 requests per second."""
     assert promise("bare Starlette", [visit(0, OURS, ours), visit(0, STARLETTE, 2000)]).is_kept is is_kept
 
 
 @pytest.mark.parametrize(("added_ms", "is_kept"), [(1.0, True), (1.1, False)])
-def test_a_ceiling_is_kept_up_to_its_limit(added_ms: float, is_kept: bool) -> None:
+def test_an_upper_limit_is_kept_at_its_value(added_ms: float, is_kept: bool) -> None:
     """The gateway may add one millisecond."""
     beside = [dataclasses.replace(VISITS[0], gateway_ms=added_ms)]
     assert promise("gateway", beside).is_kept is is_kept
 
 
-def test_what_was_not_measured_is_neither_kept_nor_broken() -> None:
-    """A server that is not installed, a gateway that was left out."""
+def test_a_promise_without_a_measurement_is_neither_kept_nor_broken() -> None:
+    """For example, a server is not installed or the gateway was left out."""
     for title in ("LitServe", "gateway", "model alone"):
         found = promise(title, VISITS)
         assert (found.measured, found.is_kept) == (None, None)
 
 
-def test_rows_are_compared_with_the_model_alone() -> None:
-    """3,000 requests of 32 rows each beside a model that does 120,000 rows per second: 0.8."""
+def test_rows_per_second_are_compared_with_the_model_alone() -> None:
+    """3,000 requests of 32 rows per second and a model with 120,000 rows per second give 0.8."""
     beside = [dataclasses.replace(VISITS[0], raw_rows_per_s=3000 * ROWS.rows / 0.8)]
     assert promise("model alone", beside).measured == Spread(0.8, 0.8, 0.8)
 
 
-def test_the_page_shows_every_promise_and_how_it_was_made() -> None:
-    """A reader can run it again, and sees which promises are broken."""
+def test_the_page_shows_every_promise_and_its_command() -> None:
+    """A reader can run the command again, and sees which promises are broken."""
     text = page(
         scores(VISITS),
         promises(VISITS),
@@ -92,7 +92,7 @@ def test_the_page_shows_every_promise_and_how_it_was_made() -> None:
 
 
 def test_the_committed_page_is_what_the_command_writes() -> None:
-    """All but the numbers: every line outside the tables."""
+    """This covers every line outside the tables."""
     text = (ROOT / "docs/benchmarks/service.md").read_text("utf-8")
     written = re.search(r"Written by `(python -m benchmarks .+)` on (.+)\.\n", text)
     assert written is not None
@@ -104,15 +104,15 @@ def test_the_committed_page_is_what_the_command_writes() -> None:
     ]
 
 
-def test_a_server_that_nobody_knows_is_bad_input() -> None:
-    """The error lists those that are known."""
+def test_an_unknown_server_is_bad_input() -> None:
+    """The error lists the known ones."""
     done = CliRunner().invoke(app, ["service", "x:1", "--peer", "apache"])
     assert isinstance(done.exception, SetupError)
     assert all(word in str(done.exception) for word in ("--peer apache", "starlette"))
 
 
 class Overloaded(BaseHTTPRequestHandler):
-    """Refuses every request, quickly."""
+    """Refuses every request at once."""
 
     protocol_version = "HTTP/1.1"
 

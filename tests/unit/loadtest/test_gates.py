@@ -17,7 +17,7 @@ def broken(*, requests: int = 100, failures: int = 1, slipped: int = 2, latency:
     return {gate.name for gate in gates if not gate.passed}
 
 
-def test_numbers_on_the_limit_hold() -> None:
+def test_a_number_at_its_limit_passes() -> None:
     """A gate says "at most" or "at least": the limit itself is allowed."""
     assert broken() == set()
 
@@ -45,7 +45,7 @@ def test_a_latency_limit_that_is_not_set_is_no_gate() -> None:
 
 @given(requests=st.integers(0, 3), verdicts=st.lists(st.booleans(), max_size=5))
 def test_the_exit_code_follows_from_the_gates(requests: int, verdicts: list[bool]) -> None:
-    """0 only when something was measured and every gate holds; 3 when nothing was measured, whatever the gates say."""
+    """0 only if something was measured and every gate holds; 3 if nothing was measured, whatever the gates say."""
     gates = [Gate(name="p95_ms", limit=1, measured=1, passed=passed) for passed in verdicts]
     if requests == 0:
         expected = ExitCode.NOTHING_MEASURED

@@ -81,10 +81,10 @@ def test_right_and_wrong_rows_are_counted_by_the_clients_own_labels() -> None:
         (150.0, 60, "150", False),
     ],
 )
-def test_a_name_is_right_or_wrong_and_a_number_may_be_a_little_off(
+def test_a_class_must_match_and_a_number_may_differ_within_its_tolerance(
     label: str | float, tolerance: float, answered: str | float, is_right: bool
 ) -> None:
-    """By at most its sample's tolerance."""
+    """Each sample has its own tolerance."""
     assert Sample(b"[1]", label, tolerance).is_right(answered) is is_right
 
 

@@ -98,8 +98,8 @@ def test_an_api_key_file_without_a_key_is_refused(tmp_path: Path, content: str |
         read_api_key(file)
 
 
-def test_results_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
-    """A folder that is used again starts without the old summary, which could be mistaken for the new one."""
+def test_results_of_an_earlier_run_are_deleted(tmp_path: Path) -> None:
+    """Else the old summary could be mistaken for the new one."""
     (tmp_path / "summary.json").touch()
     assert list(make_out_dir(tmp_path).iterdir()) == []
 

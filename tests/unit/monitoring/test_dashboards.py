@@ -1,4 +1,4 @@
-"""Grafana's boards as code: what every panel has, and that the committed files match the code."""
+"""Grafana's dashboards as code: what every panel has, and that the committed files match the code."""
 
 import json
 import re
@@ -188,8 +188,8 @@ def test_the_files_of_compose_agree_on_addresses_and_uids() -> None:
     assert str(ALERTS_TOKEN_IN_CONTAINERS) in generated["alertmanager.yml"]
 
 
-def test_nothing_of_compose_has_a_default_password_or_more_rights_than_it_needs() -> None:
-    """Each secret must be given, and the token of its Alertmanager does nothing but pass on alerts."""
+def test_the_compose_stack_has_no_default_password_and_minimal_rights() -> None:
+    """Each secret must be given, and the token of its Alertmanager allows only to pass on alerts."""
     text, document = (ROOT / "compose.yaml").read_text(), compose()
     secret = {name for name in re.findall(r"\$\{?(\w+)", text) if name.endswith(("TOKEN", "PASSWORD", "SECRET"))}
     required = set(re.findall(r"\$\{(\w+):\?", " ".join(document["x-given"])))
@@ -199,8 +199,8 @@ def test_nothing_of_compose_has_a_default_password_or_more_rights_than_it_needs(
     assert document["secrets"]["kanaria-alerts-token"] == {"environment": "KANARIA_ALERTS_TOKEN"}
 
 
-def test_no_generated_file_holds_the_token() -> None:
-    """It holds only the path of the file with the token."""
+def test_no_generated_file_contains_the_token() -> None:
+    """It has only the path of the token file."""
     text = generated_files(signal_graphs())["provisioning/alerting/kanaria.yaml"]
     contact = yaml.safe_load(text)["contactPoints"][0]
     credentials = contact["receivers"][0]["settings"]["authorization_credentials"]

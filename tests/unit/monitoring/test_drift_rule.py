@@ -49,7 +49,7 @@ def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("per_request", [1, 16])
-def test_where_nothing_changed_at_most_alpha_of_the_reports_find_drift(per_request: int) -> None:
+def test_without_a_change_at_most_alpha_of_the_reports_find_drift(per_request: int) -> None:
     """300 reports over 17 columns, without a threshold on the distance, so that chance alone decides; alpha is 5 %.
 
     This holds even if the 16 rows of each request are half alike: taken as independent, they would cause a false alarm
@@ -100,7 +100,7 @@ def test_too_few_rows_or_requests_give_no_finding(rows: int, per_request: int) -
     assert find(table(rng, 500), table(rng, rows, shift=5, per_request=per_request), RULE) == ()
 
 
-def test_a_column_that_never_changed_is_judged_like_any_other() -> None:
+def test_a_constant_column_is_judged_like_any_other() -> None:
     """A pixel that was always 0 has no spread to measure a shift in."""
     zeros, ones = column(np.zeros(500)), column(np.repeat([0.0, 3.0], [400, 100]))
     assert drifted({"f": zeros}, {"f": ones}) == ["f"]
@@ -122,7 +122,7 @@ def test_a_column_that_never_changed_is_judged_like_any_other() -> None:
     ],
 )
 def test_numbers_that_hardly_moved_are_no_drift(before: list[float], after: list[float], has_drifted: bool) -> None:
-    """Another build computes 0.89999998 for 0.9 in every row; how much is little depends on the column's spread."""
+    """Another build computes 0.89999998 for 0.9 in every row. What counts as little depends on the column's spread."""
     reference, current = {"f": column(before * 400)}, {"f": column(after * 400)}
     (found,) = find(reference, current, RULE)
     assert (found.has_drifted, found.score >= RULE.threshold) == (has_drifted, has_drifted)
@@ -135,8 +135,10 @@ def test_numbers_that_hardly_moved_are_no_drift(before: list[float], after: list
         (np.tile(np.arange(20.0), 50), 1000),  # each request holds every value
     ],
 )
-def test_rows_of_a_request_count_by_how_alike_they_are(values: NDArray[np.float64], independent: int) -> None:
-    """From one row per request to all of them, for numbers and for words."""
+def test_the_effective_number_of_rows_depends_on_how_alike_rows_of_a_request_are(
+    values: NDArray[np.float64], independent: int
+) -> None:
+    """It is between one row per request and all rows, for numbers and for words."""
     request = np.arange(1000) // 20
     for own in (column(values, request), column(values.astype(int).astype(str), request)):
         assert effective_rows(own) == pytest.approx(independent)

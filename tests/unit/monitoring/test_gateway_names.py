@@ -1,4 +1,4 @@
-"""Boards, objectives and alerts ask for the gateway's series by the names that its data plane exports."""
+"""Dashboards, objectives and alerts use the names under which the gateway exports its series."""
 
 import re
 from pathlib import Path
@@ -24,23 +24,23 @@ ASKED = sorted(
 
 
 def gateway_series(text: str) -> set[str]:
-    """Every name of a series of Envoy's; `envoy_response_code` and the like are labels."""
+    """All names of Envoy's series; `envoy_response_code` and similar are labels."""
     return set(re.findall(r"\benvoy_\w+(?=[\s\[{)]|\\?\")", text)) - {"envoy_response_code", "envoy_cluster_name"}
 
 
 @pytest.mark.parametrize("path", ASKED, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_series_that_is_asked_for_is_exported(path: Path) -> None:
-    """A data plane that renames a series would leave boards empty and alerts silent."""
+def test_every_series_in_use_is_exported(path: Path) -> None:
+    """A gateway that renames a series would leave dashboards empty and alerts silent."""
     assert gateway_series(path.read_text()) <= EXPORTED
 
 
-def test_the_boards_declare_the_names_of_the_data_plane() -> None:
-    """What the boards build their queries from is what the data plane counts."""
+def test_the_dashboards_declare_the_names_of_the_gateway() -> None:
+    """The dashboards build their queries from the series that the gateway counts."""
     assert (envoy.REQUESTS, f"{envoy.DURATION}_bucket") == (promql.REQUESTS, promql.DURATION)
     assert (envoy.SHADOW_REQUESTS, f"{envoy.SHADOW_DURATION}_bucket") == (promql.COPIES, promql.COPY_DURATION)
 
 
-def test_the_names_are_found_where_they_are_asked_for() -> None:
-    """The search finds every kind of name, so that the comparison cannot pass by finding none."""
+def test_the_search_finds_every_kind_of_name() -> None:
+    """Otherwise the comparison would pass because it found none."""
     found = set().union(*(gateway_series(path.read_text()) for path in ASKED))
     assert {envoy.REQUESTS, envoy.SHADOW_REQUESTS, f"{envoy.DURATION}_bucket", f"{envoy.DURATION}_count"} <= found

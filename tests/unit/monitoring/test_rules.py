@@ -36,14 +36,14 @@ SERVICE = Slo.model_validate({"objective": "99.9%", "bad_means": "of requests fa
 
 
 @pytest.mark.parametrize(("name", "text"), [*GENERATED.items(), ("alertmanager.yml", example_config())])
-def test_the_committed_files_are_what_their_sources_give(name: str, text: str) -> None:
+def test_the_committed_files_match_their_sources(name: str, text: str) -> None:
     """If this fails, run `kanaria rules generate`."""
     assert (MONITORING / "rules" / name).read_text() == text
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 class TestEachAlert:
-    """What a person who is paged can rely on."""
+    """The promises to a person who is paged."""
 
     def test_fires_in_one_tested_case_and_is_silent_in_another(self, rule: dict[str, Any]) -> None:
         """`kanaria rules check` runs the cases in promtool."""
@@ -74,14 +74,14 @@ def test_the_windows_and_burn_rates_are_those_of_the_workbook() -> None:
 
 
 def test_only_an_alert_that_names_a_version_may_roll_back() -> None:
-    """Otherwise it would roll back whatever runs."""
+    """Otherwise it would roll back whatever version is on trial."""
     acting = [rule for rule in ALERTS if rule["labels"].get("action") == "rollback"]
     assert acting
     assert all("$labels.version" in rule["annotations"]["summary"] for rule in acting)
 
 
 def test_every_ratio_divides_events_by_events() -> None:
-    """Never a mean of ratios; a long window starts with the ratio of a short one."""
+    """It is never a mean of ratios. A long window starts with the ratio of a short one."""
     ratios = {record: expr for record, expr in RECORDINGS.items() if ":sli_error:" in record}
     assert ratios
     for record, expr in ratios.items():
@@ -100,7 +100,7 @@ def objective_file(**keys: object) -> str:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (objective_file(objective="90%"), "cannot be reached"),  # 14.4 times a budget of 10 % is more than everything
+        (objective_file(objective="90%"), "cannot be reached"),  # 14.4 times a budget of 10 % is more than all events
         (objective_file(objective="100%"), "below 1"),
         (objective_file(objective=0.99), "such as 99.9%"),
         (objective_file(good="c"), "`bad` or `good`"),
@@ -117,8 +117,8 @@ def objective_file(**keys: object) -> str:
         ("{", "not YAML"),
     ],
 )
-def test_an_objective_that_is_impossible_or_not_valid_is_refused_with_the_reason(text: str, words: str) -> None:
-    """No rule is written then."""
+def test_an_impossible_or_invalid_objective_is_refused_with_the_reason(text: str, words: str) -> None:
+    """Then no rule is written."""
     with pytest.raises(RulesError, match=re.escape(words)):
         parse_slos(text)
 
