@@ -63,7 +63,7 @@ def test_argo_fails_a_metric_on_one_failure_more_than_its_limit(limit: int, last
 
 
 def test_argo_counts_nan_as_a_failure_if_only_success_is_defined() -> None:
-    """0/0 is no success: docs/features/analysis.md, "NaN and Infinity"."""
+    """0/0 is not a success: docs/features/analysis.md, "NaN and Infinity"."""
     assert Metric(0.95).measure(math.nan) is Phase.FAILED
 
 

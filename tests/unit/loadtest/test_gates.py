@@ -37,7 +37,7 @@ def test_each_limit_breaks_its_own_gate(name: str, numbers: dict[str, int | Late
     assert broken(**numbers) == {name}  # type: ignore[arg-type] # the table above pairs names and types
 
 
-def test_a_latency_limit_that_is_not_set_is_no_gate() -> None:
+def test_a_latency_limit_that_is_not_set_is_not_a_gate() -> None:
     """A run is checked only against limits that the scenario states."""
     gates = check_gates(Gates(), offered=1, requests=1, failures=0, slipped=0, scheduled=FAST)
     assert {gate.name for gate in gates} == {"min_requests", "error_ratio", "slip_ratio"}

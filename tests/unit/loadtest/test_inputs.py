@@ -39,7 +39,7 @@ def test_a_missing_samples_file_says_what_to_do(tmp_path: Path) -> None:
         ('{"features": [1], "label": "3"}', "1 features, the first line has 2"),
     ],
 )
-def test_a_line_that_is_no_sample_is_named(tmp_path: Path, line: str, words: str) -> None:
+def test_a_line_that_is_not_a_sample_is_reported(tmp_path: Path, line: str, words: str) -> None:
     """The error names the line and the key."""
     path = tmp_path / "samples.jsonl"
     path.write_text(f"{GOOD}\n{line}\n", "utf-8")
@@ -71,7 +71,7 @@ def test_another_machine_must_be_allowed(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", [None, "", "127.0.0.1:8080", "ftp://127.0.0.1", "http://127.0.0.1:port"])
-def test_a_host_that_is_no_url_is_refused(host: str | None) -> None:
+def test_a_host_that_is_not_a_url_is_refused(host: str | None) -> None:
     """The error shows an example of a valid one."""
     with pytest.raises(TargetError) as caught:
         check_host(host, allow_remote=True)

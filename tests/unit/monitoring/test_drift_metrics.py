@@ -113,7 +113,7 @@ def test_a_result_about_another_version_is_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", '{"kind": "data"', '{"kind": "data", "unknown": 1}'])
-def test_a_result_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+def test_a_result_that_cannot_be_read_is_ignored(tmp_path: Path, text: str) -> None:
     """Another version of Kanaria may have written it, or the disk was full."""
     (tmp_path / "data.json").write_text(text)
     assert read_result(tmp_path / "data.json") is None

@@ -71,7 +71,7 @@ def test_a_known_shift_is_found_in_its_column_alone() -> None:
     assert worst[0].score == pytest.approx(0.197, abs=0.04)
 
 
-def test_a_shift_too_small_to_matter_is_no_drift_however_sure_it_is() -> None:
+def test_a_shift_too_small_to_matter_is_not_drift_however_significant() -> None:
     """With 200,000 rows even a tiny difference is significant."""
     rng = np.random.default_rng(2)
     before, after = column(rng.normal(size=200_000)), column(rng.normal(0.05, size=200_000))
@@ -86,7 +86,7 @@ def test_a_new_label_is_named_with_its_shares() -> None:
     assert (found.has_drifted, found.score, found.says) == (True, pytest.approx(0.3), "`b` 50% -> 20%")
 
 
-def test_fewer_mistakes_are_no_drift() -> None:
+def test_fewer_mistakes_are_not_drift() -> None:
     """More mistakes are; both are reported with their direction."""
     few, many = column([0.0] * 900 + [1.0] * 100), column([0.0] * 700 + [1.0] * 300)
     better, worse = (find({ERROR: a}, {ERROR: b}, RULE)[0] for a, b in ((many, few), (few, many)))
@@ -121,7 +121,7 @@ def test_a_constant_column_is_judged_like_any_other() -> None:
         ([1.7e9, 1.7e9 + 1000], [1.7e9 + 1, 1.7e9 + 1001], False),
     ],
 )
-def test_numbers_that_hardly_moved_are_no_drift(before: list[float], after: list[float], has_drifted: bool) -> None:
+def test_numbers_that_hardly_moved_are_not_drift(before: list[float], after: list[float], has_drifted: bool) -> None:
     """Another build computes 0.89999998 for 0.9 in every row. What counts as little depends on the column's spread."""
     reference, current = {"f": column(before * 400)}, {"f": column(after * 400)}
     (found,) = find(reference, current, RULE)

@@ -103,7 +103,7 @@ def test_rollback_works_after_promotion_while_the_previous_version_is_warm() -> 
 
 
 def test_an_alert_about_another_version_does_nothing() -> None:
-    """Harm of another version is no reason to roll this one back."""
+    """Harm by another version must not roll this one back."""
     with pytest.raises(CommandRefused, match="because of m:v1"):
         accept(c.RollbackNow("alertmanager", tag="m:v1"), at(REQUESTED, STEPPED))
 

@@ -128,7 +128,7 @@ def test_an_unreachable_gateway_ends_no_release(world: World, controller: Contro
 
 
 def test_a_promoted_version_stays_while_the_loop_fails(world: World, controller: Controller) -> None:
-    """It was judged; that it is unwatched for a while is no reason to return to the previous version."""
+    """It was judged; being unwatched for a while does not return the previous version."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)

@@ -144,7 +144,7 @@ def test_a_canary_that_loads_after_a_reboot_is_not_down(world: World, controller
     assert world.live_until_ended(controller) == "promoted"
 
 
-def test_an_outage_of_stable_is_no_evidence_about_the_canary(world: World, controller: Controller) -> None:
+def test_an_outage_of_stable_is_not_evidence_about_the_canary(world: World, controller: Controller) -> None:
     """Stable is away while the canary has half of the traffic: nothing is counted for or against either version."""
     begin(world, controller, Phase.STEPPING, 50)
     world.edit("m:v1", health=Health.UNREADY)

@@ -137,7 +137,7 @@ def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, cont
 
 
 def test_a_controller_killed_while_a_canary_waits_counts_everything_once(world: World, controller: Controller) -> None:
-    """Deferred events were no evidence; its successor reads the requests that came meanwhile."""
+    """Deferred events had no evidence; its successor reads the requests that came meanwhile."""
     held(world, controller, is_paused=True)
     live(world, controller, 20.0)
     assert controller._quiet.held

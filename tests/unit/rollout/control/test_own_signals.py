@@ -109,7 +109,7 @@ def test_a_version_that_refuses_as_much_as_stable_is_promoted(tmp_path: Path, pl
 
 
 def test_the_first_release_that_names_a_counter_asks_a_person(tmp_path: Path) -> None:
-    """What was counted before is no evidence, and how noisy the counter is on stable is unknown."""
+    """Earlier counts are not evidence, and the counter's noise on stable is unknown."""
     path = tmp_path / "ledger.db"
     made, controller = world(path, refuses=0.3)
     controller.execute(c.StartRelease("m:v3", parse_spec(SHARE), "ann"))

@@ -164,7 +164,7 @@ def test_a_preflight_with_recorded_requests_gets_the_deadline_twice(
 def test_why_says_how_many_recorded_requests_were_sent_again(
     world: World, controller: Controller, trial: ChosenPreflight
 ) -> None:
-    """It also reports differences that were no reason to refuse."""
+    """It also reports differences that did not refuse the version."""
     trial.outcome = PreflightResult((), remarks=("it differs in `label` of /a (1 of 8)",), recorded_requests=8)
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))

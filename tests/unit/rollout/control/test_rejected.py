@@ -61,7 +61,7 @@ class WithARareRoute(World):
 
 @pytest.mark.parametrize("is_by_route", [True, False])
 def test_a_broken_rare_route_is_found_only_by_route(tmp_path: Path, is_by_route: bool) -> None:
-    """Over all requests its error ratio is 1.5 times stable's, which is no proof of harm."""
+    """Over all requests its error ratio is 1.5 times stable's, which does not prove harm."""
     path = tmp_path / "ledger.db"
     world = WithARareRoute(path, versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
     controller = world.controller()
@@ -115,7 +115,7 @@ def test_a_version_that_rejects_less_than_stable_is_promoted(tmp_path: Path) -> 
 
 
 def test_one_sticky_caller_with_only_invalid_requests_does_not_roll_back(tmp_path: Path) -> None:
-    """The hash keeps that caller on the canary, so live rejections are no evidence here, and `why` says so."""
+    """The hash keeps that caller on the canary, so live rejections are not evidence here, and `why` says so."""
     release = released(tmp_path / "ledger.db", {**LIVE, **STICKY}, stable=0.0, canary=0.1)
     assert outcome(release)[0] == "promoted"
     text = "\n".join(line for topic in why(release).topics for line in topic.lines)

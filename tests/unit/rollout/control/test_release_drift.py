@@ -60,7 +60,7 @@ def test_drift_rolls_back_if_the_plan_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["no_drift", "too_few_rows"])
 def test_no_drift_and_too_few_rows_never_roll_back(tmp_path: Path, state: Literal["no_drift", "too_few_rows"]) -> None:
-    """Too few rows are no evidence of harm."""
+    """Too few rows are not evidence of harm."""
     release = released(tmp_path / "ledger.db", drift(state), on_drift="rollback")
     assert (release.outcome, release.drift) == ("stepping", drift(state))
 

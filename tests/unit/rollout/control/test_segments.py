@@ -84,7 +84,7 @@ def released(path: Path, plan: dict[str, object], *, values: AnsweredWell | None
 
 @pytest.mark.parametrize("segments", [None, PLAN["segments"], "header:x-tenant"], ids=["none", "listed", "found"])
 def test_harm_to_one_small_tenant_is_found(tmp_path: Path, segments: object) -> None:
-    """Over all requests the error ratio is 1.5 times stable's, which is no proof of harm."""
+    """Over all requests the error ratio is 1.5 times stable's, which does not prove harm."""
     path, values = tmp_path / "ledger.db", AnsweredWell()
     release = released(path, {**PLAN, "segments": segments}, values=values)
     outcome = release.state.outcome, release.state.outcome_signal

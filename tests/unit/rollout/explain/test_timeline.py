@@ -27,7 +27,7 @@ def test_steps_follow_each_other_without_gaps(tmp_path: Path) -> None:
 
 
 def test_copied_requests_are_not_users_requests(tmp_path: Path) -> None:
-    """The judge counts the shadow step, but it is no users' traffic."""
+    """The judge counts the shadow step, but its copies are not users' traffic."""
     release = finished(tmp_path / "ledger.db")
     compared = sum((step.canary for step in release.steps if not step.mirror), Pair(0, 0))
     live = compared + release.users("watched_errors")

@@ -441,7 +441,7 @@ def test_the_explanation_of_a_promotion_does_not_change_later(tmp_path: Path, ho
 
 
 def test_the_cost_of_a_version_promoted_without_traffic_does_not_grow(tmp_path: Path) -> None:
-    """It was promoted from the shadow or restored. Counts of the watch are no cost of its release."""
+    """It was promoted from the shadow or restored. Counts of the watch are not a cost of its release."""
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", with_(watch=30.0), "ann"))

@@ -97,7 +97,7 @@ def test_a_malformed_line_is_reported(change: dict[str, object], place: str, rea
     ],
 )
 def test_a_line_that_is_not_an_object_is_refused(line: str | bytes, saw: str) -> None:
-    """It is no JSON or another type; of a long line, the error shows the beginning."""
+    """It is not JSON, or has another type; of a long line, the error shows the beginning."""
     with pytest.raises(RolloutError, match=f"line 1: the line: .*\n  saw: .*{saw}") as refused:
         list(parse_windows([line], FAMILIES))
     assert len(str(refused.value)) < 600
@@ -262,7 +262,7 @@ def test_a_line_may_have_sums_of_numbers() -> None:
     assert alone.canary.total == 0
 
 
-def test_a_side_without_numbers_is_no_error() -> None:
+def test_a_side_without_numbers_is_not_an_error() -> None:
     """There is nothing to compare then."""
     nothing = {"count": 0, "sum": 0, "sum_of_squares": 0}
     assert numbers_of({"canary": nothing})[0].canary == (0, 0)

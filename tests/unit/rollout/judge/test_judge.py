@@ -87,7 +87,7 @@ def test_without_canary_requests_there_is_never_a_pass(ticks: list[tuple[int, in
 # ---- NO_DATA
 
 
-def test_no_windows_are_no_data() -> None:
+def test_without_windows_the_verdict_is_no_data() -> None:
     """A judge that saw no window never passes."""
     assert [verdict_of(judge_of(), next_weight=w) for w in (None, 0.5)] == [Verdict.NO_DATA] * 2
 
@@ -112,7 +112,7 @@ def test_a_budgeted_family_must_have_data_before_a_step() -> None:
     assert verdict_of(judge_of(*[{"latency:100": HEALTHY}] * 10)) is Verdict.NO_DATA
 
 
-def test_a_canary_without_stable_traffic_beside_it_is_no_data() -> None:
+def test_without_stable_traffic_the_verdict_is_no_data() -> None:
     """Kayenta issue 799: errors on the canary, and no requests on stable to compare with."""
     judge = judge_of(*[{"errors": (0, 0, bad, 1000)} for bad in (1, 4, 2, 3, 1)])
     assert verdict_of(judge) is Verdict.NO_DATA
@@ -160,7 +160,7 @@ def test_one_signal_may_fail_the_canary_at_its_own_threshold() -> None:
 
 
 def test_too_few_bad_events_never_fail() -> None:
-    """Two failures of the canary are no regression, whatever e-value they give."""
+    """Two failures of the canary are not a regression, whatever e-value they give."""
     unlucky: Counts = (0, 9_000_000, 1, 100)
     assert verdict_of(judge_of(*[{"errors": unlucky}] * 2, config=replace(CONFIG, alpha=0.5))) is not Verdict.FAIL
 
@@ -198,7 +198,7 @@ def test_a_family_may_ask_for_a_person_instead_of_a_rollback() -> None:
 
 
 def test_a_gross_shift_is_rolled_back_although_the_family_asks_for_a_person() -> None:
-    """A share that moves from 10 % to 90 % is no better model."""
+    """A better model does not move a share from 10 % to 90 %."""
     config = with_rules(**{"class": replace(RULES["class"], on_fail="hold", gross_tolerance=4.0)})
     gross, moderate = (
         judge_of(*[{"class:7": (90, 900, bad, 100)}] * 10, config=config).judgement(next_weight=None)

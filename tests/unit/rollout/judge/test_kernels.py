@@ -167,7 +167,7 @@ def test_e_values_are_finite_for_any_counts(n_s: int, n_c: int, bad: tuple[float
 
 
 @given(bad=st.integers(0, 50), total=st.integers(50, 1000))
-def test_a_window_with_one_side_only_is_no_evidence(bad: int, total: int) -> None:
+def test_a_window_with_one_side_only_is_not_evidence(bad: int, total: int) -> None:
     """Without requests on both sides there is nothing to compare: log e is exactly 0."""
     for kernel in (exact, rare):
         assert kernel(Pair(bad, total), Pair(0, 0), odds_ratios=(5.0,)) == [0.0]
@@ -241,7 +241,7 @@ def test_an_e_value_under_its_floor_is_a_lower_bound_and_otherwise_exact() -> No
     assert found[~is_lost] == pytest.approx(truth[~is_lost], rel=1e-14, abs=1e-11)
 
 
-def test_comparisons_without_events_are_no_evidence() -> None:
+def test_comparisons_without_events_are_not_evidence() -> None:
     """Log e is exactly 0 in any batch, and an empty batch is allowed."""
     nothing = [(Pair(0, 90), Pair(0, 10), 1.5), (Pair(3, 90), Pair(0, 0), 1.5), (Pair(0, 0), Pair(3, 90), 1.5)]
     assert exact_of_all([], odds_ratios=ODDS_RATIOS).shape == (0, len(ODDS_RATIOS))

@@ -112,7 +112,7 @@ def test_a_replay_gives_identical_evidence_to_the_last_bit() -> None:
 
 
 def test_noise_in_stables_history_reduces_the_evidence() -> None:
-    """Stable's mean varies between windows in its history, so the same variation of the canary is no harm."""
+    """Stable's mean varies between windows in its history, so the same variation of the canary is not harm."""
     rng = np.random.default_rng(3)
 
     def wandering(windows: int, n_c: int) -> list[Window]:
@@ -159,7 +159,7 @@ def test_numbers_for_a_rule_about_bad_events_are_refused() -> None:
         judge.observe([window(1, [1], [1], "errors")])
 
 
-def test_one_side_alone_is_no_data() -> None:
+def test_with_one_side_alone_the_verdict_is_no_data() -> None:
     """There is nothing to compare and nothing proven, but no error."""
     judgement = judged(RULE, [window(i, [1.0, 2.0], []) for i in range(1, 20)]).judgement(next_weight=0.5)
     assert judgement.verdict is Verdict.NO_DATA

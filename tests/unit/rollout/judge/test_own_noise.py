@@ -32,7 +32,7 @@ def blips(seed: int) -> list[Window]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_short_bursts_are_no_noise_while_they_are_absent(seed: int) -> None:
+def test_short_bursts_add_no_noise_while_they_are_absent(seed: int) -> None:
     """Phi of the whole history is over 100, but outside the bursts two versions hardly differ."""
     whole, own = dispersion(blips(seed)), own_noise(blips(seed))
     assert whole > 100

@@ -116,7 +116,7 @@ def test_windows_as_arrays_have_the_judgement_of_each_alone(
         assert as_arrays.judgement(next_weight=weight) == one_by_one.judgement(next_weight=weight)
 
 
-def test_ticks_without_a_window_are_no_evidence() -> None:
+def test_ticks_without_a_window_are_not_evidence() -> None:
     """A histogram without the plan's bounds, before the first errors, made the judge fail."""
     ticks = [tick for tick in history(1, 9, 400, 1.0) if tick]
     nothing = Windows.of(ticks, sorted({window.signal for tick in ticks for window in tick})).of_signals(["errors:no"])

@@ -76,7 +76,7 @@ def test_changes_between_two_windows_count_as_one() -> None:
     assert (once.log_next(), once.log_left) == (twice.log_next(), twice.log_left)
 
 
-def test_the_weight_before_the_first_window_is_no_change() -> None:
+def test_the_weight_before_the_first_window_is_not_a_change() -> None:
     """The first weight of a release has the prior of the first window."""
     told, plain = Starts(), Starts()
     told.weight_changed()

@@ -157,7 +157,7 @@ def test_shares_are_not_rounded_to_0_or_100_percent(ratio: float) -> None:
 
 @given(number=st.floats(1e-9, 1e9))
 def test_an_estimate_is_never_rounded_to_zero(number: float) -> None:
-    """ "About 0 more requests" would be no reason to wait."""
+    """ "About 0 more requests" would not explain the wait."""
     assert int(about(number).replace(",", "")) >= 1
 
 

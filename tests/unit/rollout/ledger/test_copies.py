@@ -88,7 +88,7 @@ def test_copies_made_while_the_controller_writes_are_complete_and_block_nobody(p
 
 
 def test_a_copy_overwrites_an_older_copy_and_nothing_else(path: Path, tmp_path: Path) -> None:
-    """It overwrites neither the ledger nor a file that is no ledger."""
+    """It overwrites neither the ledger nor any other file."""
     copies.copy(path, tmp_path / "copy.db")
     add(path, note(1))
     assert copies.copy(path, tmp_path / "copy.db").events == len(read(path))

@@ -90,7 +90,7 @@ def test_a_read_only_disk_is_explained(small_disk: SmallDisk) -> None:
 
 
 def test_decisions_are_kept_beside_the_ledger_on_a_full_disk(small_disk: SmallDisk) -> None:
-    """Their room was reserved. Events that are no decisions are not kept, and no decision is kept twice."""
+    """Their room was reserved. Only decisions are kept, and none is kept twice."""
     path = small_disk.folder / "ledger.db"
     kept = KeptDecisions(path)
     small_disk.fill()
@@ -101,7 +101,7 @@ def test_decisions_are_kept_beside_the_ledger_on_a_full_disk(small_disk: SmallDi
     assert KeptDecisions(path).read() == ()
 
 
-def test_a_decision_that_cannot_be_kept_anywhere_is_no_error(small_disk: SmallDisk) -> None:
+def test_a_decision_that_cannot_be_kept_anywhere_is_not_an_error(small_disk: SmallDisk) -> None:
     """Traffic still returns to stable."""
     kept = KeptDecisions(small_disk.folder / "ledger.db")
     small_disk.remount("ro")

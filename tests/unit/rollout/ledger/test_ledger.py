@@ -270,7 +270,7 @@ def text(path: Path) -> None:
         (Path.mkdir, "cannot be opened"),
     ],
 )
-def test_a_file_that_is_no_ledger_is_refused_and_not_changed(
+def test_a_file_that_is_not_a_ledger_is_refused_and_not_changed(
     tmp_path: Path, make: Callable[[Path], None], what: str, read_only: bool
 ) -> None:
     """The error names the file."""
@@ -348,7 +348,7 @@ def test_an_event_that_cannot_be_parsed_is_reported(tmp_path: Path) -> None:
     ledger.close()
 
 
-def test_an_empty_file_is_no_ledger_yet(tmp_path: Path) -> None:
+def test_an_empty_file_is_not_a_ledger_yet(tmp_path: Path) -> None:
     """An interrupted first start leaves one. Readers say what to do, and the next start makes it a ledger."""
     path = tmp_path / "ledger.db"
     path.touch()

@@ -88,7 +88,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
 
 
 def test_a_stopped_process_keeps_its_lock(start: Start, ledger: Path) -> None:
-    """SIGSTOP is no end: the process may continue, so no other may act."""
+    """A process after SIGSTOP may continue, so no other may act."""
     first = start("first")
     assert says(first) == "holds"
     first.send_signal(signal.SIGSTOP)

@@ -97,7 +97,7 @@ def test_old_events_can_be_written_by_this_version(old: Path) -> None:
 
 
 def test_an_old_rollback_names_the_signal_that_failed(old: Path) -> None:
-    """The signal was stored beside the evidence and is now part of it; a deadline or a person is no signal."""
+    """The signal was stored beside the evidence and is now part of it; a deadline or a person is not a signal."""
     failed = [event.evidence.failed_signal for event in read(old) if isinstance(event, e.RolledBack) if event.evidence]
     assert failed == ["class:3", "watched_errors", None]
 

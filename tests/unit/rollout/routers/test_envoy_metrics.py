@@ -94,7 +94,7 @@ def test_routes_are_counted_for_the_version_that_was_chosen() -> None:
     assert by_route == {(NEW, "route:/a,b/{id:path}"): Pair(20, 40), (OLD, "route:/rare"): Pair(0, 1)}
 
 
-def test_counts_by_route_from_before_are_no_evidence() -> None:
+def test_counts_by_route_from_before_are_not_evidence() -> None:
     """A controller of an earlier version did not count by route, so the whole count would look new."""
     labels = {"version": NEW, "routed": NEW, "attempts": "1", "code": "500", "route": "/rare"}
     readings = [
@@ -113,7 +113,7 @@ def test_counts_by_route_from_before_are_no_evidence() -> None:
 
 
 def test_segments_are_counted_for_the_version_that_was_chosen() -> None:
-    """Values that are no segment have an empty label, which Prometheus omits. Copies belong to no segment."""
+    """Values that are not a segment have an empty label, which Prometheus omits. Copies belong to no segment."""
 
     def of_segment(version: str, routed: str, code: str, *, attempts: str = "1", **segment: str) -> Sample:
         labels = {"version": version, "routed": routed, "attempts": attempts, "code": code, **segment}

@@ -35,7 +35,7 @@ def empty(path: Path) -> None:
 
 
 def no_json(path: Path) -> None:
-    """Bytes that are no text."""
+    """Bytes that are not text."""
     path.write_bytes(b"\xff\x00" * 100)
 
 
@@ -45,7 +45,7 @@ def another_shape(path: Path) -> None:
 
 
 def a_list(path: Path) -> None:
-    """JSON that is no object."""
+    """JSON that is not an object."""
     path.write_text("[]")
 
 

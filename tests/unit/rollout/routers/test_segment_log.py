@@ -1,4 +1,4 @@
-"""The gateway's log of values that are no segments yet."""
+"""The gateway's log of values that are not segments yet."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "segments.jsonl"
 
 
-def test_a_missing_log_is_no_error(path: Path) -> None:
+def test_a_missing_log_is_not_an_error(path: Path) -> None:
     """A gateway of an earlier version writes none."""
     log = GatewaySegments(path)
     assert log.read("m:v1") == []

@@ -111,7 +111,7 @@ def test_a_release_of_a_ci_job_is_shared(api: KubernetesApi) -> None:
 
 
 def test_an_answer_that_is_not_the_apis_is_reported(api: KubernetesApi) -> None:
-    """A page of a proxy is no ConfigMap that a person could edit."""
+    """A page of a proxy is not a ConfigMap that a person could edit."""
     api.page = "<html>please log in</html>"
     (note,) = replica(api, "a").keep(failed(BAD))
     assert "please log in" in note

@@ -83,7 +83,7 @@ def test_latency_counts_what_is_slower_than_each_bound() -> None:
 
 
 def test_copied_requests_are_read_for_the_mirrored_version_only() -> None:
-    """Shadow clusters of other versions, and clusters that are no shadow, are not read."""
+    """Shadow clusters of other versions, and clusters that are not a shadow, are not read."""
     names = ("shadow%2Fdigits%3Av2", "shadow%2Fdigits%3Av9", "digits%3Av2")
     samples = [
         sample("envoy_cluster_upstream_rq", 7, envoy_cluster_name=name, envoy_response_code=code)
@@ -268,7 +268,7 @@ def test_a_plan_may_leave_disagreement_out() -> None:
 
 
 def test_a_signal_without_new_events_has_no_window() -> None:
-    """Unchanged counters and events of other versions are no evidence."""
+    """Unchanged counters and events of other versions are not evidence."""
     before = reading(0.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 1)})
     after = reading(5.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 9)})
     assert judged(before, after) == {}

@@ -128,7 +128,7 @@ def test_a_share_is_the_quotient_of_two_counters() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
-def test_values_that_are_no_counts_give_no_counter(value: float) -> None:
+def test_values_that_are_not_counts_are_left_out(value: float) -> None:
     """No number is better than a wrong one."""
     good = ("answers_total", {}, 10.0)
     assert counted(REFUSALS, good, ("refusals_total", {}, value)) == {}
@@ -188,7 +188,7 @@ def _both(new: list[Window]) -> tuple[Pair, Pair]:
     return (new[0].stable, new[0].canary) if new else (Pair(0, 0), Pair(0, 0))
 
 
-def test_counts_from_before_the_first_reading_are_no_evidence() -> None:
+def test_counts_from_before_the_first_reading_are_not_evidence() -> None:
     """A release that names a counter for the first time must not take a month of counts for one window."""
     assert seen({}, {"m:v1": (500, 1000)}, {"m:v1": (501, 1010)}) == [
         (Pair(0, 0), Pair(0, 0)),
@@ -197,7 +197,7 @@ def test_counts_from_before_the_first_reading_are_no_evidence() -> None:
 
 
 def test_a_counter_that_falls_starts_again() -> None:
-    """It may belong to a new process or be no counter; no event is invented."""
+    """It may belong to a new process, or not be a counter; no event is invented."""
     assert seen({"m:v1": (5, 100)}, {"m:v1": (4, 90)}, {"m:v1": (4, 95)}, {"m:v1": (2, 60)}) == [
         (Pair(0, 0), Pair(0, 0)),
         (Pair(0, 5), Pair(0, 0)),

@@ -85,7 +85,7 @@ def test_a_newly_started_pod_counts_from_zero() -> None:
     ids=["not said", "long ago", "a clock ahead", "said later", "another container"],
 )
 def test_a_pod_that_is_first_scraped_late_starts_at_its_first_value(starts: list[RawSeries]) -> None:
-    """Its earlier counts are no events of this window. Once 50,000 requests were, none of which happened in it."""
+    """Its earlier counts are not events of this window. Once it got 50,000 requests that came before it."""
     late = requests("b", "q", {130.0: 50_000.0, 135.0: 50_002.0})
     windows = fold().extend([requests("a", "p", steady(100, 145)), late, *starts], 145.0)
     assert total(windows, "errors", "canary") == Pair(0, 2)
@@ -115,7 +115,7 @@ def test_a_restart_resets_all_counters_of_a_pod() -> None:
     assert total(windows, "errors") == Pair(5, 165 + 150)
 
 
-def test_one_falling_counter_is_no_restart() -> None:
+def test_one_falling_counter_is_not_a_restart() -> None:
     """The others continue where they were."""
     answered = requests("a", "p", {100.0: 900.0, 105.0: 1000.0, 110.0: 1100.0})
     failed = requests("a", "p", {100.0: 9.0, 105.0: 9.0, 110.0: 3.0}, code="500")

@@ -59,7 +59,7 @@ def test_the_harmless_canary_is_promoted_and_the_harmful_one_is_stopped(findings
     assert {one.outcome for one in findings.harmful} == {"rolled_back"}
 
 
-def test_a_deadline_is_no_false_alarm() -> None:
+def test_a_deadline_is_not_a_false_alarm() -> None:
     """A harmless canary that ran out of time was not called harmful; one stopped by the guard or a signal was."""
     harmless = (run("promoted"), run("held", "deadline"), run("rolled_back", "guard"), run("held", "class:3"))
     found = Findings(SPEC, SCENARIO, harmless, (run("promoted"),))

@@ -200,7 +200,7 @@ def test_a_compressed_answer_is_decompressed(store: Store, packing: str, packed:
 
 
 @pytest.mark.parametrize("damaged", [b"no gzip", gzip.compress(b"fine" * 100, mtime=0)[:-12], b""])
-def test_an_answer_that_cannot_be_decompressed_is_no_answer(store: Store, damaged: bytes) -> None:
+def test_an_answer_that_cannot_be_decompressed_is_not_used(store: Store, damaged: bytes) -> None:
     """A part of it is not taken for the whole."""
     store.said, store.answer = {"content-encoding": "gzip"}, damaged
     with api(store) as asked, pytest.raises(SourceUnreachable, match="no answer"):

@@ -155,7 +155,7 @@ def test_the_next_span_is_read_while_the_last_one_is_processed(store: Store, sam
     assert len(store.asked) == 2
 
 
-def test_an_answer_without_series_is_no_error(store: Store, samples: RawSamples) -> None:
+def test_an_answer_without_series_is_not_an_error(store: Store, samples: RawSamples) -> None:
     """The version was never scraped."""
     store.answer = matrix()
     assert samples.between(WANTED, 10.0, 20.0) == []

@@ -258,7 +258,7 @@ def test_a_refused_request_is_a_problem_with_a_reason(
 
 
 def test_a_body_that_is_not_json_is_a_problem(api: httpx.Client) -> None:
-    """It has place and reason and is no 500."""
+    """It has place and reason and is not a 500."""
     assert api.post("/api/releases", content=b"{", headers=TOKEN).status_code == 422
 
 
@@ -284,7 +284,7 @@ def test_a_body_with_very_many_mistakes_is_refused_without_listing_all(api: http
 
 @pytest.mark.parametrize("number", ["99", "9" * 18, "9" * 23, "9" * 5000, "-1", "x", "\u0663"])
 def test_an_unknown_release_is_not_found(api: httpx.Client, number: str) -> None:
-    """A wrong number in the address is no server error, however large it is."""
+    """A wrong number in the address is not a server error, however large it is."""
     answer = api.get(f"/releases/{number}")
     assert (answer.status_code, answer.json()["title"]) == (404, "there is no such release")
 

@@ -56,7 +56,7 @@ def test_a_valid_ledger_is_reported_as_whole(ledger: Path, typed: Typed) -> None
 def test_a_check_distinguishes_damage_from_what_it_cannot_judge(
     ledger: Path, typed: Typed, how: str, is_named: bool
 ) -> None:
-    """1: damaged or gone; 2: a named file is no ledger; 3: only a newer version can read it."""
+    """1: damaged or gone; 2: a named file is not a ledger; 3: only a newer version can read it."""
     UNREADABLE[how](ledger)
     code, _ = typed("check", *([ledger] if is_named else []))
     if how in OF_A_NEWER_VERSION or (how == "folder" and not is_named):
@@ -69,7 +69,7 @@ def test_a_check_distinguishes_damage_from_what_it_cannot_judge(
 
 @pytest.mark.parametrize("command", ["check", "restore"])
 def test_a_missing_file_is_bad_input(tmp_path: Path, typed: Typed, command: str) -> None:
-    """A mistyped name is no damage."""
+    """A mistyped name is not damage."""
     code, printed = typed(command, tmp_path / "non.db")
     assert (code, "there is no such file" in printed) == (2, True)
 
