@@ -89,7 +89,7 @@ def test_a_caller_without_segments_left_cannot_hide_a_value(sent: int) -> None:
 
 
 def test_a_caller_who_gets_the_last_segment_hides_no_value() -> None:
-    """Values that the caller sent more often rank behind its last segment, and other callers' counts decide them."""
+    """After the caller's last segment, a value is found if other callers sent it often enough themselves."""
     mine, shared = [f"made-up-{n}" for n in range(40)], asked(["acme"] * 8, caller="evil")
     sent = asked(9 * mine, caller="evil") + shared + asked(["acme"] * 5, caller="shop")
     assert "acme" in SegmentSearch().found(sent, known=())
