@@ -1,9 +1,9 @@
-"""`python -m kanaria`: the same command, where no console script is installed."""
+"""`python -m kanaria`: the same command without an installed console script."""
 
 import sys
 from pathlib import Path
 
-# Python looks for modules in the present folder first, where a user's `service.py` would hide ours.
+# Python imports modules from the working directory first, where a user's `service.py` would hide ours.
 if not sys.flags.safe_path and Path.cwd() != Path(__file__).resolve().parents[1]:
     del sys.path[0]
 

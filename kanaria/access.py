@@ -1,4 +1,4 @@
-"""How the commands about releases reach the deployment of this machine."""
+"""How commands about releases reach the deployment of this machine."""
 
 import getpass
 import os
@@ -30,9 +30,9 @@ def access() -> Access:
 
 
 def person() -> str:
-    """Who types the commands, as the ledger shall name them.
+    """The name of the person who types the command, for the ledger.
 
-    In a container a user may have a number and no name.
+    In a container a user may have only a number.
     """
     try:
         name = getpass.getuser()
@@ -42,7 +42,7 @@ def person() -> str:
 
 
 def _full_tag(settings: Settings, tag: str) -> str:
-    versions: Versions = load("kanaria.stack.versions:Versions")(settings.versions)  # the list of them all: YAML
+    versions: Versions = load("kanaria.stack.versions:Versions")(settings.versions)  # slow: it imports YAML
     return versions.full_tag(tag)
 
 
@@ -66,5 +66,5 @@ def _absence(settings: Settings) -> "Absence | None":
 
 
 def _has_keeper(settings: Settings) -> bool:
-    """Whether somebody starts what should run here: the keeper, or a command in its place."""
+    """Whether a keeper, or a command in its place, starts what should run here."""
     return settings.is_up and bool(load("kanaria.stack.locks:has_keeper")(settings.root))

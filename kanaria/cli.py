@@ -1,4 +1,4 @@
-"""The `kanaria` command: every folder's commands and the local stack's own, each imported only when it runs."""
+"""The `kanaria` command: the commands of all packages, each imported only when it runs."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ class Commands(LazyGroup):
         ),
         "service": Source(
             "kanaria.commands.service:app",
-            "A systemd unit that brings the stack back after a reboot.",
+            "Manage a systemd unit that restarts the stack after a reboot.",
             needs=("serve",),
         ),
         "processes": Source(
@@ -47,7 +47,7 @@ class Commands(LazyGroup):
         ),
         "demo": Source(
             "kanaria.commands.demo:demo",
-            "Tell the whole story on this machine: a better version is promoted, a bad one is rolled back.",
+            "Show a whole release on this machine: a better version is promoted, a bad one is rolled back.",
             needs=("serve", "loadtest", "monitoring"),
         ),
         "optimise": Source(
@@ -57,17 +57,17 @@ class Commands(LazyGroup):
         ),
         "sign": Source(
             "kanaria.commands.sign:sign",
-            "Sign the code of a Bento and its models, or a model: once a byte has changed, a server refuses them.",
+            "Sign a Bento's code and models, or a model. A server refuses them if a byte has changed.",
             needs=("serve",),
         ),
         "preflight": Source(
             "kanaria.commands.preflight:preflight",
-            "Try a version out on the side, as a release does before any traffic.",
+            "Run a release's preflight on a version: start it on the side and check it before any traffic.",
             needs=("serve",),
         ),
         "record": Source(
             "kanaria.commands.record:record_requests",
-            "Keep some of users' requests with stable's answers, for the preflight of the next version.",
+            "Record some of users' requests with stable's answers, for the preflight of the next version.",
             needs=("serve",),
         ),
         "validate": Source(
@@ -76,7 +76,7 @@ class Commands(LazyGroup):
         ),
         "loadtest": Source(
             "kanaria.commands.loadtest:loadtest",
-            "Send a scenario's traffic and check what was measured against its gates.",
+            "Send a scenario's traffic and check the measurements against its gates.",
             needs=("loadtest",),
         ),
         "release": Source(
@@ -113,7 +113,7 @@ class Commands(LazyGroup):
             "rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, put one in its place."
         ),
         "judge": Source("kanaria.commands.judge:app", "Judge counts from anywhere: prints the verdict as JSON."),
-        "kubernetes": Source("kanaria.commands.kubernetes:app", "Manifests for Argo Rollouts and Flagger."),
+        "kubernetes": Source("kanaria.commands.kubernetes:app", "Write manifests for Argo Rollouts and Flagger."),
         "simulate": Source(
             "rollout.simulate.cli:simulate",
             "Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon "
@@ -127,15 +127,17 @@ class Commands(LazyGroup):
         ),
         "token": Source(
             "kanaria.commands.token:app",
-            "Tokens with a name and a role, for people who command the controller.",
+            "Manage personal tokens: each has a name and a role, for commands to the controller.",
             needs=("serve",),
         ),
         "key": Source(
             "kanaria.commands.key:app",
-            "Keys with a name and scopes, for callers of the gateway.",
+            "Manage keys of the gateway's callers: each has a name and scopes.",
             needs=("serve",),
         ),
-        "notify": Source("kanaria.commands.notify:app", "Try out who is told of decisions.", needs=("serve",)),
+        "notify": Source(
+            "kanaria.commands.notify:app", "Check that notifications about decisions arrive.", needs=("serve",)
+        ),
         "dashboards": Source(
             "kanaria.commands.dashboards:app", "Grafana's boards as code: generate, push, check.", needs=("monitoring",)
         ),
@@ -163,16 +165,16 @@ def main() -> None:
 
 
 def run(commands: typer.Typer) -> None:
-    """Run a command line; errors on purpose end with a message and their exit code, all others with a traceback and 2.
+    """Run a command line. Expected errors end with a message and their exit code, others with a traceback and 2.
 
-    Python's own exit code of a crash, 1, is a result: rolled back, drift, a broken gate.
+    Python's exit code of a crash, 1, would be a result: rolled back, drift, a broken gate.
     """
     try:
         commands()
-    except Exception as error:  # noqa: BLE001 - whatever it is, its exit code must not be a result
+    except Exception as error:  # noqa: BLE001 - the exit code of any error must not be a result
         if not load("kanaria.failures:is_expected")(error):
             traceback.print_exc()
-            print_error("this is a fault in Kanaria: please report it with the lines above")
+            print_error("this is a bug in Kanaria: report it with the lines above")
             sys.exit(_CRASHED)
         text = load("kanaria.failures:message")(error)
         print_error(text)
@@ -181,7 +183,7 @@ def run(commands: typer.Typer) -> None:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version  # noqa: PLC0415 - it imports the whole of `email`
+        from importlib.metadata import version  # noqa: PLC0415 - slow: it imports `email`
 
         typer.echo(f"kanaria {version('kanaria')}")
         raise typer.Exit
@@ -190,9 +192,9 @@ def _print_version(is_asked: bool) -> None:
 @app.callback()
 def _root(
     context: typer.Context,
-    home: Annotated[Path | None, typer.Option(help="Folder of all state. Default: $KANARIA_HOME or .kanaria")] = None,
+    home: Annotated[Path | None, typer.Option(help="State folder. Default: $KANARIA_HOME or .kanaria")] = None,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Release machine-learning models by evidence."""
@@ -205,6 +207,6 @@ def _root(
 
 
 def _access() -> "Access":
-    """How the commands reach the deployment; most do not need to know, so it is not read before one asks."""
+    """How commands reach the deployment. Read only on demand: most commands do not need it."""
     found: Access = load("kanaria.access:access")()
     return found

@@ -4,8 +4,8 @@ from contract.errors import KanariaError
 
 
 class StackError(KanariaError):
-    """The local stack could not do what was asked."""
+    """The local stack could not do what was requested."""
 
 
 class SetupError(StackError):
-    """The stack cannot even start as it is set up: a port is taken, a program is missing."""
+    """The set-up or the input is wrong: for example, a port is taken or a program is missing."""

@@ -1,4 +1,4 @@
-"""Whether the packages of an extra are installed, by what the project itself declares. Imports none of them."""
+"""Checks whether the packages of an extra are installed, by the project's metadata. Imports none of them."""
 
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, requires
@@ -12,11 +12,11 @@ _SHOWN = 4
 
 
 class MissingExtra(SetupError):
-    """What was asked for needs packages that are not installed."""
+    """A command needs packages that are not installed."""
 
 
 def require(what: str, *extras: str) -> None:
-    """Raises MissingExtra unless every package of `extras` is installed; `what` needs them."""
+    """Raise MissingExtra unless every package of `extras`, which `what` needs, is installed."""
     missing = {extra: absent for extra in extras if (absent := missing_packages(extra))}
     if not missing:
         return
@@ -38,7 +38,7 @@ def _declared(extra: str) -> Iterator[str]:
     """The packages of an extra on this machine, without those of the base."""
     try:
         lines = requires(PROJECT) or []
-    except PackageNotFoundError:  # it runs from its sources; whoever did that knows what is installed
+    except PackageNotFoundError:  # it runs from its sources without installation: nothing to check
         return
     for requirement in map(Requirement, lines):
         marker = requirement.marker

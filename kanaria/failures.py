@@ -1,4 +1,4 @@
-"""How a failed command ends: what it prints, and its exit code."""
+"""The message and the exit code of a failed command."""
 
 import os
 from pathlib import Path
@@ -22,11 +22,11 @@ def is_expected(error: Exception) -> bool:
 
 
 def message(error: Exception) -> str:
-    """What happened, what was seen, what to do; our own errors say so themselves."""
+    """What happened, what was seen, and what to do."""
     match error:
         case OSError() if _is_about_home(error):
             return (
-                "the folder of all state cannot be used\n"
+                "the state folder cannot be used\n"
                 f"  saw: {error}\n  do:  name another one with --home or KANARIA_HOME, or correct its permissions"
             )
         case OSError():
@@ -51,7 +51,7 @@ def code(error: Exception) -> int:
 
 
 def _is_about_home(error: Exception) -> bool:
-    """Whether it fails because the folder of all state cannot be made or written."""
+    """Whether the cause is a state folder that cannot be created or written."""
     if not isinstance(error, OSError) or not isinstance(error.filename, str | Path):
         return False
     home, path = Settings().root, Path(error.filename).absolute()

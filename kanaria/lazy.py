@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when one runs: a list of them all takes no library but Typer."""
+"""A group of commands whose modules are imported only when one runs: listing them needs only Typer."""
 
 import gc
 import os
@@ -14,12 +14,12 @@ from typer.core import TyperCommand, TyperGroup
 
 from contract.errors import KanariaError
 
-# httpx's own command line: 60 modules that no command of ours uses. To Python this says that there is no such module.
+# httpx's own command line: 60 modules that our commands do not use. None tells Python that there is no such module.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type] # as above
 
 
 def load(target: str) -> Any:
-    """What `target` names, written `module:name`."""
+    """The object that `target` names, in the form `module:name`."""
     module, _, name = target.partition(":")
     with _no_collection(), _no_plugins():
         return getattr(import_module(module), name)
@@ -27,7 +27,7 @@ def load(target: str) -> Any:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Nothing that is imported is garbage, and to look for it again and again takes a fifth of the time."""
+    """Turn garbage collection off in the block: imports leave no garbage, and collections take a fifth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -40,20 +40,20 @@ def _no_collection() -> Iterator[None]:
 
 @contextmanager
 def _no_plugins() -> Iterator[None]:
-    """Keep pydantic from looking for plugins in every package that is installed; whoever sets its variable decides."""
+    """Keep pydantic from searching plugins in every installed package, unless the user set its variable."""
     is_ours = _PLUGINS not in os.environ
     if is_ours:
         os.environ[_PLUGINS] = _NONE_OF_THEM
     try:
         yield
     finally:
-        if is_ours:  # versions would inherit it
+        if is_ours:  # otherwise versions would inherit it
             os.environ.pop(_PLUGINS, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a command comes from."""
+    """The definition of a command."""
 
     target: str  # `module:name` of its function, or of the Typer app of a group
     help: str  # the first paragraph of its help, for the list
@@ -61,11 +61,11 @@ class Source:
 
 
 _PLUGINS, _NONE_OF_THEM = "PYDANTIC_DISABLE_PLUGINS", "__all__"
-_NOBODY_READS = 128 + 13  # as a shell says of a program that a closed pipe ended
+_NOBODY_READS = 128 + 13  # a shell's exit code for SIGPIPE
 
 
 class LazyGroup(TyperGroup):
-    """A Typer app gets its commands from `sources` with `cls=` a subclass of this."""
+    """A group of lazy commands: give a subclass with `sources` as `cls=` of a Typer app."""
 
     program: ClassVar[str]  # what is typed before a command's name
     sources: ClassVar[Mapping[str, Source]]
@@ -75,27 +75,27 @@ class LazyGroup(TyperGroup):
         self.commands = {name: LazyCommand(name, source, self.program) for name, source in self.sources.items()}
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. Typer would end with 1, which is a result, where nobody reads or an input ends."""
+        """Run the command. On a closed pipe or an ended input Typer would exit with 1, which is a result."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nowhere to go either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the buffered rest must not fail again
             raise typer.Exit(_NOBODY_READS) from None
         except EOFError as error:
-            raise RuntimeError("something that was read ended too early") from error
+            raise RuntimeError("an input ended too early") from error
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command in the list."""
+    """The entry of a command in the list. Imports the command when it runs."""
 
     def __init__(self, name: str, source: Source, program: str) -> None:
-        super().__init__(name, help=source.help, rich_markup_mode=None)  # `[serve]` is no markup
+        super().__init__(name, help=source.help, rich_markup_mode=None)  # `[serve]` is not markup
         self.source, self._program = source, program
 
     def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
         """The context of the real command, which then runs in place of this one. Raises MissingExtra.
 
-        Where packages are missing, `--help` shows what the list says of the command, and how to install them.
+        If packages are missing, `--help` shows the command's entry in the list, and how to install them.
         """
         try:
             command = self.load()

@@ -276,7 +276,7 @@ class Settings(BaseModel):
     def _home_is_a_folder(cls, home: Path) -> Path:
         if home.exists() and not home.is_dir():
             raise SetupError(
-                "the folder of all state cannot be used",
+                "the state folder cannot be used",
                 saw=f"{home} is not a folder",
                 do="name another one with --home or KANARIA_HOME",
             )

@@ -1,4 +1,4 @@
-"""Which `KANARIA_*` environment variables mean nothing: a misspelt setting would be ignored without a word."""
+"""Finds unknown `KANARIA_*` environment variables: a misspelt setting must not be ignored silently."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,7 @@ from contract import environment
 from contract.complaints import nearest
 from kanaria.settings import PREFIX, Settings
 
-# Read by a load test, by a model's server, by the keeper's processes of themselves, and by the benchmarks.
+# Read by the load test, by a model's server, by processes of the keeper, and by the benchmarks.
 OTHERS = (
     "PORT_GUARD",
     "PORT_PROCESSES",
@@ -21,13 +21,13 @@ OTHERS = (
 
 
 def known() -> set[str]:
-    """Every variable that is read by some part."""
+    """Every variable that some part of Kanaria reads."""
     of_server = {name for name in vars(environment).values() if isinstance(name, str) and name.startswith(PREFIX)}
     return {PREFIX + name.upper() for name in (*Settings.model_fields, *OTHERS)} | of_server
 
 
 def unknown(environ: Iterable[str]) -> Iterator[str]:
-    """A sentence about each variable that nothing reads."""
+    """A sentence about each unknown variable."""
     names = {name.removeprefix(PREFIX): name for name in sorted(known())}
     for name in sorted(environ):
         short = name.removeprefix(PREFIX)

@@ -1,4 +1,4 @@
-"""`kanaria dashboards`: write the boards, push them to a Grafana, check every panel against a live Prometheus."""
+"""`kanaria dashboards`: writes the boards, pushes them to a Grafana, checks every panel against a Prometheus."""
 
 import json
 import ssl
@@ -30,27 +30,27 @@ app = typer.Typer(help="Grafana's boards as code: generate, push, check.", no_ar
 console = Terminal()
 
 PrometheusOption = Annotated[
-    str | None, typer.Option("--prometheus", help="URL of Prometheus. Default: that of the running stack.")
+    str | None, typer.Option("--prometheus", help="URL of Prometheus. Default: the running stack's.")
 ]
 LoginOption = Annotated[
     Path | None,
     typer.Option(
         "--prometheus-login",
-        help="File with `user:password` or a bearer token for Prometheus. Default: that of the running stack's own.",
+        help="File with `user:password` or a bearer token for Prometheus. Default: the running stack's own.",
     ),
 ]
 CaOption = Annotated[
     Path | None,
     typer.Option(
         "--prometheus-ca",
-        help="File (PEM) with the authority that Prometheus's certificate is from. Default: the public ones.",
+        help="File (PEM) with the authority of Prometheus's certificate. Default: the public authorities.",
     ),
 ]
 HeaderOption = Annotated[
     list[str] | None,
     typer.Option(
         "--prometheus-header",
-        help="Header that each query carries, such as `X-Scope-OrgID: shop` for a tenant of Mimir; may be repeated.",
+        help="Header of each query, such as `X-Scope-OrgID: shop` for a tenant of Mimir. May be repeated.",
         show_default=False,
     ),
 ]
@@ -60,7 +60,7 @@ HeaderOption = Annotated[
 def generate(
     out: Annotated[Path, typer.Option(help="Folder to write to.", file_okay=False)] = GENERATED,
 ) -> None:
-    """Write the boards, and what compose.yaml's Grafana, Prometheus and Alertmanager read."""
+    """Write the boards, and the files for Grafana, Prometheus and Alertmanager of compose.yaml."""
     for name, text in generated_files(signal_graphs()).items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,22 +156,22 @@ def _show(findings: list[Finding]) -> None:
 
 
 def _prometheus(given: str | None, login: Path | None, settings: Settings) -> tuple[str, Login | None]:
-    """Where it is, and what it asks for: the stack's own login is sent to no other address."""
+    """Prometheus's URL and login. The stack's own login is never sent to another address."""
     address = settings.prometheus_address
     own = address.read_text().strip() if address.exists() else None
     if given is not None and (login is not None or given.rstrip("/") != own):
         return given, Login(login) if login else None
     if own is None:
         raise SetupError(
-            "it is not known where Prometheus is",
-            saw=f"no {address}: no stack with Prometheus was started here",
-            do="start it (`kanaria up`, with `prometheus` installed), or name one with --prometheus URL",
+            "the address of Prometheus is unknown",
+            saw=f"no file {address}: no stack with Prometheus was started here",
+            do="start one (`kanaria up`, with `prometheus` installed), or give its address with --prometheus URL",
         )
     return own, Login(login) if login else settings.prometheus_login
 
 
 def _authority(path: Path) -> tuple[str, ssl.SSLContext]:
-    """Its certificates, and a client that knows no other. Raises SetupError."""
+    """The certificates in a file, and a TLS context that trusts only these. Raises SetupError."""
     try:
         return path.read_text(), ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -183,12 +183,12 @@ def _authority(path: Path) -> tuple[str, ssl.SSLContext]:
 
 
 def _headers(given: Sequence[str]) -> dict[str, str]:
-    """Raises SetupError."""
+    """The headers by name. Raises SetupError."""
     try:
         return dict(map(given_header, given))
     except ValueError as error:
         raise SetupError(
-            "that is no header for Prometheus",
+            "this is not a valid header for Prometheus",
             saw=str(error),
             do=WRITE_ONE,
         ) from error
@@ -201,5 +201,5 @@ def _header(login: Login) -> str:
         raise SetupError(
             "the login of Prometheus cannot be read",
             saw=str(error),
-            do="write `user:password` or a bearer token into it: --prometheus-login FILE",
+            do="write `user:password` or a bearer token into the file of --prometheus-login",
         ) from error

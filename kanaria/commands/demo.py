@@ -1,4 +1,4 @@
-"""`kanaria demo`: the whole story on this machine."""
+"""`kanaria demo`: a whole release on this machine."""
 
 from typing import Annotated
 
@@ -13,11 +13,11 @@ from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, explained
 def demo(
     service: Annotated[
         ServiceName,
-        typer.Option(help="What is released: a model, or a service that knows nothing of Kanaria."),
+        typer.Option(help="What is released: a model of the contract, or a service without it."),
     ] = "digits",
     fault: Annotated[Fault, typer.Option(help="How the bad version fails.")] = "wrong",
 ) -> None:
-    """Tell the whole story on this machine: a better version is promoted, a bad one is rolled back."""
+    """Show a whole release on this machine: a better version is promoted, a bad one is rolled back."""
     with explained():
         result = run_demo(service, fault, Terminal())
     raise typer.Exit(EXIT_DONE if result.is_as_promised else EXIT_FAIL)

@@ -1,6 +1,6 @@
-"""`kanaria drift`: compares the prediction log with what a model was tested on, and a canary with stable.
+"""`kanaria drift`: compares the prediction log with a model's test data, and a canary with stable.
 
-A comparison takes memory and seconds, so the drift schedule runs these commands in processes of their own.
+A comparison takes memory and seconds, so the drift schedule runs these commands in separate processes.
 """
 
 import time
@@ -56,7 +56,7 @@ def report(
         settings = Settings()
         if version is not None and release is not None:
             raise SetupError(
-                "a report is about the traffic to a version, or about the canary of a release",
+                "a report compares either the traffic of a version or the canary of a release",
                 saw=f"--version {version} and --release {release}",
                 do="leave one of them out",
             )
@@ -78,7 +78,7 @@ def watch(
     last: Last = "15m",
     version: Version = None,
 ) -> None:
-    """Print how the traffic compares, again and again, until Ctrl-C. Writes no pages."""
+    """Print the drift of the traffic repeatedly until Ctrl-C. Writes no pages."""
     with explained(), suppress(KeyboardInterrupt):
         settings, every_s, last_s = Settings(), seconds(every), seconds(last)
         while True:
@@ -90,7 +90,7 @@ def watch(
 
 @contextmanager
 def _never_a_result() -> Iterator[None]:
-    """Whatever ends a report early ends it with 2: elsewhere 3 says that something could not be read."""
+    """Let every error end a report with 2: for a report, 3 means too few rows."""
     try:
         yield
     except (KanariaError, OSError) as error:
@@ -104,20 +104,20 @@ def seconds(text: str) -> float:
         return TypeAdapter[float](Seconds).validate_python(text)
     except ValidationError as error:
         raise SetupError(
-            "this duration is not understood", saw=repr(text), do="write for example 30s, 15m, 1h or 3d, at most 7d"
+            "this is not a valid duration", saw=repr(text), do="write for example 30s, 15m, 1h or 3d, at most 7d"
         ) from error
 
 
 def _data(settings: Settings, last_s: float, version: str | None) -> "Comparison":
-    """Traffic against the reference of the model that answers it. Raises SetupError, DriftError."""
-    from monitoring.drift import compare, sample  # noqa: PLC0415 - scipy takes a second, which no other command pays
+    """Compare traffic with the reference data of its model. Raises SetupError, DriftError."""
+    from monitoring.drift import compare, sample  # noqa: PLC0415 - scipy takes a second to import
     from monitoring.drift.rule import Rule  # noqa: PLC0415 - likewise
 
     logs = sample.version_logs(settings.predictions)
     wanted = version or stable_version(settings.ledger) or next(iter(logs))
     if wanted in logs and not logs[wanted].columns.model:
         raise SetupError(
-            f"there is no reference for {wanted}: it is a service of its own",
+            f"there is no reference data for {wanted}: it does not keep the model contract",
             saw="a prediction log without a model",
             do="compare a canary with stable: `kanaria drift report --release N`",
         )
@@ -127,7 +127,7 @@ def _data(settings: Settings, last_s: float, version: str | None) -> "Comparison
 
 
 def _release(settings: Settings, which: str) -> "Comparison":
-    """A canary against its stable, over the minutes of its release. Raises SetupError, RolloutError, DriftError."""
+    """Compare a canary with stable during its release. Raises SetupError, RolloutError, DriftError."""
     from monitoring.drift import compare  # noqa: PLC0415 - as above
     from monitoring.drift.rule import Rule  # noqa: PLC0415 - likewise
 
@@ -142,7 +142,7 @@ def _release(settings: Settings, which: str) -> "Comparison":
     before = read_result(result_path(settings, "release"))
     number = 1
     if before is not None and (before.version, before.since_s) == (found.canary, period.since_s):
-        number = before.look + (period.until_s > before.until_s)  # the same rows again are no new test
+        number = before.look + (period.until_s > before.until_s)  # the same rows are not a new test
     return compare.release_drift(_logs(settings), found.canary, found.stable, period, Rule(), number=number)
 
 
@@ -159,7 +159,7 @@ def _pages(comparison: "Comparison", settings: Settings, path: Path) -> tuple[Pa
         typer.echo(
             "the history of drift reports cannot be read: a report was killed while it wrote it\n"
             f"  saw: half-written files in {settings.drift / 'workspace'}\n"
-            f"  do:  nothing; a new history begins. The old one lies in {written.set_aside}",
+            f"  do:  nothing: a new history begins. The old one is in {written.set_aside}",
             err=True,
         )
     return written.pages

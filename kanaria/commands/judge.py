@@ -1,4 +1,4 @@
-"""`kanaria judge`: the judge alone, on a file of counts or as a server."""
+"""`kanaria judge`: only the judge, on a file of counts or as a server."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -11,14 +11,14 @@ _OF_A_FILE = "file"
 
 
 class JudgeCommands(LazyGroup):
-    """`kanaria judge FILE` is short for `kanaria judge file FILE`; a file called `serve` is written `./serve`."""
+    """`kanaria judge FILE` is short for `kanaria judge file FILE`. Write `./serve` for a file called `serve`."""
 
     program: ClassVar[str] = "kanaria judge"
     sources: ClassVar[Mapping[str, Source]] = {
         _OF_A_FILE: Source("rollout.ui.cli.judging:judge", "Judge counts from anywhere: prints the verdict as JSON."),
         "serve": Source(
             "rollout.server.cli:serve",
-            "Judge releases that others carry out (Argo Rollouts, Flagger), from the samples in Prometheus.",
+            "Judge releases that Argo Rollouts or Flagger carries out, from the samples in Prometheus.",
             needs=("judge",),
         ),
         "explain": Source(
@@ -29,7 +29,7 @@ class JudgeCommands(LazyGroup):
     }
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Whatever is no command is about a file."""
+        """Treat arguments that do not begin with a command as those of `file`."""
         is_command = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
         parsed: list[str] = super().parse_args(ctx, args if is_command else [_OF_A_FILE, *args])
         return parsed

@@ -1,4 +1,4 @@
-"""`kanaria key`: keys with a name and scopes, for callers of the gateway."""
+"""`kanaria key`: keys of the gateway's callers, with a name and scopes."""
 
 from typing import Annotated, Literal
 
@@ -12,24 +12,24 @@ from kanaria.stack.stack import gateway_settings
 from rollout.explain.format import date
 from rollout.routers.envoy.settings import SCOPES, GatewaySettings
 
-app = typer.Typer(no_args_is_help=True, help="Keys with a name and scopes, for callers of the gateway.")
+app = typer.Typer(no_args_is_help=True, help="Manage keys of the gateway's callers: each has a name and scopes.")
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Whose it is. Versions are told this name, in x-kanaria-caller.")],
+    name: Annotated[str, typer.Argument(help="Name of the caller. Versions get it in x-kanaria-caller.")],
     scope: Annotated[
         Literal["predictions", "feedback", "both"],
-        typer.Option(help="What it opens. feedback: /feedback alone. predictions: all other paths."),
+        typer.Option(help="Allowed paths. feedback: only /feedback. predictions: all others."),
     ] = "predictions",
     of: Annotated[
         str | None,
         typer.Option(
-            help="The key whose answers it labels. Default: its own; with `--scope feedback` the owner's, `default`.",
+            help="Key whose answers it labels. Default: itself; with `--scope feedback` the owner's, `default`.",
         ),
     ] = None,
 ) -> None:
-    """Make a key, put it in force and print it."""
+    """Create a key, put it in force and print it."""
     settings = Settings()
     scopes = SCOPES if scope == "both" else (scope,)
     of = of or (OWN_CALLER if scope == "feedback" else None)
@@ -42,10 +42,10 @@ def add(
 
 @app.command(name="list")
 def list_() -> None:
-    """Show whose keys the gateway accepts, and what they open."""
+    """Show the keys that the gateway accepts, and their scopes."""
     settings = Settings()
     if not settings.needs_api_key:
-        typer.secho("the gateway asks for no key (KANARIA_NEEDS_API_KEY)", err=True)
+        typer.secho("the gateway requires no key (KANARIA_NEEDS_API_KEY=false)", err=True)
     Terminal().print(f"{OWN_CALLER}: {', '.join(SCOPES)}, the owner's, in the file {API_KEY_FILE}")
     for key in CallerKeys(settings.caller_keys).all():
         labelled = f" (answers of {key.labels})" if key.labels else ""
@@ -58,7 +58,7 @@ def list_() -> None:
 
 
 @app.command()
-def remove(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
+def remove(name: Annotated[str, typer.Argument(help="Name of the caller.")]) -> None:
     """Withdraw a key: requests with it are refused from now on."""
     settings = Settings()
     keys = CallerKeys(settings.caller_keys)

@@ -1,4 +1,4 @@
-"""`kanaria kubernetes`: manifests for a cluster whose releases the judge judges."""
+"""`kanaria kubernetes`: manifests for releases in a cluster that the judge decides about."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ from kanaria.stack.bentos import bento_tag, port_of, service_of
 from rollout.fleet import CONTRACT
 from rollout.sources.profiles import profiles as known_profiles
 
-app = typer.Typer(no_args_is_help=True, help="Manifests for Argo Rollouts and Flagger.")
+app = typer.Typer(no_args_is_help=True, help="Write manifests for Argo Rollouts and Flagger.")
 
-_BY_WORKLOAD = "-app"  # ends the names of the profiles of deploy/kubernetes that tell versions apart by the label `app`
-# Labels that never have the version's name as an engine gives it: why not. Argo Rollouts names versions by their pods'
-# hash, Flagger by their workloads.
-_TAG, _CLUSTER = "holds the tag of the Bento", "holds the name of a cluster of Envoy"
+_BY_WORKLOAD = "-app"  # suffix of the profiles in deploy/kubernetes that tell versions apart by the label `app`
+# Labels that never contain the version's name as an engine uses it, and why. Argo Rollouts names versions by the hash
+# of their pods, Flagger by their workloads.
+_TAG, _CLUSTER = "contains the tag of the Bento", "contains the name of an Envoy cluster"
 _SAME, _UNSET = "is the same for both versions", "is not set there"
 _USELESS: Mapping[Engine, Mapping[str, str]] = MappingProxyType(
     {
@@ -33,12 +33,12 @@ _USELESS: Mapping[Engine, Mapping[str, str]] = MappingProxyType(
         Engine.FLAGGER: {HASH.replace("-", "_"): _UNSET, "version": _TAG, "envoy_cluster_name": _CLUSTER},
     }
 )
-_WHOLE = "{version}"  # a label that has more than the name may well be told by it
+_WHOLE = "{version}"  # a label with more than the name may still identify a version
 
 
 @app.callback()
 def _root() -> None:
-    """Manifests for Argo Rollouts and Flagger."""
+    """Write manifests for Argo Rollouts and Flagger."""
 
 
 @app.command()
@@ -54,50 +54,50 @@ def render(
         str | None, typer.Option(help="Image of the Bento. Default: its tag, as containerized.", show_default=False)
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Port that its server takes. Default: the Bento's.", show_default=False)
+        int | None, typer.Option(help="Port of its server. Default: the Bento's.", show_default=False)
     ] = None,
-    replicas: Annotated[int, typer.Option(help="Pods.")] = 4,
-    steps: Annotated[str, typer.Option(help="Weights in percent, before all the traffic.")] = ",".join(map(str, STEPS)),
+    replicas: Annotated[int, typer.Option(help="Number of pods.")] = 4,
+    steps: Annotated[str, typer.Option(help="Rollout steps: weights in percent before 100.")] = ",".join(
+        map(str, STEPS)
+    ),
     gateway: Annotated[
         str | None,
         typer.Option(
-            help="NAMESPACE/NAME of a Gateway of the Gateway API. Without it the numbers of pods are the weights.",
+            help="NAMESPACE/NAME of a Gateway of the Gateway API. Without it the numbers of pods set the weights.",
             show_default=False,
         ),
     ] = None,
     hostname: Annotated[
         list[str] | None,
         typer.Option(
-            help="Host whose requests the gateway's route takes; may be repeated. Default: all hosts.",
+            help="Host whose requests the gateway's route accepts. May be repeated. Default: all hosts.",
             show_default=False,
         ),
     ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option(
-            help="Path that the gateway's route takes, with all below it; may be repeated. Default: the model's own.",
+            help="Path prefix that the gateway's route accepts. May be repeated. Default: the model's own paths.",
             show_default=False,
         ),
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="Metric profile. Default: what the Bento counts in its pods.", show_default=False),
+        typer.Option(help="Metric profile. Default: the one for the Bento's own metrics.", show_default=False),
     ] = None,
     profile_folder: Annotated[
-        Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.", show_default=False)
+        Path | None, typer.Option("--profiles", help="Folder with your own metric profiles.", show_default=False)
     ] = None,
     judge: Annotated[str, typer.Option(help="URL of the judge, as the engine reaches it.")] = JUDGE_URL,
     token_file: Annotated[
         Path | None,
-        typer.Option(
-            help="File with the judge's token, which Flagger's hooks carry in their URLs.", show_default=False
-        ),
+        typer.Option(help="File with the judge's token, which Flagger's hooks send in their URLs.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to. Default: print.", file_okay=False, show_default=False)
     ] = None,
 ) -> None:
-    """Write the manifests with which Argo Rollouts or Flagger releases a Bento as far as the judge allows."""
+    """Write manifests with which Argo Rollouts or Flagger releases a Bento as far as the judge allows."""
     full = bento_tag(tag)
     wanted = Wanted(
         tag=full,
@@ -125,32 +125,32 @@ def render(
 
 
 def _paths(tag: str, given: Sequence[str], *, has_route: bool) -> tuple[Match, ...]:
-    """That the gateway's route takes. Raises SetupError for a path that no route takes."""
+    """The paths that the gateway's route accepts. Raises SetupError for an invalid path."""
     if given or not has_route:
         return tuple(map(below, given)) or OF_CONTRACT
     return paths_of(service_of(tag))
 
 
 def _notes(wanted: Wanted, out: Path | None) -> Iterator[str]:
-    """What a person should know of the manifests."""
+    """Notes about the manifests for a person."""
     if wanted.engine is Engine.FLAGGER and wanted.token is None:
-        yield f"the hooks carry {PLACEHOLDER}: put the judge's token in its place, or give it with --token-file"
+        yield f"the hooks contain {PLACEHOLDER}: replace it by the judge's token, or give the token with --token-file"
     if wanted.engine is Engine.ARGO:
         yield (
-            f"no manifest has the token: the analyses read the Secret {SECRET} of {wanted.namespace}, and without it "
+            f"no manifest contains the token: the analyses read the Secret {SECRET} of {wanted.namespace}; without it "
             f"a rollout aborts: `kubectl --namespace {wanted.namespace} create secret generic {SECRET} "
-            f"--from-file {SECRET_KEY}=FILE` once, of a file without a line end: with one no header is sent"
+            f"--from-file {SECRET_KEY}=FILE` once, from a file without a newline: with one no header is sent"
         )
     for name in secrets(wanted):
-        yield f"{name if out is None else out / name} has the token: keep it out of Git, or leave --token-file out"
+        yield f"{name if out is None else out / name} contains the token: keep it out of Git, or omit --token-file"
     if wanted.gateway is not None and not wanted.hostnames:
-        yield "the route takes the requests to all hosts of the gateway; name the model's own with --hostname"
+        yield "the route accepts requests to all hosts of the gateway; name the model's own with --hostname"
     if wanted.gateway is not None and (shown := {each for path in wanted.paths for each in path.private}):
-        yield f"the route also takes {', '.join(sorted(shown))}, for everybody; name what callers ask with --path"
+        yield f"the route also exposes {', '.join(sorted(shown))} to everyone; name the callers' paths with --path"
 
 
 def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -> str:
-    """The profile to ask with. Raises SetupError for one that the judge of deploy/kubernetes does not know."""
+    """The metric profile. Raises SetupError for one that the judge in deploy/kubernetes does not have."""
     usual = "service" if service_of(tag) is CONTRACT else "bentoml"
     if given is None:
         return usual + (_BY_WORKLOAD if engine is Engine.FLAGGER else "")
@@ -160,18 +160,18 @@ def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -
         raise SetupError(
             f"there is no metric profile {given}{nearest(given, sorted(told_by))}",
             saw=f"profiles: {', '.join(sorted(told_by))}",
-            do="correct it, or name the folder that has it with --profiles",
+            do="correct the name, or give the folder of your profiles with --profiles",
         )
     if useless := _useless(engine, told_by[given]):
         fitting = (each for each, labels in sorted(told_by.items()) if not _useless(engine, labels))
         raise SetupError(
             f"with {engine} the profile {given} cannot tell two versions apart",
-            saw=" and ".join(f"it looks at {label}, which {why}" for label, why in useless.items()),
+            saw=" and ".join(f"it uses the label {label}, which {why}" for label, why in useless.items()),
             do=f"use one of: {', '.join(fitting)}",
         )
     return given
 
 
 def _useless(engine: Engine, labels: Mapping[str, str]) -> dict[str, str]:
-    """Why labels of a profile never have the version's name."""
+    """The labels of a profile that cannot identify a version, and why."""
     return {label: why for label, why in _USELESS[engine].items() if labels.get(label) == _WHOLE}

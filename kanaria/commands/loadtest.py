@@ -1,4 +1,4 @@
-"""`kanaria loadtest`: what is not given comes from the running stack: its address, its API key, its model's samples."""
+"""`kanaria loadtest`: by default it uses the address, the API key and the samples of the running stack."""
 
 import os
 from contextlib import suppress
@@ -36,7 +36,7 @@ def loadtest(**given: Any) -> None:
             )
             raise typer.Exit(2)
         given["host"] = settings.gateway_url
-        key = settings.root / API_KEY_FILE  # for that address alone: no other host is given the stack's key
+        key = settings.root / API_KEY_FILE  # only for that address: no other host gets the stack's key
         if given["api_key_file"] is None and not os.environ.get(API_KEY_VARIABLE) and key.exists():
             given["api_key_file"] = key
     if given["samples"] is None and not os.environ.get("KANARIA_SAMPLES") and not settings.samples.exists():
@@ -45,7 +45,7 @@ def loadtest(**given: Any) -> None:
 
 
 def _is_known(scenario: str) -> bool:
-    """Whether there is such a scenario; what is wrong with it is said where it is read."""
+    """Whether there is such a valid scenario. Errors in it are reported when it is used."""
     with suppress(ScenarioError):
         load_scenario(scenario)
         return True
@@ -53,7 +53,7 @@ def _is_known(scenario: str) -> bool:
 
 
 def samples_of_stable(settings: Settings) -> Path | None:
-    """Those that training saved with the stable version's model; None where nothing is served yet, or it has none."""
+    """The samples that training saved with stable's model; None if there is no stable version or no samples."""
     with suppress(KanariaError):
         if (stable := stable_version(settings.ledger)) is not None:
             path = model_folder(model_of(stable)) / SAMPLES_FILE

@@ -1,4 +1,4 @@
-"""`kanaria notify`: whether people can be told of decisions."""
+"""`kanaria notify`: checks that notifications about decisions arrive."""
 
 from typing import Annotated
 
@@ -10,25 +10,25 @@ from kanaria.settings import Settings
 from kanaria.stack.notify_addresses import NotDelivered, read_addresses
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
 
-app = typer.Typer(help="Try out who is told of decisions.", no_args_is_help=True)
+app = typer.Typer(help="Check that notifications about decisions arrive.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Try out who is told of decisions."""
+    """Check that notifications about decisions arrive."""
 
 
 @app.command("test")
 def send_test(
-    message: Annotated[str, typer.Option(help="What the message says.")] = "This is only a test.",
+    message: Annotated[str, typer.Option(help="Text of the message.")] = "This is only a test.",
 ) -> None:
-    """Send a message to every address of KANARIA_NOTIFY; the exit code is 1 where one does not take it."""
+    """Send a message to every address of KANARIA_NOTIFY. The exit code is 1 if one does not accept it."""
     settings = Settings()
     if settings.notify is None:
         raise SetupError(
-            "nobody is told of decisions",
+            "nobody is notified about decisions",
             saw="KANARIA_NOTIFY is not set",
-            do="write addresses into a file, one a line, and name it: docs/notifications.md",
+            do="write addresses into a file, one per line, and set KANARIA_NOTIFY to it: docs/notifications.md",
         )
     has_failed = False
     for address in read_addresses(settings.notify):

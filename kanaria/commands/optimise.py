@@ -1,4 +1,4 @@
-"""`kanaria optimise`: put a model on the engine that is fastest without losing accuracy, as a new version."""
+"""`kanaria optimise`: saves a model as a new version on the fastest engine that keeps its accuracy."""
 
 import sys
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
 if TYPE_CHECKING:
     from service.optimise.store import Optimiser
 
-Tolerance = Annotated[float, typer.Option(min=0, max=100, help="Most accuracy that may be lost, percentage points.")]
+Tolerance = Annotated[float, typer.Option(min=0, max=100, help="Largest loss of accuracy, percentage points.")]
 Implementation = Annotated[
     str | None,
     typer.Option(help="Class that loads it, package.module:Class. Default: as in its Bento, else in ./bentofile.yaml."),
@@ -31,18 +31,21 @@ def optimise(
     tag: Annotated[str, typer.Argument(help="Model in the store, `name:version`.")],
     *,
     tolerance: Tolerance = 0.5,
-    version: Annotated[str | None, typer.Option(help="Of the new model. Default: the old one with -fast.")] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Version of the new model. Default: the old one with -fast.")
+    ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Take this one, however fast: frozen, bfloat16, onnx or onnx-int8.")
+        str | None,
+        typer.Option(help="Use this engine, even if it is not the fastest: frozen, bfloat16, onnx or onnx-int8."),
     ] = None,
     implementation: Implementation = None,
     replace: Annotated[bool, typer.Option("--replace", help="Overwrite a version of that name.")] = False,
 ) -> None:
     """Measure a model on every engine and save it as a new version on the fastest that keeps its accuracy.
 
-    Exit code: 0 saved, 1 the engine that was asked for is refused, 2 bad input.
+    Exit code: 0 saved, 1 the requested engine is refused, 2 bad input.
     """
-    from service.engines import Engine  # noqa: PLC0415 - imports torch, which no other command should wait for
+    from service.engines import Engine  # noqa: PLC0415 - imports torch, which is slow
     from service.optimise.tables import HEADS, rows  # noqa: PLC0415 - likewise
 
     if engine is not None and engine not in tuple(Engine)[1:]:
@@ -67,7 +70,7 @@ def optimise(
 
 @contextmanager
 def opened_optimiser(tag: str, implementation: str | None) -> Iterator["Optimiser"]:
-    """A model whose signature, where it has one, is good. Raises SetupError."""
+    """A model to optimise, with a valid signature if it has one. Raises SetupError."""
     from service.optimise.errors import OptimiseError  # noqa: PLC0415 - imports torch
     from service.optimise.store import optimising  # noqa: PLC0415 - likewise
 

@@ -1,4 +1,4 @@
-"""`kanaria preflight`: try a version out on the side, as a release does before any traffic."""
+"""`kanaria preflight`: runs the preflight of a release on a version that is started on the side."""
 
 import json
 from dataclasses import asdict
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def preflight(
-    tag: Annotated[str, typer.Argument(help="Version to try out, `name:version`.")],
+    tag: Annotated[str, typer.Argument(help="Version to check, `name:version`.")],
     against: Annotated[
-        str | None, typer.Option(help="Version whose callers it must not break. Default: stable, where there is one.")
+        str | None, typer.Option(help="Version whose callers it must not break. Default: stable, if there is one.")
     ] = None,
     recorded: Annotated[
         bool,
-        typer.Option("--recorded", help="Ask it and stable, started on the side too, the recorded requests again."),
+        typer.Option("--recorded", help="Replay the recorded requests to it and to stable, which is started too."),
     ] = False,
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="With --recorded: a route whose requests are not asked again.")
+        list[str] | None, typer.Option(help="With --recorded: a route whose requests are not replayed.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try a version out on the side, as a release does before any traffic."""
+    """Run a release's preflight on a version: start it on the side and check it before any traffic."""
     with explained():
         tried: TriedOut = load("kanaria.stack.tried_out:try_out")(
             tag, against=against, is_recorded=recorded, leave_out=leave_out or ()

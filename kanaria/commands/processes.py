@@ -1,4 +1,4 @@
-"""`kanaria processes`: what runs in this state folder, one by one."""
+"""`kanaria processes`: the processes of this state folder."""
 
 import signal
 import time
@@ -21,12 +21,12 @@ app = typer.Typer(help="Show the stack's processes, restart or stop one.", no_ar
 console = Terminal()
 
 _LONGEST_STOP_S = 60.0
-NameArgument = Annotated[str, typer.Argument(help="A process, as `show` lists it.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of a process, as `show` lists it.")]
 
 
 @app.command()
 def show() -> None:
-    """List the processes: whether each runs, and its log."""
+    """List the processes with state, pid and log."""
     with explained():
         supervisor = _supervisor()
         alive = supervisor.alive()
@@ -40,17 +40,17 @@ def show() -> None:
         else:
             typer.echo("nothing is running")
         if table.rows and not supervisor.is_running:
-            typer.echo("nobody starts again what ends: there is no keeper; `kanaria up` starts one")
+            typer.echo("there is no keeper, so processes that end are not restarted; `kanaria up` starts one")
 
 
 @app.command()
 def restart(name: NameArgument) -> None:
-    """End a process and start it again. Its requests in progress are finished first."""
+    """Restart a process. Its requests in progress are finished first."""
     with explained():
         supervisor = _supervisor()
         if supervisor.program(name) is None:
             raise _unknown(supervisor, name)
-        # A stack that lacks its controller for a moment is a broken one to `kanaria up`, which would begin anew.
+        # Without the lock, `kanaria up` could see a stack without a controller, and would start everything again.
         with one_command(Settings().root, doing="kanaria processes restart", say=say):
             program = supervisor.program(name)
             if program is None:
@@ -60,19 +60,21 @@ def restart(name: NameArgument) -> None:
                     _stop(supervisor, name)
                 finally:
                     supervisor.add(program)
-        typer.echo(f"{name} is started again")
+        typer.echo(f"{name} is restarted")
 
 
 @app.command()
 def stop(name: NameArgument) -> None:
-    """End a version's process. One that a release or the traffic needs is started again by the controller."""
+    """Stop a version's process. The controller restarts one that a release or the traffic needs."""
     with explained():
         supervisor = _supervisor()
         if supervisor.info(name) is None:
             raise _unknown(supervisor, name)
         if tag_of(name) is None:
             raise SetupError(
-                f"the {name} cannot be missing", saw=f"`stop {name}`", do=f"`restart {name}`, or `kanaria down` for all"
+                f"the stack needs the {name}",
+                saw=f"`stop {name}`",
+                do=f"use `restart {name}`, or `kanaria down` for all",
             )
         _stop(supervisor, name)
         typer.echo(f"{name} is stopped")
@@ -80,12 +82,12 @@ def stop(name: NameArgument) -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise SystemExit in the block, as Ctrl-C raises an error: without it no `finally` runs."""
+    """Let SIGTERM and SIGHUP raise SystemExit in the block: by default they end the process without `finally`."""
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
 
     def end(number: int, _: object) -> NoReturn:
         for each in numbers:
-            signal.signal(each, signal.SIG_IGN)  # who closes a terminal may send both
+            signal.signal(each, signal.SIG_IGN)  # a closing terminal may send both
         raise SystemExit(128 + number)
 
     for each in numbers:
@@ -99,7 +101,9 @@ def _ending_in_order() -> Iterator[None]:
 
 def _stop(supervisor: Supervisor, name: str) -> None:
     if not supervisor.is_running:
-        raise StackError("nobody ends processes here", saw="no keeper runs", do="`kanaria up` starts one")
+        raise StackError(
+            "there is no keeper to stop the process", saw="no keeper runs", do="run `kanaria up`, which starts one"
+        )
     supervisor.stop(name)
     deadline = time.monotonic() + _LONGEST_STOP_S
     while (info := supervisor.info(name)) is not None and info.is_stopping:
@@ -110,7 +114,7 @@ def _stop(supervisor: Supervisor, name: str) -> None:
 
 def _state(info: ProcessInfo | None) -> str:
     if info is None:
-        return "left behind"
+        return "leftover"
     state = "stopping" if info.is_stopping else "runs" if info.is_alive else "ended"
     return f"{state}, has crashed" if info.has_crashed else state
 
@@ -120,7 +124,7 @@ def _unknown(supervisor: Supervisor, name: str) -> SetupError:
         return SetupError(
             f"there is no process {name}", saw="nothing runs here", do="start the stack with `kanaria up TAG`"
         )
-    return SetupError(f"there is no process {name}", saw=f"here: {', '.join(names)}", do="correct it")
+    return SetupError(f"there is no process {name}", saw=f"processes: {', '.join(names)}", do="correct the name")
 
 
 def _supervisor() -> Supervisor:

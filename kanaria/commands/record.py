@@ -1,4 +1,4 @@
-"""`kanaria record`: keep some of users' requests, to ask them again of the next version before any traffic."""
+"""`kanaria record`: records some of users' requests, to replay them to the next version before any traffic."""
 
 import signal
 import time
@@ -28,24 +28,24 @@ _LONGEST_S = 86400.0
 def record_requests(
     *,
     for_: Annotated[
-        str, typer.Option("--for", help="How long, at most: 30s, 10m. It ends sooner when each route has 8 new ones.")
+        str, typer.Option("--for", help="Longest time: 30s, 10m. It ends earlier when each route has 8 new requests.")
     ] = "30s",
-    share: Annotated[str, typer.Option(help="Share of the requests that is looked at, 1% to 100%.")] = "100%",
-    leave_out: Annotated[
-        list[str] | None, typer.Option(help="A route that is not recorded; may be given several times.")
-    ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Show what is recorded, and record nothing.")] = False,
-    show: Annotated[int | None, typer.Option(help="Show the recorded request of this number.")] = None,
+    share: Annotated[str, typer.Option(help="Share of the requests that are looked at, 1% to 100%.")] = "100%",
+    leave_out: Annotated[list[str] | None, typer.Option(help="A route that is not recorded. May be repeated.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the recorded requests, and record nothing.")] = False,
+    show: Annotated[int | None, typer.Option(help="Show the recorded request with this number.")] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove all recorded requests.")] = False,
 ) -> None:
-    """Keep some of users' requests with stable's answers, for the preflight of the next version."""
+    """Record some of users' requests with stable's answers, for the preflight of the next version."""
     with explained():
         settings = Settings()
         folder = RecordedFolder(settings.recorded)
         if sum((list_, show is not None, clear)) > 1:
-            raise SetupError("one thing at a time", saw="several of --list, --show, --clear", do="give one of them")
+            raise SetupError(
+                "--list, --show and --clear exclude each other", saw="several of them", do="give one of them"
+            )
         if clear:
-            say(f"recorded requests that were removed: {count(folder.clear())}")
+            say(f"removed recorded requests: {count(folder.clear())}")
         elif show is not None:
             _show(folder, show)
         elif list_:
@@ -66,17 +66,19 @@ def _record(settings: Settings, for_s: float, percent: int, leave_out: tuple[str
         raise SetupError(
             f"{stable} has no route {unknown[0]}",
             saw=f"its routes: {', '.join(route.path for route in service.routes) or 'none are named'}",
-            do="correct it",
+            do="correct the route",
         )
     if not routes and not service.keeps_contract:
         raise SetupError(
             f"nothing of {stable} can be recorded",
-            saw="it names no route whose answers come as a whole" + (" but those left out" if leave_out else ""),
-            do="answers that come in parts, WebSockets and mounted applications are never replayed",
+            saw="it names no route whose answers come as a whole" + (" except those left out" if leave_out else ""),
+            do="nothing: answers in parts, WebSockets and mounted applications are never replayed",
         )
     if not service.keeps_contract:
-        say(f"records requests to {', '.join(routes)} for at most {span(for_s)}; Ctrl-C ends it", err=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the gateway is told before this ends
+        say(f"recording requests to {', '.join(routes)} for at most {span(for_s)}; Ctrl-C ends it", err=True)
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # like Ctrl-C: `record` then stops the gateway's copies first
     began_s = time.monotonic()
     found = record(
         settings, service, for_s=for_s, share_percent=percent, leave_out=leave_out, say=partial(say, err=True)
@@ -110,7 +112,7 @@ def _example(route: str, settings: Settings) -> str:
 def _listed(folder: RecordedFolder) -> Iterator[str]:
     found = list(folder.requests())
     if not found:
-        yield "nothing is recorded; `kanaria record` keeps some of the requests that come while it runs"
+        yield "nothing is recorded; `kanaria record` records some of the requests that come while it runs"
     for number, request in found:
         if request is None:
             yield f"{number:>4}  its file was damaged or changed, so it is not used"
@@ -143,7 +145,7 @@ def _as_text(request: RecordedRequest) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in request.headers.items())
     yield from ("", _readable(request.body), "")
     yield f"{request.version} answered {request.status} {request.media_type}"
-    yield "" if request.answer is not None else f"(only its hash was kept: SHA-256 {request.answer_digest})"
+    yield "" if request.answer is not None else f"(only its hash was recorded: SHA-256 {request.answer_digest})"
     if request.answer is not None:
         yield _readable(request.answer)
 
@@ -152,19 +154,19 @@ def _readable(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        return f"({count(len(body))} bytes that are no text)"
-    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]} ... ({count(len(text))} letters)"
+        return f"({count(len(body))} bytes that are not text)"
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]} ... ({count(len(text))} characters)"
 
 
 def _seconds(given: str) -> float:
     seconds = seconds_in(given)
     if seconds is None or not 0 < seconds <= _LONGEST_S:
-        raise SetupError("--for is no such time", saw=given, do="write 30s, 10m or 1h: more than 0, and at most 1d")
+        raise SetupError("--for is not a valid time", saw=given, do="write 30s, 10m or 1h: more than 0, and at most 1d")
     return seconds
 
 
 def _percent(given: str) -> int:
     digits = given.strip().removesuffix("%")
     if not given.strip().endswith("%") or not digits.isdecimal() or not 1 <= int(digits) <= 100:
-        raise SetupError("--share is no such share", saw=given, do="write a whole percentage from 1% to 100%")
+        raise SetupError("--share is not a valid share", saw=given, do="write a whole percentage from 1% to 100%")
     return int(digits)

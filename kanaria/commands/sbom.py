@@ -1,4 +1,4 @@
-"""`kanaria sbom`: what a Bento, or this installation, consists of."""
+"""`kanaria sbom`: the contents of a Bento or of this installation."""
 
 from pathlib import Path
 from typing import Annotated

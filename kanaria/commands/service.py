@@ -1,4 +1,4 @@
-"""`kanaria service`: a systemd unit that brings the stack back after a reboot."""
+"""`kanaria service`: a systemd unit that restarts the stack after a reboot."""
 
 from typing import Annotated
 
@@ -10,10 +10,10 @@ from kanaria.stack.systemd import Service
 from rollout.ui.cli import explained
 from rollout.ui.cli.reading import stable_version
 
-app = typer.Typer(help="A systemd unit that brings the stack back after a reboot.", no_args_is_help=True)
+app = typer.Typer(help="Manage a systemd unit that restarts the stack after a reboot.", no_args_is_help=True)
 
-SystemOption = Annotated[bool, typer.Option("--system", help="A unit of the machine instead of one of this user.")]
-NameOption = Annotated[str, typer.Option("--name", help="Name of the unit; another one for each state folder.")]
+SystemOption = Annotated[bool, typer.Option("--system", help="A unit of the machine instead of this user's.")]
+NameOption = Annotated[str, typer.Option("--name", help="Name of the unit. Each state folder needs its own.")]
 
 
 @app.command()
@@ -38,7 +38,7 @@ def install(
         typer.echo(f"written: {service.path}")
         typer.echo("next:")
         typer.echo(f"  {service.command('daemon-reload')}")
-        typer.echo(f"  {service.command('enable --now')}    # takes over what runs already")
+        typer.echo(f"  {service.command('enable --now')}    # takes over running processes")
         if not system:
             typer.echo("  sudo loginctl enable-linger $USER    # or it starts only when you log in")
 
@@ -56,7 +56,7 @@ def uninstall(system: SystemOption = False, name: NameOption = "kanaria") -> Non
 
 @app.command()
 def status(system: SystemOption = False, name: NameOption = "kanaria") -> None:
-    """Say whether the unit is there, starts at boot and runs."""
+    """Show whether the unit exists, starts at boot and runs."""
     with explained():
         service = Service(Settings(), name, is_system=system)
         if not service.path.exists():

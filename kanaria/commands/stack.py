@@ -63,5 +63,5 @@ def _start(stack: Stack, tag: str | None) -> None:
 
 
 def _stack() -> Stack:
-    only_for_the_owner()  # a folder that somebody else owns keeps its mode
+    only_for_the_owner()  # another user's folder keeps its mode
     return Stack(Settings(), by=person())

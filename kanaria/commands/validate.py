@@ -1,4 +1,4 @@
-"""`kanaria validate`: check a plan or a model without doing anything with it."""
+"""`kanaria validate`: checks a plan or a model, and does nothing else."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ _SHOWN_FAULTS = 5
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """What is needed to load a model."""
+    """The files and the class of a model."""
 
     files: Path
     implementation: str  # the class, as `package.module:Class`
@@ -65,7 +65,7 @@ class _Remark(_Fault):
 
 
 class _Found(BaseModel):
-    """What service/validation prints."""
+    """The output of service/validation."""
 
     faults: list[_Fault]
     remarks: list[_Remark]
@@ -82,13 +82,13 @@ def validate(
     implementation: Annotated[
         str | None,
         typer.Option(
-            help="Class that loads a model, `package.module:Class`. Default: as in bentofile.yaml, or the Bento."
+            help="Class that loads the model, `package.module:Class`. Default: from bentofile.yaml, or the Bento."
         ),
     ] = None,
     answer: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON answer of the service, to try the plan's `answers` on. Default: what `kanaria record` kept."
+            help="A JSON answer of the service to test the plan's `answers` with. Default: the recorded ones."
         ),
     ] = None,
     route: Annotated[
@@ -107,7 +107,7 @@ def validate(
             _warn_of_unknown_routes(plan, versions)
             if addresses := Settings().notify:
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
-                typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
+                typer.echo(f"Decisions are sent to {', '.join(address.name for address in told)}.")
             if not _is_readable(plan, answer, route):
                 raise typer.Exit(EXIT_BAD_INPUT)
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
@@ -120,7 +120,9 @@ def validate(
                 for line in _of_own_service(target, service, read_spec(None), listed):
                     say(line)
             return
-        load("kanaria.extras:require")("kanaria validate MODEL", "serve")  # its code runs where a server would run it
+        load("kanaria.extras:require")(
+            "kanaria validate MODEL", "serve"
+        )  # the model's code runs with the packages of a server
         with _model(target, implementation) as model:
             found = _found(model)
         judged = read_spec(None).signals.selection().keys
@@ -140,19 +142,19 @@ def validate(
 
 
 def _warn_of_other_packages(tag: str) -> None:
-    """Say on stderr which of its folders a Bento does not import. Raises SetupError."""
+    """Warn about folders of a Bento that it does not import. Raises SetupError."""
     for name, other in load("kanaria.stack.shadowed:shadowed")(Settings(), tag, bento_folder(tag) / "src"):
         say(
             f"`import {name}` in {tag} does not import its own folder {name}\n"
-            f"  saw: no __init__.py in it, so that Python takes {other}\n"
-            f"  do:  put an empty {name}/__init__.py beside its code and build it again",
+            f"  saw: no __init__.py in it, so Python imports {other}\n"
+            f"  do:  add an empty {name}/__init__.py and build it again",
             colour="yellow",
             err=True,
         )
 
 
 def _warn_of_unknown_routes(plan: RolloutSpec, versions: Versions) -> None:
-    """Say on stderr which route to leave out stable has not: the next version may have it, or it is misspelt."""
+    """Warn about routes in `leave_out` that stable lacks: they may be misspelt, or new in the next version."""
     if not plan.golden.leave_out:
         return
     stable = load("rollout.ui.cli.reading:stable_version")(Settings().ledger)
@@ -164,7 +166,7 @@ def _warn_of_unknown_routes(plan: RolloutSpec, versions: Versions) -> None:
 
 
 def _is_readable(plan: RolloutSpec, answer: Path | None, route: str | None) -> bool:
-    """Whether the plan's `answers` finds what it names in a real answer; also where there is none."""
+    """Whether the plan's `answers` can be read from a real answer. True if there is no answer to try."""
     if answer is not None:
         return is_read(plan, answer, route)
     if not plan.answers:
@@ -174,20 +176,20 @@ def _is_readable(plan: RolloutSpec, answer: Path | None, route: str | None) -> b
 
 
 def _is_countable(plan: RolloutSpec, context: typer.Context) -> bool:
-    """Whether stable's metrics page has the plan's own signals; also where nobody can tell."""
+    """Whether stable's metrics page has the plan's own signals. True if that is unknown."""
     return not plan.signals.own or look_at_stable(plan, access_of(context).client)
 
 
 def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Listed | None) -> Iterator[str]:
-    """What a release of a service without the model contract can show. Raises CommandRefused for a plan that waits."""
-    yield f"{tag} is a service of its own; it can be released as it is"
+    """What a release of a service without the contract can check. Raises CommandRefused for an impossible plan."""
+    yield f"{tag} does not keep the model contract; it can be released as it is"
     paths = [route.path + (" (streamed)" if route.is_streamed else "") for route in service.routes]
     source = "entry" if listed else "manifest"
     yield f"  routes: {', '.join(paths) or f'its {source} names none; every path is passed'}"
     if listed is not None or service.readiness != Readiness():
         yield f"  ready:  {_readiness(service.readiness)}"
     if service.has_tls:
-        yield "  ssl:    left out behind the gateway, whose certificate (KANARIA_TLS_CERTIFICATE) callers see"
+        yield "  ssl:    not used: callers see the gateway's certificate (KANARIA_TLS_CERTIFICATE)"
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)
@@ -202,13 +204,13 @@ def _readiness(readiness: Readiness) -> str:
 
 
 def _checked_plan(path: Path) -> RolloutSpec:
-    """Raises SpecError, CommandRefused; SetupError when there is no such file: it may be meant for a model."""
+    """The plan in a file. Raises SpecError, CommandRefused; SetupError if there is no file: it may name a model."""
     if not path.exists():
         models, bentos = ", ".join(model_tags()) or "none", ", ".join(bento_tags()) or "none"
         raise SetupError(
             f"there is no plan {path}",
             saw=f"no such file; models here: {models}; Bentos here: {bentos}",
-            do="give the path of a plan, or name a model or a Bento as NAME:VERSION",
+            do="give the path of a plan, or the tag of a model or a Bento: NAME:VERSION",
         )
     plan = read_spec(path)
     refuse_callers_without_names(plan, asks_for_keys=Settings().needs_api_key)
@@ -217,7 +219,7 @@ def _checked_plan(path: Path) -> RolloutSpec:
 
 
 def _named(target: str, versions: Versions) -> str:
-    """`target` with its version, where it is the name of a version or of a model."""
+    """The full tag, if `target` names a version or a model; otherwise `target`."""
     for full_tag in () if Path(target).exists() else (versions.full_tag, model_tag):
         with suppress(SetupError):
             return full_tag(target)
@@ -229,7 +231,7 @@ def _is_model(target: str) -> bool:
 
 
 def _verified(bento: str) -> AbstractContextManager[Path]:
-    """See `verified_store`; its library is of an extra."""
+    """See `verified_store`, which needs the extra `serve`."""
     load("kanaria.extras:require")("kanaria validate BENTO", "serve")
     found: AbstractContextManager[Path] = load("kanaria.stack.sealing:verified_store")(Settings(), bento)
     return found
@@ -237,7 +239,7 @@ def _verified(bento: str) -> AbstractContextManager[Path]:
 
 @contextmanager
 def _model(target: str, implementation: str | None) -> Iterator[_Model]:
-    """Where to find all that `target` names, verified where its server would verify it. Raises SetupError."""
+    """The model that `target` names, verified if its server would verify it. Raises SetupError."""
     if target in bento_tags():
         own, sources = implementation_of(target)
         files = model_folder(model_of(target))
@@ -252,23 +254,23 @@ def _model(target: str, implementation: str | None) -> Iterator[_Model]:
 
 
 def _found(model: _Model) -> _Found:
-    """Check in a process of its own, where the model's code finds its package as a server would. Raises SetupError."""
+    """Check in a separate process, where the model's code finds its package as in a server. Raises SetupError."""
     listed = Settings().pass_env
     done = subprocess.run(
         [sys.executable, "-m", "service.validation", str(model.files), model.implementation],
         cwd=model.sources,
-        env=inherited(os.environ, listed),  # as a version has it
+        env=inherited(os.environ, listed),  # as for a version
         capture_output=True,
         text=True,
         check=False,
     )
     try:
-        return _Found.model_validate_json(done.stdout.strip().rpartition("\n")[2])  # its code may print, too
+        return _Found.model_validate_json(done.stdout.strip().rpartition("\n")[2])  # the model's code may print too
     except ValidationError as error:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
         lacks = as_reason(withheld(os.environ, listed), done.stderr)
         raise SetupError(
-            f"the check of {model.files} did not end",
-            saw="; ".join(filter(None, (f"exit code {done.returncode}", " ".join(last) or "no word", lacks))),
+            f"the check of {model.files} failed",
+            saw="; ".join(filter(None, (f"exit code {done.returncode}", " ".join(last) or "no output", lacks))),
             do=f"run `python -m service.validation {model.files} {model.implementation}` in {model.sources}",
         ) from error

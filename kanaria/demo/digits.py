@@ -1,4 +1,4 @@
-"""The demo of the example model: digits, whose model keeps the contract. It is trained before it is built."""
+"""The demo of the example model `digits`, which keeps the contract. It is trained before it is built."""
 
 import shutil
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _BENTOFILE = Path("bentofile.yaml")
 
 
 class DigitsDemo(DemoEnvironment):
-    """The model that `bentofile.yaml` of the current folder names."""
+    """The model in `bentofile.yaml` of the working directory."""
 
     service = "digits"
     baseline_s = 45.0
@@ -40,7 +40,7 @@ class DigitsDemo(DemoEnvironment):
             raise SetupError(
                 "there is no model to build here",
                 saw=f"no {_BENTOFILE} in {Path.cwd()}",
-                do="run this in the project's folder",
+                do="run the demo in the project's folder",
             )
         bentofile = yaml.safe_load(_BENTOFILE.read_text())
         package, _, _ = bentofile["args"]["implementation"].rpartition(".")
@@ -66,13 +66,13 @@ class DigitsDemo(DemoEnvironment):
         shutil.copy(model_folder(f"{self.model}:{first}") / SAMPLES_FILE, self.settings.samples)
 
     def retaken_samples(self) -> Path:
-        """The samples as another camera would send them. Raises StackError."""
+        """The samples as from another camera. Raises StackError."""
         path = self.root / "samples-retaken.jsonl"
         self.run_python("-m", f"{self._package}.camera", str(self.settings.samples), str(path))
         return path
 
     def users(self, *, samples: Path | None = None) -> RunningLoad:
-        """See `DemoEnvironment`. They send the example's own samples unless others are given."""
+        """See `DemoEnvironment`. The default samples are the example's own."""
         scenario = load_scenario("demo")
         with self.working("starting the users"):
             load = start(

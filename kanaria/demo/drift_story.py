@@ -1,6 +1,7 @@
-"""The demo of drifting traffic: users come with another camera while a better version is released.
+"""The demo of drifting traffic: users switch to another camera while a better version is released.
 
-The drift report names it, the alert fires, and nobody is rolled back for it: it hits every version alike.
+The drift report finds the change and the alert fires. The release is not rolled back for it, because the change hits
+every version alike.
 """
 
 import os
@@ -25,7 +26,7 @@ ALERT = "KanariaDataDrift"
 LOOK_BACK_S = 20  # seconds of traffic in each report; the demo is too short for the usual hour
 _SHOWN_COLUMNS = 5
 _ALERT_WITHIN_S = 30.0
-# The first scheduled report falls into the release; one at the same time as the demo's own slows both down.
+# The first scheduled report falls into the release: at the time of the demo's own reports it would slow both down.
 _SCHEDULE = {"KANARIA_DRIFT_EVERY_S": "60", "KANARIA_DRIFT_LAST_S": str(LOOK_BACK_S)}
 
 
@@ -42,18 +43,18 @@ class NamedColumn:
 
 @dataclass(frozen=True, slots=True)
 class DriftSummary:
-    """What `demo.json` says about the drift."""
+    """The part of `demo.json` about the drift."""
 
-    before: str  # what a report came to before the other camera
-    found: str  # and after
+    before: str  # result of the report before the other camera
+    found: str  # result of the report after
     sentence: str
     rows: int
     columns: int
     drifted_columns: int
-    rose: int  # of these
+    rose: int  # of the drifted columns
     worst: tuple[NamedColumn, ...]
     alert: str
-    alert_fired: bool | None  # None: there is no Prometheus here to fire it
+    alert_fired: bool | None  # None: no Prometheus runs here
     seconds_to_alert: float | None  # after the first request of the other camera
 
     @property
@@ -63,7 +64,7 @@ class DriftSummary:
 
 @dataclass(frozen=True, slots=True)
 class DriftStory:
-    """How the demo went."""
+    """The result of the demo."""
 
     release: Timeline
     summary: DriftSummary
@@ -99,7 +100,7 @@ def run(environment: DigitsDemo, plan: RolloutSpec, *, limit_s: float) -> DriftS
 
 
 def in_words(summary: DriftSummary) -> tuple[str, str]:
-    """What was found, and whether the alert fired."""
+    """The finding, and whether the alert fired, as sentences."""
     alert = "could not be seen: there is no Prometheus here"
     if summary.alert_fired is not None:
         alert = f"fired {summary.seconds_to_alert:.0f} s after the change" if summary.alert_fired else "did not fire"
@@ -110,7 +111,7 @@ def in_words(summary: DriftSummary) -> tuple[str, str]:
 
 
 def section(summary: DriftSummary, settings: Settings) -> Section:
-    """The drift, for the report."""
+    """The section about drift of the report."""
     return Section(
         title="What the drift report says",
         lines=(*in_words(summary), f"Evidently's page: {settings.drift / 'data.html'}."),
@@ -130,7 +131,7 @@ def _report(environment: DemoEnvironment, *arguments: str) -> DriftResult:
 
 
 def _alert_fires(environment: DemoEnvironment) -> bool | None:
-    """Whether Prometheus says so within half a minute; None where there is none."""
+    """Whether the alert fires within half a minute; None if no Prometheus runs."""
     address = environment.settings.prometheus_address
     if not address.exists():
         return None

@@ -1,6 +1,6 @@
-"""Where a demo runs for real on this machine: the stack, users and releases, all in one state folder.
+"""The environment of a demo on this machine: a real stack, users and releases, in one state folder.
 
-It empties only state folders that it made itself. Which service is shown, each kind of demo says.
+It empties only state folders that a demo created. Subclasses define the released service.
 """
 
 import os
@@ -30,7 +30,7 @@ from rollout.ui import terminal
 from rollout.ui.cli.reading import find_release
 from rollout.ui.status import decision_view
 
-_MARK = "made-by-demo"  # lists what was in the folder before the first demo, which every demo leaves alone
+_MARK = "made-by-demo"  # lists what was in the folder before the first demo: no demo removes that
 
 Fault = Literal["wrong", "errors", "latency", "crash", "drift"]
 
@@ -39,18 +39,18 @@ class Load(Protocol):
     """The requests that users send."""
 
     def live(self) -> Live:
-        """The counters, at most about a second old."""
+        """The counters, about a second old at most."""
 
     def stop(self) -> Summary:
         """Send nothing new, let requests in flight finish, and return the summary. Raises LoadTestError."""
 
 
 class DemoEnvironment(ABC):
-    """Everything that the demo of one service needs, with its progress on the terminal."""
+    """What the demo of one service needs. Prints its progress on the terminal."""
 
-    service: ClassVar[str]  # its name for people
-    baseline_s: ClassVar[float]  # seconds of traffic to stable alone, to measure how noisy this machine is
-    variant_of_v3: ClassVar[Mapping[Fault, str]]  # that shows each fault that a version can have
+    service: ClassVar[str]  # shown name
+    baseline_s: ClassVar[float]  # seconds of traffic to stable alone, which show the noise of this machine
+    variant_of_v3: ClassVar[Mapping[Fault, str]]  # by fault, the variant that v3 is built from
 
     def __init__(self, settings: Settings, console: Terminal, *, model: str) -> None:
         """
@@ -74,7 +74,7 @@ class DemoEnvironment(ABC):
     @classmethod
     @abstractmethod
     def of(cls, settings: Settings, console: Terminal) -> Self:
-        """An environment with these settings. Raises SetupError where there is no such service to show."""
+        """An environment with these settings. Raises SetupError if the service is not in this folder."""
 
     @property
     def elapsed_s(self) -> float:
@@ -82,32 +82,34 @@ class DemoEnvironment(ABC):
 
     @abstractmethod
     def plan(self) -> RolloutSpec:
-        """The plan beside the service. Raises SpecError."""
+        """The plan of the service. Raises SpecError."""
 
     def build(self, versions: Mapping[str, str]) -> None:
-        """Build a Bento of each version, and sign what may only run with a signature. Raises StackError, SetupError.
+        """Build a Bento of each version, and sign those that must be signed. Raises StackError, SetupError.
 
         Args:
             versions: version -> variant of the service that it is built from.
         """
         self._build(versions)
         for tag in (f"{self.model}:{version}" for version in versions):
-            if signing.is_to_be_verified(self.settings, tag):  # such as one of this name that was signed here before
+            if signing.is_to_be_verified(
+                self.settings, tag
+            ):  # for example, a Bento of this name was signed here before
                 signing.sign_version(self.settings, tag, None)
                 self.say(f"signed {tag}")
 
     @abstractmethod
     def _build(self, versions: Mapping[str, str]) -> None:
-        """The same, unsigned. Raises StackError."""
+        """Build a Bento of each version. Raises StackError."""
 
     @abstractmethod
     def users(self) -> AbstractContextManager[Load]:
-        """Start simulated users at the gateway; at the end of the block they stop. Raises LoadTestError."""
+        """Start simulated users of the gateway. They stop at the end of the block. Raises LoadTestError."""
 
     def clear(self) -> None:
-        """Delete what an earlier demo left in the state folder, but no keys and no other files. Raises SetupError.
+        """Delete what an earlier demo left in the state folder, except keys and foreign files. Raises SetupError.
 
-        What was signed here stays known: else a version of yours that lost its signature would run without one.
+        The record of signed items stays: otherwise a version of yours could lose its signature and still run.
         """
         if self.stack.is_running:
             raise SetupError(
@@ -120,7 +122,7 @@ class DemoEnvironment(ABC):
         if not mark.exists():
             if self.settings.ledger.exists():
                 raise SetupError(
-                    "this state folder has a ledger that no demo made",
+                    "this state folder has a ledger that is not of a demo",
                     saw=str(self.settings.ledger),
                     do="set KANARIA_HOME to another folder for the demo",
                 )
@@ -133,15 +135,15 @@ class DemoEnvironment(ABC):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def _check_signatures(self) -> None:
-        """Refuse where what the demo builds could not run: it signs with the state folder's own key alone."""
+        """Refuse settings with which the demo's Bentos could not run: it signs only with the state folder's key."""
         given, own = self.settings.public_key, self.settings.own_public_key
         if given and self.settings.signatures != "off" and not (own.exists() and own.read_bytes() == _content(given)):
             raise SetupError(
-                "the demo cannot sign what it builds with the key that is asked for",
+                "the demo cannot sign with the key that the settings require",
                 saw=f"KANARIA_PUBLIC_KEY is {given}, which is not {own}",
                 do="unset KANARIA_PUBLIC_KEY for the demo",
             )
-        for is_bento in (True, False):  # a list that cannot be read is said now, and not after minutes
+        for is_bento in (True, False):  # an unreadable record fails now, not after minutes
             signing.was_signed(self.settings, signing.Item(f"{self.model}:v1", is_bento=is_bento))
 
     @contextmanager
@@ -156,7 +158,7 @@ class DemoEnvironment(ABC):
                 self.stack.down(say=lambda _: None)
 
     def say_rate(self, rate: float) -> None:
-        """Say how many requests a second come, and why not more."""
+        """Print the rate of requests, and why it is not higher."""
         self.say(f"users: {rate:.0f} requests per second through {self.settings.gateway_url}, kept low on purpose:")
         self.say("everything shares this machine, and a saturated one would judge itself")
 
@@ -174,7 +176,7 @@ class DemoEnvironment(ABC):
         limit_s: float,
         on_update: Callable[[Timeline], None] = lambda _: None,
     ) -> Timeline:
-        """Release a version and follow it to its end; one that is not over after `limit_s` is aborted."""
+        """Release a version and follow it to its end. It is aborted if it has not ended after `limit_s` seconds."""
         tag = f"{self.model}:{version}"
         number = self.stack.client.release(tag, plan)
         deadline = time.monotonic() + limit_s
@@ -201,12 +203,12 @@ class DemoEnvironment(ABC):
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show what is being done."""
+        """Show `what` as the current activity."""
         with self.console.status(f"{what} ..."):
             yield
 
     def run_python(self, *arguments: str, folder: Path | None = None) -> str:
-        """The output of a Python program, run in `folder`. Raises StackError."""
+        """Run a Python program in `folder` and return its output. Raises StackError."""
         command = [sys.executable, *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:

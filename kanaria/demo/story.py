@@ -1,6 +1,6 @@
-"""The whole story on this machine: a better version is promoted, a wrong one is rolled back, users notice nothing.
+"""The whole demo on this machine: a better version is promoted, a wrong one is rolled back, users notice nothing.
 
-Everything in it is the real thing (training, Bentos, Envoy, traffic, judge); only the time is short.
+Everything is real (training, Bentos, Envoy, traffic, judge); only the time is short.
 """
 
 import json
@@ -36,7 +36,7 @@ RESULT = "demo.json"
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What `demo.json` says."""
+    """The content of `demo.json`."""
 
     promoted: str | None
     rolled_back: str | None
@@ -68,7 +68,7 @@ class DemoResult:
 def run_demo(service: ServiceName, fault: Fault, console: Terminal) -> DemoResult:
     """Run the demo in the current state folder and print where its report is.
 
-    Raises: SetupError, StackError, LoadTestError, RolloutError; whatever was started is stopped in every case.
+    Raises: SetupError, StackError, LoadTestError, RolloutError. The stack is stopped in every case.
     """
     kind = _SERVICES[service]
     shows = (*kind.variant_of_v3, *(["drift"] if kind is DigitsDemo else []))
@@ -92,7 +92,7 @@ def run_demo(service: ServiceName, fault: Fault, console: Terminal) -> DemoResul
 
 
 def _good_and_bad(environment: DemoEnvironment, fault: Fault, plan: RolloutSpec) -> DemoResult:
-    """A better version, then one with a fault."""
+    """Release a better version, then one with a fault."""
     environment.build({"v1": "v1", "v2": "v2", "v3": environment.variant_of_v3[fault]})
     with environment.up("v1"), environment.users() as load:
         environment.wait(environment.baseline_s, "traffic to v1 alone, to learn how noisy this machine is")
@@ -107,14 +107,14 @@ def _good_and_bad(environment: DemoEnvironment, fault: Fault, plan: RolloutSpec)
 
 
 def without_shadow(plan: RolloutSpec) -> RolloutSpec:
-    """The plan for the bad version: the demo is to show what the canary steps alone let through."""
+    """The plan for the bad version, without shadow steps: the demo shows what the canary steps let through."""
     if plan.steps == "auto":
         return plan
     return plan.model_copy(update={"steps": tuple(step for step in plan.steps if step != SHADOW)})
 
 
 class _Crash:
-    """Kills the canary's whole process tree, once, in the middle of a step."""
+    """Kills all processes of the canary once, in the middle of a step."""
 
     def __init__(self, environment: DemoEnvironment) -> None:
         self._environment, self._is_due = environment, True
@@ -198,7 +198,7 @@ def _print(result: DemoResult, console: Terminal, path: Path) -> None:
 
 
 def _clients(summary: Summary) -> Section:
-    """What the users saw, for the report."""
+    """The section of the report about what users saw."""
     latency = summary.scheduled
     counted = f"{summary.requests:,} requests in {summary.duration_s:.0f} s, {summary.failures:,} failed."
     speed = (

@@ -1,4 +1,4 @@
-"""The demo of a service that knows nothing of Kanaria: texts in four languages, and the service says in which."""
+"""The demo of a service without the model contract, which detects the language of texts in four languages."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from rollout.ui.cli.plan import read_spec
 
 _EXAMPLE = Path("examples", "languages")
 _PLAN = "demo.yaml"
-# v1 counts letters, v2 three in a row. Twelve in a row hardly ever come again: such a version guesses.
+# v1 counts single letters, v2 three in a row. Twelve in a row almost never repeat, so v3 guesses.
 _ARGUMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"v1": (), "v2": ("--arg", "letters=3"), "v3": ("--arg", "letters=12")}
 )
@@ -37,7 +37,7 @@ class TextDemo(DemoEnvironment):
             raise SetupError(
                 "there is no text service to build here",
                 saw=f"no folder {_EXAMPLE} in {Path.cwd()}",
-                do="run this in the project's folder",
+                do="run the demo in the project's folder",
             )
         return cls(settings, console, model=_EXAMPLE.name)
 

@@ -1,6 +1,6 @@
-"""Users who ask in which language a text is, and know the answer themselves.
+"""Simulated users who send texts and know the right language of each.
 
-They send at the times that a scenario says, whatever comes back, and count as the load test counts.
+They send at the times of a scenario, independent of the answers, and count like the load test.
 """
 
 import random
@@ -22,7 +22,7 @@ from loadtest.scenario import Scenario
 from loadtest.schedule import Arrival, arrivals
 
 _PATH = "/detect"
-_WORDS = 4  # in a text: so few that a version which counts single letters is sometimes wrong
+_WORDS = 4  # in a text: so few that a version that counts single letters is sometimes wrong
 _AT_ONCE = 16  # requests in flight
 
 
@@ -34,7 +34,7 @@ class Text(NamedTuple):
 
 
 class Phrases:
-    """Makes texts of the words of a file of phrases, whose lines are `language<TAB>phrase`. Raises OSError."""
+    """Makes random texts from a file whose lines are `language<TAB>phrase`. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._words: dict[str, list[str]] = {}
@@ -43,13 +43,13 @@ class Phrases:
             self._words.setdefault(language, []).extend(phrase.split())
 
     def text(self, chance: random.Random) -> Text:
-        """Some words of one language."""
+        """A text of some words of one language."""
         language = chance.choice(list(self._words))
         return Text(" ".join(chance.choices(self._words[language], k=_WORDS)), language)
 
 
 class TextUsers:
-    """Users that send requests as long as the `with` block lasts, or until they are stopped."""
+    """Users that send requests until the `with` block ends or `stop` is called."""
 
     def __init__(self, scenario: Scenario, phrases: Phrases, *, host: str, api_key: str | None) -> None:
         """
@@ -84,7 +84,7 @@ class TextUsers:
             return self._recorder.live(self._now_s)
 
     def stop(self) -> Summary:
-        """Send nothing new, let requests in flight finish, and return the summary. Harmless after the end."""
+        """Send nothing new, let requests in flight finish, and return the summary. May be called after the end."""
         self._end()
         with self._lock:
             return self._recorder.summary(host=self._host, stopped_early=True, generator_cpu_s=0.0)
@@ -121,7 +121,7 @@ class TextUsers:
 
 
 def _read(answer: httpx.Response, text: Text) -> Reply:
-    """An answer, and whether it is right."""
+    """Read an answer, and whether it is right."""
     version, request_id = answer.headers.get(VERSION_HEADER), answer.headers.get(REQUEST_ID_HEADER)
     if answer.is_error:
         said = answer.text[:SHOWN_CHARACTERS]

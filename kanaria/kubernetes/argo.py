@@ -1,4 +1,4 @@
-"""A Rollout of Argo Rollouts whose weight rises as far as the judge allows, and the analyses that ask the judge."""
+"""An Argo Rollout whose weight rises as far as the judge allows, and the analyses that call the judge."""
 
 from itertools import pairwise
 
@@ -17,20 +17,20 @@ from kanaria.kubernetes.paths import Match
 from kanaria.kubernetes.wanted import SECRET, SECRET_KEY, Gateway, Wanted
 
 API = "argoproj.io/v1alpha1"
-METRIC = "kanaria"  # its name in every analysis: alerts look for it
+METRIC = "kanaria"  # the metric's name in every analysis, which alerts use
 STEP, WATCH = "kanaria-step", "kanaria-watch"  # with the model's name: two models may share a namespace, not a profile
 _INTERVAL = "15s"
-# Times: ten minutes with all the traffic. Stable's pods are still there if a gateway shares it; where the numbers of
-# pods are the weights they are gone, and a rollback starts them anew.
+# Times 15 s: ten minutes with all the traffic. With a gateway, stable's pods still run then. If the numbers of pods are
+# the weights, they have ended, and a rollback starts them again.
 _WATCHED = "40"
 _UNTIL_THE_END = "1000000"
-# An hour without enough requests pauses the rollout for a person. While Prometheus or the judge is away the weight is
-# held and nothing is aborted: Argo Rollouts counts every answer but 2xx as an error, and asks again.
+# An hour without enough requests pauses the rollout for a person. While Prometheus or the judge is down, the weight is
+# held and nothing is aborted: Argo Rollouts counts every answer except 2xx as an error, and asks again.
 _MOST_INCONCLUSIVE, _MOST_ERRORS = 240, 100_000
 
 
 def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
-    """By the name of the file."""
+    """The manifests by file name."""
     ways = [service(wanted)] if wanted.gateway is None else _route(wanted, wanted.gateway)
     return {
         "analysis": [_step(wanted), _watch(wanted)],
@@ -68,7 +68,7 @@ def _rollout(wanted: Wanted) -> Manifest:
 
 
 def _analysis(wanted: Wanted, template: str, more: dict[str, str]) -> Manifest:
-    """How a Rollout runs an analysis; its arguments are frozen when it begins."""
+    """How a Rollout runs an analysis. Its arguments are fixed when it starts."""
     return {
         "templates": [{"templateName": f"{template}-{wanted.name}"}],
         "args": [
@@ -82,7 +82,7 @@ def _analysis(wanted: Wanted, template: str, more: dict[str, str]) -> Manifest:
 
 
 def _step(wanted: Wanted) -> Manifest:
-    """May the weight rise? Passes as soon as the next weight is safe, fails on proven harm, and waits otherwise."""
+    """May the weight rise? Passes when the next weight is safe, fails on proven harm, and waits otherwise."""
     metric = {
         "successCondition": 'result.verdict == "pass"',
         "failureCondition": 'result.verdict == "fail"',
@@ -93,7 +93,7 @@ def _step(wanted: Wanted) -> Manifest:
 
 
 def _watch(wanted: Wanted) -> Manifest:
-    """Does it do harm? In the background of all steps, and as a last step with all the traffic."""
+    """Does the canary do harm? Runs in the background of all steps, and as a last step with all the traffic."""
     metric = {
         "count": "{{args.count}}",
         "successCondition": 'result.verdict != "fail"',
@@ -129,7 +129,7 @@ def _template(wanted: Wanted, name: str, args: list[Manifest], metric: Manifest,
 
 
 def _route(wanted: Wanted, gateway: Gateway) -> list[Manifest]:
-    """A service for each version, and the route that shares the traffic; Argo Rollouts changes its weights."""
+    """A service for each version, and the route that splits the traffic, whose weights Argo Rollouts changes."""
     weights = ((f"{wanted.name}-stable", 100), (f"{wanted.name}-canary", 0))
     backends = [{"name": name, "port": wanted.port, "weight": weight} for name, weight in weights]
     return [

@@ -1,4 +1,4 @@
-"""A Canary of Flagger whose webhooks ask the judge, and the Deployment that it releases."""
+"""A Flagger Canary whose webhooks call the judge, and the Deployment that it releases."""
 
 from urllib.parse import quote
 
@@ -7,12 +7,12 @@ from kanaria.kubernetes.wanted import Wanted
 
 PLACEHOLDER = "THE-TOKEN"  # shorter than any token of a judge
 _TIMEOUT = "30s"
-# Each answer but `go on` would be a message in the chat, every 15 s.
+# Otherwise each answer that means `wait` would be a chat message, every 15 s.
 _USUALLY_WAIT = ("confirm-traffic-increase", "confirm-promotion")
 
 
 def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
-    """By the name of the file."""
+    """The manifests by file name."""
     return {
         "canary": [_canary(wanted)],
         "deployment": [_deployment(wanted), disruption_budget(wanted)],
@@ -51,10 +51,10 @@ def _canary(wanted: Wanted) -> Manifest:
             },
             "analysis": {
                 "interval": "15s",
-                "threshold": 10,  # failed checks; the judge answers none but through `rollback`
+                "threshold": 10,  # failed checks; the judge fails a release only by `rollback`
                 "stepWeights": list(wanted.steps),
-                # None at confirm-rollout: Flagger sends the checksum of the build before there, so there is nothing to
-                # hold, and where the judge is away a build would wait without a trace in any metric.
+                # No hook at confirm-rollout: Flagger sends the checksum of the previous build there, so the judge could
+                # not hold the new one, and while the judge is down a build would wait without a trace in any metric.
                 "webhooks": [
                     _hook(wanted, "next-weight", "confirm-traffic-increase", "step", profile | highest),
                     _hook(wanted, "promotion", "confirm-promotion", "promote", profile),
@@ -67,7 +67,7 @@ def _canary(wanted: Wanted) -> Manifest:
 
 
 def _hook(wanted: Wanted, name: str, kind: str, path: str, metadata: dict[str, str] | None = None) -> Manifest:
-    """A webhook. Flagger sends no headers, so the token is in the URL."""
+    """A webhook. Flagger cannot send headers, so the token is in the URL."""
     token = quote(wanted.token or PLACEHOLDER, safe="")
     hook: Manifest = {"name": name, "type": kind, "url": f"{wanted.judge_url}/v1/flagger/{path}?token={token}"}
     muted = {"muteAlert": True} if kind in _USUALLY_WAIT else {}

@@ -1,4 +1,4 @@
-"""What Argo Rollouts and Flagger need alike: the pods of a model, its services, and how Prometheus reads it."""
+"""Manifests for both Argo Rollouts and Flagger: a model's pods, its services and its PodMonitor."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ Manifest = dict[str, Any]
 HASH = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
 PORT = "http"
 _SCRAPE = "5s"
-_USER = 1034  # of every image that `bentoml containerize` makes
-_DRAIN_S = 5  # until the data plane has heard that a pod goes
+_USER = 1034  # in every image of `bentoml containerize`
+_DRAIN_S = 5  # until the data plane knows that a pod ends
 
 
 def labels(wanted: Wanted) -> dict[str, str]:
-    """Of all pods. `app` is what Flagger changes for its primary; `model` stays."""
+    """The labels of all pods. Flagger changes `app` for its primary; `model` stays."""
     return {"app": wanted.name, "model": wanted.name}
 
 
@@ -25,7 +25,7 @@ def named(wanted: Wanted, suffix: str = "") -> dict[str, str]:
 
 
 def pods(wanted: Wanted) -> Manifest:
-    """The template of the pods: no rights, a root that cannot be written, and time to finish what they answer."""
+    """The pod template: no privileges, a read-only root, and time to finish requests."""
     return {
         "metadata": {"labels": labels(wanted)},
         "spec": {
@@ -51,7 +51,7 @@ def _container(wanted: Wanted) -> Manifest:
         "image": wanted.image,
         "env": [
             {"name": "BENTOML_PORT", "value": str(wanted.port)},
-            {"name": "BENTOML_HOME", "value": "/tmp/bentoml"},  # noqa: S108 - in the container; counters that end with it
+            {"name": "BENTOML_HOME", "value": "/tmp/bentoml"},  # noqa: S108 - in the container, where counters end with it
         ],
         "ports": [{"name": PORT, "containerPort": wanted.port}],
         "startupProbe": _probe(READY_PATH) | {"periodSeconds": 2, "failureThreshold": 90},
@@ -73,7 +73,7 @@ def _probe(path: str) -> Manifest:
 
 
 def service(wanted: Wanted, suffix: str = "") -> Manifest:
-    """A Service in front of the model's pods; Argo Rollouts adds the hash of a version where it is told to."""
+    """A Service in front of the model's pods. Argo Rollouts adds a version's hash to the stable and canary ones."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -91,9 +91,9 @@ def parent(gateway: Gateway) -> dict[str, str]:
 
 
 def pod_monitor(wanted: Wanted, told_by: str) -> Manifest:
-    """How Prometheus reads the pods: often, with the label that tells versions apart.
+    """A PodMonitor: Prometheus reads the pods often, with the label that tells versions apart.
 
-    It honours no label of theirs: a canary's page could else claim to be a pod of stable.
+    It does not honour the pods' own labels: otherwise a canary's page could claim to be a pod of stable.
     """
     return {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -108,7 +108,7 @@ def pod_monitor(wanted: Wanted, told_by: str) -> Manifest:
 
 
 def disruption_budget(wanted: Wanted) -> Manifest:
-    """Of all pods of the model one may go at a time, such as when a node is emptied."""
+    """At most one pod of the model may be down at a time, for example when a node is drained."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",

@@ -1,4 +1,4 @@
-"""Manifests as YAML: one text, or a folder that `kubectl apply -k` takes."""
+"""Manifests as YAML: one text, or a folder for `kubectl apply -k`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +21,8 @@ def text(wanted: Wanted) -> str:
 
 
 def files(wanted: Wanted) -> dict[str, str]:
-    """The text of each file by its name, with a kustomization that lists them."""
-    head = f"{_OURS} {wanted.tag} --engine {wanted.engine}`. Change it with a patch of kustomize, or write it anew.\n"
+    """The text of each file by name, with a kustomization that lists them."""
+    head = f"{_OURS} {wanted.tag} --engine {wanted.engine}`. Change it with a kustomize patch, or render it again.\n"
     made = {f"{name}.yaml": head + "".join(map(_document, documents)) for name, documents in _manifests(wanted).items()}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -33,10 +33,10 @@ def files(wanted: Wanted) -> dict[str, str]:
 
 
 def write(wanted: Wanted, folder: Path) -> dict[Path, bool]:
-    """Write `files` to a folder. What has the token is the owner's alone, and Git is told to ignore it.
+    """Write `files` to a folder. Only the owner can read files with the token, and Git ignores them.
 
     Returns: whether each was new or changed.
-    Raises: SetupError for a file that is somebody else's, or of another engine; then none is written.
+    Raises: SetupError if a file there is foreign or of another engine; then none is written.
     """
     contents = {folder / name: content for name, content in files(wanted).items()}
     secret = {folder / name for name in secrets(wanted)}
@@ -54,7 +54,7 @@ def write(wanted: Wanted, folder: Path) -> dict[Path, bool]:
 
 
 def secrets(wanted: Wanted) -> tuple[str, ...]:
-    """The files that have the token."""
+    """The files that contain the token."""
     return ("canary.yaml",) if wanted.engine is Engine.FLAGGER and wanted.token else ()
 
 
@@ -62,14 +62,14 @@ def _check(folder: Path, contents: Mapping[Path, str]) -> None:
     foreign = [str(path) for path in contents if path.exists() and not _is_ours(path)]
     if foreign:
         raise SetupError(
-            "a file there was not written by this command",
+            "a file in the folder was not written by this command",
             saw=", ".join(foreign),
             do="name another folder after --out, or move that file away",
         )
     left = [str(path) for path in sorted(folder.glob("*.yaml")) if path not in contents and _is_ours(path)]
     if left:
         raise SetupError(
-            "the folder has manifests of another engine, which would stay there, a token in them, too",
+            "the folder has manifests of another engine, which may contain a token",
             saw=", ".join(left),
             do="name another folder after --out, or remove these",
         )
@@ -95,7 +95,7 @@ def _document(manifest: Manifest) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes equal parts out each time: kustomize would patch all of them through an alias."""
+    """Writes no aliases: kustomize would patch all uses of one."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - of any part
         return True

@@ -1,4 +1,4 @@
-"""What manifests are wanted: checked, so that a cluster takes them and the judge understands what they ask."""
+"""The options of the manifests, checked so that a cluster and the judge accept the result."""
 
 import re
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from kanaria.kubernetes.tokens import check_token
 
 JUDGE_URL = "http://kanaria-judge.kanaria.svc:8091"
 SECRET, SECRET_KEY = "kanaria-judge", "token"
-STEPS = (5, 25)  # percent; then all
+STEPS = (5, 25)  # percent, before 100
 _LONGEST_HOSTNAME = 253
-_LONGEST_NAME = 50  # of 63: engines add `-canary`, `-primary` and hashes
+_LONGEST_NAME = 50  # Kubernetes allows 63, and engines add `-canary`, `-primary` and hashes
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _IMAGE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
 _HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-# No login, query or braces: the URL is written into manifests that others read, and Argo Rollouts fills braces in.
+# No login, query or braces: others read the manifests with the URL, and Argo Rollouts expands braces.
 _JUDGE = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[A-Za-z0-9._~-]+)*")
 _STEPS = re.compile(r"\s*[0-9]+%?\s*(,\s*[0-9]+%?\s*)*")
 
@@ -32,7 +32,7 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A Gateway of the Gateway API, which the model's route is attached to."""
+    """A Gateway of the Gateway API, to which the model's route is attached."""
 
     namespace: str
     name: str
@@ -42,13 +42,15 @@ class Gateway:
         """`NAMESPACE/NAME`. Raises SetupError."""
         namespace, slash, name = text.partition("/")
         if not slash or not _NAMESPACE.fullmatch(namespace) or not _NAMESPACE.fullmatch(name):
-            raise SetupError("that is no gateway", saw=text, do="write its namespace and its name: --gateway shop/web")
+            raise SetupError(
+                "this is not a valid gateway", saw=text, do="write its namespace and name: --gateway shop/web"
+            )
         return cls(namespace, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A model and how it is released. Raises SetupError where no cluster would take it."""
+    """A model and how it is released. Raises SetupError if a cluster would refuse it."""
 
     tag: str  # of the Bento
     name: str
@@ -59,81 +61,86 @@ class Wanted:
     profile: str
     engine: Engine
     steps: tuple[int, ...] = STEPS  # percent of the traffic, before all of it
-    gateway: Gateway | None = None  # None: Argo Rollouts lets the numbers of pods be the weights
-    hostnames: tuple[str, ...] = ()  # of the gateway's route; none: all
-    paths: tuple[Match, ...] = OF_CONTRACT  # that the gateway's route takes
+    gateway: Gateway | None = None  # None: Argo Rollouts sets the weights by the numbers of pods
+    hostnames: tuple[str, ...] = ()  # of the gateway's route; empty: all
+    paths: tuple[Match, ...] = OF_CONTRACT  # of the gateway's route
     judge_url: str = JUDGE_URL
-    token: str | None = None  # that Flagger's hooks carry; None: a placeholder stands in its place
+    token: str | None = None  # for Flagger's hooks; None: a placeholder
 
     def __post_init__(self) -> None:
         for is_wrong, what, saw, do in (
             (
                 not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME,
-                "the model's name is none for Kubernetes",
+                "the model's name is not valid in Kubernetes",
                 self.name,
-                f"use --name {_fitting(self.name)}, or another of small letters, digits, `-`, at most {_LONGEST_NAME}",
+                f"use --name {_fitting(self.name)}, or another of a-z, 0-9 and `-`, at most {_LONGEST_NAME} long",
             ),
             (
                 not _NAMESPACE.fullmatch(self.namespace),
-                "that is no namespace",
+                "this is not a valid namespace",
                 self.namespace,
-                "write small letters, digits and `-`, at most 63: --namespace shop",
+                "write a-z, digits and `-`, at most 63 characters: --namespace shop",
             ),
             (
                 not _IMAGE.fullmatch(self.image),
-                "that is no image",
+                "this is not a valid image",
                 self.image,
-                "write it as `docker pull` takes it: --image registry.example.com/digits:v2",
+                "write it as for `docker pull`: --image registry.example.com/digits:v2",
             ),
             (
                 _tag_of(self.image) in ("", "latest"),
                 "the image has no version",
                 self.image,
-                "name one, such as `digits:v2`: under the same name an engine sees no new version",
+                "add one, such as `digits:v2`: an engine sees no new version under the same name",
             ),
-            (not 1 <= self.port <= 65535, "that is no port", str(self.port), "write one from 1 to 65535"),
-            (not 1 <= self.replicas <= 1000, "so many pods cannot be", str(self.replicas), "write 1 to 1000"),
+            (not 1 <= self.port <= 65535, "this is not a valid port", str(self.port), "write one from 1 to 65535"),
+            (
+                not 1 <= self.replicas <= 1000,
+                "this is not a valid number of pods",
+                str(self.replicas),
+                "write 1 to 1000",
+            ),
             (
                 not self.steps or list(self.steps) != sorted({step for step in self.steps if 1 <= step <= 99}),
-                "the steps are no rising weights",
+                "the steps are not rising weights",
                 ",".join(map(str, self.steps)),
                 "write whole percents from 1 to 99, the smallest first: --steps 5,25",
             ),
             (
                 self.engine is Engine.FLAGGER and self.gateway is None,
-                "Flagger moves no weights without a gateway",
+                "Flagger needs a gateway to set weights",
                 "no --gateway",
                 "name a Gateway of the Gateway API: --gateway shop/web",
             ),
             (
                 self.engine is Engine.ARGO and self.gateway is None and self.replicas == 1,
-                "one pod cannot share the traffic",
+                "one pod cannot split the traffic",
                 "--replicas 1 without --gateway",
-                "give more pods, or name a Gateway of the Gateway API: --gateway shop/web",
+                "use more pods, or name a Gateway of the Gateway API: --gateway shop/web",
             ),
             (
                 not _is_url(self.judge_url),
-                "that is no URL of a judge",
+                "this is not a valid URL of a judge",
                 self.judge_url,
                 f"write a scheme, a host and a port, without login or query: --judge {JUDGE_URL}",
             ),
             (
                 self.gateway is None and (bool(self.hostnames) or self.paths != OF_CONTRACT),
-                "host names and paths are for a gateway's route",
+                "host names and paths need a gateway's route",
                 ", ".join((*self.hostnames, *(each.path for each in self.paths))),
-                "name a Gateway of the Gateway API, too: --gateway shop/web",
+                "also name a Gateway of the Gateway API: --gateway shop/web",
             ),
             (
                 not all(map(_is_hostname, self.hostnames)),
-                "that is no host name",
+                "this is not a valid host name",
                 ", ".join(self.hostnames),
-                "write it without scheme and port, in small letters: --hostname shop.example.com",
+                "write it without scheme and port, in lower case: --hostname shop.example.com",
             ),
             (
                 self.gateway is not None and not 1 <= len(self.paths) <= MOST,
-                "the route has no path" if not self.paths else "so many paths no route takes",
+                "the route has no path" if not self.paths else "the route has too many paths",
                 f"{len(self.paths)} of the Bento",
-                f"say what callers ask, at most {MOST}, each with all below it: --path /v1",
+                f"name at most {MOST} path prefixes of callers' requests: --path /v1",
             ),
         ):
             if is_wrong:
@@ -143,7 +150,7 @@ class Wanted:
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """The steps, then all the traffic. Where pods are the weights, only what so many pods can have."""
+        """The steps, then 100. Without a gateway: only weights that this number of pods can have."""
         if self.gateway is not None:
             return (*self.steps, 100)
         pods = sorted({max(1, round(step * self.replicas / 100)) for step in self.steps} - {self.replicas})
@@ -154,12 +161,12 @@ def parse_steps(text: str) -> tuple[int, ...]:
     """`5,25`. Raises SetupError."""
     if not _STEPS.fullmatch(text):
         do = "write whole percents from 1 to 99, the smallest first: --steps 5,25"
-        raise SetupError("the steps are no rising weights", saw=text or "nothing", do=do)
+        raise SetupError("the steps are not rising weights", saw=text or "nothing", do=do)
     return tuple(int(each.strip().removesuffix("%")) for each in text.split(","))
 
 
 def _fitting(name: str) -> str:
-    """A name that Kubernetes takes, as like the given one as can be."""
+    """A valid Kubernetes name close to the given one."""
     fitting = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     whole = fitting if fitting[:1].isalpha() else f"model-{fitting}"
     return whole[:_LONGEST_NAME].strip("-")
@@ -172,7 +179,7 @@ def _tag_of(image: str) -> str:
 
 def _is_url(text: str) -> bool:
     try:
-        return bool(_JUDGE.fullmatch(text)) and urlsplit(text).port != 0  # which is read here, and may be too large
+        return bool(_JUDGE.fullmatch(text)) and urlsplit(text).port != 0  # raises ValueError if it is too large
     except ValueError:
         return False
 

@@ -81,7 +81,7 @@ def serve(
         ),
     ] = None,
 ) -> None:
-    """Judge releases that others carry out (Argo Rollouts, Flagger), from the samples in Prometheus."""
+    """Judge releases that Argo Rollouts or Flagger carries out, from the samples in Prometheus."""
     with explained():
         _check_url(prometheus)
         known = profiles(profile_folder)

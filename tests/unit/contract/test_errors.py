@@ -96,7 +96,7 @@ def test_no_crash_has_the_exit_code_of_a_result(fault: BaseException, code: int)
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert ("please report it" in done.stderr) == (code == 2)
+    assert ("this is a bug in Kanaria: report it" in done.stderr) == (code == 2)
 
 
 def test_the_error_base_class_loads_no_other_package() -> None:

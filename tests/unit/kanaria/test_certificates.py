@@ -147,7 +147,7 @@ def test_a_command_does_not_wait_for_a_pipe(tmp_path: Path, made: Pair) -> None:
     _pipe(made.certificate)
     with pytest.raises(SetupError, match="cannot be read") as raised:
         controller_trust(settings(tmp_path, made.certificate, made.key))
-    assert raised.value.saw == f"{made.certificate}: it is no regular file"
+    assert raised.value.saw == f"{made.certificate}: it is not a regular file"
 
 
 @pytest.mark.parametrize("lacks", ["certificate", "key"])

@@ -309,7 +309,7 @@ def test_a_home_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
     done = run("-m", "kanaria", "--home", "/dev/null", "status", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr == (
-        "the folder of all state cannot be used\n"
+        "the state folder cannot be used\n"
         "  saw: /dev/null is not a folder\n"
         "  do:  name another one with --home or KANARIA_HOME\n"
     )
@@ -323,7 +323,7 @@ def test_a_home_that_cannot_be_created_is_bad_input(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="file") as refused:
         _ = Settings().token
     assert failures.code(refused.value) == 2
-    assert failures.message(refused.value).startswith("the folder of all state cannot be used\n  saw: ")
+    assert failures.message(refused.value).startswith("the state folder cannot be used\n  saw: ")
     other = OSError(28, "No space left on device", str(tmp_path / "other"))
     assert failures.code(other) == 3
     assert "check the path, its permissions and the free disk space" in failures.message(other)

@@ -469,7 +469,7 @@ def test_validate_shows_the_addresses_or_the_wrong_line(tmp_path: Path, monkeypa
     plan.write_text("steps: [5, 100]")
     monkeypatch.setenv("KANARIA_NOTIFY", str(addresses_file(tmp_path, "json://h/s3cr3t")))
     said = CliRunner().invoke(app, ["validate", str(plan)])
-    assert (said.exit_code, "Decisions are told to line 1 (json)." in said.output) == (0, True)
+    assert (said.exit_code, "Decisions are sent to line 1 (json)." in said.output) == (0, True)
     addresses_file(tmp_path, "jsn://h/s3cr3t")
     wrong = CliRunner().invoke(app, ["validate", str(plan)]).exception
     assert isinstance(wrong, SetupError)

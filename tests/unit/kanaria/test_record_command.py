@@ -74,10 +74,10 @@ def test_recordings_are_listed_shown_and_removed(home: Path) -> None:
     assert '{"text": "[31mhello"}' in shown
     assert '{"label": "en"}' in shown
     picture = run("--show", "2").output
-    assert "(5 bytes that are no text)" in picture
-    assert "only its hash was kept" in picture
-    assert "recorded requests that were removed: 2" in run("--clear").output
-    assert "nothing is recorded; `kanaria record` keeps some" in run("--list").output
+    assert "(5 bytes that are not text)" in picture
+    assert "only its hash was recorded" in picture
+    assert "removed recorded requests: 2" in run("--clear").output
+    assert "nothing is recorded; `kanaria record` records some" in run("--list").output
 
 
 def test_an_edited_recording_is_reported_and_never_replayed(home: Path) -> None:

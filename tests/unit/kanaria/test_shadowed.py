@@ -85,5 +85,5 @@ def test_validate_warns_and_says_that_the_version_can_be_released(sources: Path)
     done = CliRunner().invoke(app, ["validate", "b:1"])
     assert done.exit_code == 0
     assert "`import helpers` in b:1 does not import its own folder helpers" in done.stderr
-    assert "put an empty helpers/__init__.py" in done.stderr
+    assert "add an empty helpers/__init__.py" in done.stderr
     assert "it can be released as it is" in done.output

@@ -142,7 +142,7 @@ def test_a_missing_target_is_reported(target: str) -> None:
 
 @pytest.mark.parametrize(
     ("bentofile", "saw"),
-    [(None, "FileNotFoundError"), ("args: {model: 'digits:latest', implementation: 'a:B'}", "is about digits")],
+    [(None, "FileNotFoundError"), ("args: {model: 'digits:latest', implementation: 'a:B'}", "is for digits")],
 )
 def test_a_model_without_a_known_class_asks_for_the_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bentofile: str | None, saw: str
@@ -164,7 +164,7 @@ def test_a_class_that_ends_the_process_is_reported(tmp_path: Path) -> None:
     train_into(tmp_path, RECIPES["v1"])
     code, output = validate(str(tmp_path), "--implementation", "tests.support.broken_models:Fatal")
     assert code != 0
-    assert "did not end saw: exit code 9" in output
+    assert "failed saw: exit code 9" in output
 
 
 def test_an_unknown_name_brings_advice_how_to_name_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

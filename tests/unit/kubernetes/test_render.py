@@ -97,40 +97,40 @@ def test_whatever_is_wanted_is_valid(
         ({"name": "3d-net"}, "use --name model-3d-net, or another"),
         ({"name": "-"}, "use --name model, or another"),
         ({"name": "d" * 49 + "-x"}, f"use --name {'d' * 49}, or another"),
-        ({"image": f"digits:{'v' * 129}"}, "that is no image"),
-        ({"name": "d" * 51}, "the model's name is none for Kubernetes"),
-        ({"name": ""}, "the model's name is none for Kubernetes"),
-        ({"namespace": "my_shop"}, "that is no namespace"),
-        ({"image": "digits v2"}, "that is no image"),
-        ({"image": "https://registry.example.com/digits:v2"}, "that is no image"),
+        ({"image": f"digits:{'v' * 129}"}, "this is not a valid image"),
+        ({"name": "d" * 51}, "the model's name is not valid in Kubernetes"),
+        ({"name": ""}, "the model's name is not valid in Kubernetes"),
+        ({"namespace": "my_shop"}, "this is not a valid namespace"),
+        ({"image": "digits v2"}, "this is not a valid image"),
+        ({"image": "https://registry.example.com/digits:v2"}, "this is not a valid image"),
         ({"image": "digits"}, "the image has no version"),
         ({"image": "localhost:5000/digits"}, "the image has no version"),
         ({"image": "digits:latest"}, "the image has no version"),
-        ({"port": 0}, "that is no port"),
-        ({"replicas": 0}, "so many pods cannot be"),
-        ({"steps": (25, 5)}, "the steps are no rising weights"),
-        ({"steps": (5, 5)}, "the steps are no rising weights"),
-        ({"steps": (5, 100)}, "the steps are no rising weights"),
-        ({"steps": ()}, "the steps are no rising weights"),
-        ({"engine": Engine.FLAGGER}, "Flagger moves no weights without a gateway"),
-        ({"replicas": 1}, "one pod cannot share the traffic"),
-        ({"judge_url": "kanaria-judge:8091"}, "that is no URL of a judge"),
-        ({"judge_url": "http://judge:port"}, "that is no URL of a judge"),
-        ({"judge_url": "http://user:word@judge:8091"}, "that is no URL of a judge"),
-        ({"judge_url": "http://judge:8091/?a=1#x"}, "that is no URL of a judge"),
-        ({"judge_url": "http://judge\n:8091"}, "that is no URL of a judge"),
-        ({"judge_url": "http://judge:8091/{{args.token}}"}, "that is no URL of a judge"),
-        ({"judge_url": "http://judge:99999"}, "that is no URL of a judge"),
-        ({"image": "digits:v\u0665"}, "that is no image"),
+        ({"port": 0}, "this is not a valid port"),
+        ({"replicas": 0}, "this is not a valid number of pods"),
+        ({"steps": (25, 5)}, "the steps are not rising weights"),
+        ({"steps": (5, 5)}, "the steps are not rising weights"),
+        ({"steps": (5, 100)}, "the steps are not rising weights"),
+        ({"steps": ()}, "the steps are not rising weights"),
+        ({"engine": Engine.FLAGGER}, "Flagger needs a gateway to set weights"),
+        ({"replicas": 1}, "one pod cannot split the traffic"),
+        ({"judge_url": "kanaria-judge:8091"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://judge:port"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://user:word@judge:8091"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://judge:8091/?a=1#x"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://judge\n:8091"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://judge:8091/{{args.token}}"}, "this is not a valid URL of a judge"),
+        ({"judge_url": "http://judge:99999"}, "this is not a valid URL of a judge"),
+        ({"image": "digits:v\u0665"}, "this is not a valid image"),
         ({"token": "short"}, "the token is too short"),
-        ({"token": "twenty letters and more\nin a second line"}, "not one line of plain letters"),
-        ({"token": "twenty letters, of which one is \xe9"}, "not one line of plain letters"),
-        ({"hostnames": ("shop.example.com",)}, "for a gateway's route"),
-        ({"paths": (Match("/v1"),)}, "for a gateway's route"),
-        ({"gateway": WEB, "hostnames": ("https://shop.example.com",)}, "that is no host name"),
-        ({"gateway": WEB, "hostnames": ("10.0.0.1",)}, "that is no host name"),
+        ({"token": "twenty letters and more\nin a second line"}, "not one line of printable ASCII"),
+        ({"token": "twenty letters, of which one is \xe9"}, "not one line of printable ASCII"),
+        ({"hostnames": ("shop.example.com",)}, "need a gateway's route"),
+        ({"paths": (Match("/v1"),)}, "need a gateway's route"),
+        ({"gateway": WEB, "hostnames": ("https://shop.example.com",)}, "this is not a valid host name"),
+        ({"gateway": WEB, "hostnames": ("10.0.0.1",)}, "this is not a valid host name"),
         ({"gateway": WEB, "paths": ()}, "the route has no path"),
-        ({"gateway": WEB, "paths": tuple(Match(f"/{each}") for each in range(65))}, "so many paths no route takes"),
+        ({"gateway": WEB, "paths": tuple(Match(f"/{each}") for each in range(65))}, "the route has too many paths"),
     ],
 )
 def test_what_no_cluster_would_take_is_refused(keys: dict[str, Any], words: str) -> None:
@@ -150,7 +150,7 @@ def test_images_with_a_version_are_taken(image: str) -> None:
 @pytest.mark.parametrize("text", ["", "five", "5,,25", "5.5,25", "\u0665,\u0662\u0665", "1_0", "+5", "5,25,"])
 def test_steps_that_are_no_numbers_are_refused(text: str) -> None:
     """Argo Rollouts and Flagger take whole percents."""
-    with pytest.raises(SetupError, match="no rising weights"):
+    with pytest.raises(SetupError, match="not rising weights"):
         parse_steps(text)
 
 
@@ -338,7 +338,7 @@ def test_a_route_takes_what_the_model_answers_and_no_more(tmp_path: Path) -> Non
 @pytest.mark.parametrize("path", ["predict", "/a//b", "/a/../b", "/a/..", "/a b", "/a?b", ""])
 def test_what_is_no_path_is_refused(path: str) -> None:
     """As the Gateway API does."""
-    with pytest.raises(SetupError, match="that is no path"):
+    with pytest.raises(SetupError, match="this is not a valid path"):
         below(path)
 
 
@@ -387,11 +387,11 @@ def test_the_command_reads_the_bento(tmp_path: Path) -> None:
             "use one of: bentoml-app,",
         ),
         *(
-            (("digits:v2", "--engine", engine, "--gateway", "a/b", "--profile", profile), f"it looks at {label}, which")
+            (("digits:v2", "--engine", engine, "--gateway", "a/b", "--profile", profile), f"it uses the label {label}, which")
             for engine in Engine
             for profile, label in (("envoy-gateway", "envoy_cluster_name"), ("gateway", "version"))
         ),
-        (("digits:v2", "--engine", "flagger", "--gateway", "web"), "write its namespace and its name"),
+        (("digits:v2", "--engine", "flagger", "--gateway", "web"), "write its namespace and name"),
         (("digits:v2", "--engine", "argo", "--token-file", "no-such"), "no-such"),
     ],
 )
@@ -406,7 +406,7 @@ def test_a_placeholder_is_said(tmp_path: Path) -> None:
     """Without a token Flagger's hooks would be refused."""
     done = typed_render(store(tmp_path), "digits:v2", "--engine", "flagger", "--gateway", "shop/web")
     assert done.returncode == 0
-    assert "put the judge's token in its place" in re.sub(r"\s+", " ", done.stderr)
+    assert "replace it by the judge's token" in re.sub(r"\s+", " ", done.stderr)
     assert "token=THE-TOKEN" in done.stdout
 
 
@@ -429,4 +429,4 @@ def test_the_command_says_what_has_to_be_there(tmp_path: Path) -> None:
     done = typed_render(store(tmp_path), "digits:v2", "--engine", "argo", "--namespace", "shop")
     said = re.sub(r"\s+", " ", done.stderr)
     assert "kubectl --namespace shop create secret generic kanaria-judge --from-file token=FILE` once" in said
-    assert "a file without a line end" in said
+    assert "a file without a newline" in said
