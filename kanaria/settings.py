@@ -1,6 +1,6 @@
-"""Settings of the local stack: `KANARIA_*` environment variables, and where everything lies.
+"""Settings of the local stack: `KANARIA_*` environment variables, and the paths of the state folder.
 
-pydantic-settings would read them in as many lines, and takes a fifteenth of a command to import.
+pydantic-settings would need as many lines, and its import would take a fifteenth of a command's time.
 """
 
 import json
@@ -54,9 +54,9 @@ SECRET_FOLDERS = (Path("~/.ssh"), Path("~/.gnupg"))
 
 
 class Settings(BaseModel):
-    """What can be set; every name is an environment variable with `KANARIA_` before it.
+    """The settings. Each name is an environment variable with the prefix `KANARIA_`.
 
-    What is given counts more than the environment, and that more than what the running stack was given.
+    Given values override the environment, and the environment overrides the settings of the running stack.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
@@ -212,13 +212,13 @@ class Settings(BaseModel):
     @field_validator("host", "controller_host")
     @classmethod
     def _host_is_an_address(cls, host: str, info: ValidationInfo) -> str:
-        """A name is looked up here, once, so that all parts mean the same address by it."""
+        """Resolve a host name once, so that all parts use the same address."""
         name = host.removeprefix("[").removesuffix("]")
         try:
             found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise SetupError(
-                "nothing can listen on that address",
+                "this is not an address to listen on",
                 saw=f"KANARIA_{(info.field_name or '').upper()}={host}: {error}",
                 do="name an address of this machine, such as 127.0.0.1, ::1, or 0.0.0.0 for all of them",
             ) from error
@@ -228,16 +228,16 @@ class Settings(BaseModel):
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _origins_are_sites(cls, origins: object) -> object:
-        """As a browser writes them in the header `origin`: any other form would never match."""
+        """Accept only the form that browsers send in the header `origin`: another form would never match."""
         if not isinstance(origins, str):
             return origins
         named = tuple(origin.strip().lower() for origin in origins.split(",") if origin.strip())
         wrong = [origin for origin in named if origin != "*" and not _is_origin(origin)]
         if wrong:
             raise SetupError(
-                "no browser sends that as its origin",
+                "this is not an origin as browsers send it",
                 saw=f"KANARIA_CORS_ORIGINS has {', '.join(wrong)}",
-                do="write scheme, host and, unless it is the usual one, port: https://shop.example, "
+                do="write scheme, host and, unless it is the default one, port: https://shop.example, "
                 "http://localhost:3000; or `*` for every site",
             )
         return named
@@ -251,9 +251,9 @@ class Settings(BaseModel):
         wrong = [name for name in names if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", name)]
         if wrong or any(name.startswith(("KANARIA_", "KANARIA*")) for name in names):
             raise SetupError(
-                "no variables have such names" if wrong else "variables of Kanaria's are not passed on",
+                "these are not names of variables" if wrong else "Kanaria's own variables are not passed on",
                 saw=f"KANARIA_PASS_ENV={given}",
-                do="write names with a comma between them, such as AWS_REGION,HF_*",
+                do="write names separated by commas, such as AWS_REGION,HF_*",
             )
         return names
 
@@ -265,9 +265,9 @@ class Settings(BaseModel):
         named = tuple(name.strip() for name in given.split(",") if name.strip() and name.strip() != "none")
         if wrong := [name for name in named if not name.startswith(("/", "~/"))]:
             raise SetupError(
-                "what is to be hidden must be named by its whole path",
+                "paths to hide must be absolute",
                 saw=f"KANARIA_HIDE has {', '.join(wrong)}",
-                do="write paths that begin with / or ~/, such as ~/.aws,/srv/secrets",
+                do="write paths that begin with / or ~/, separated by commas, such as ~/.aws,/srv/secrets",
             )
         return named
 
@@ -283,7 +283,7 @@ class Settings(BaseModel):
         return home
 
     def remember_where_it_listens(self) -> None:
-        """Remember the ports, and the list of versions, for later commands in this state folder."""
+        """Store the ports and the list of versions for later commands in this state folder."""
         paths = ("versions", "tls_certificate", "tls_key", "controller_tls_certificate", "controller_tls_key")
         known = self.model_copy(
             update={name: path and path.absolute() for name in paths if (path := getattr(self, name))}
@@ -292,17 +292,17 @@ class Settings(BaseModel):
         write_whole(self.root / _LISTENING_FILE, known.model_dump_json(include=include, exclude_none=True))
 
     def forget_where_it_listens(self) -> None:
-        """The next `up` takes the ports of its environment, or the defaults."""
+        """Remove the stored ports: the next `up` uses those of its environment, or the defaults."""
         (self.root / _LISTENING_FILE).unlink(missing_ok=True)
 
     @property
     def is_up(self) -> bool:
-        """Whether a stack was started for this state folder, and not taken down."""
+        """Whether a stack was started for this state folder and not taken down."""
         return (self.root / _LISTENING_FILE).exists()
 
     @cached_property
     def root(self) -> Path:
-        """`home`, absolute."""
+        """`home` as an absolute path."""
         return self.home.absolute()
 
     @property
@@ -315,12 +315,12 @@ class Settings(BaseModel):
 
     @property
     def targets(self) -> Path:
-        """The folder that tells Prometheus what to scrape."""
+        """The folder of Prometheus's scrape targets."""
         return self.root / "prometheus" / "targets"
 
     @property
     def prometheus_address(self) -> Path:
-        """The file that says at which URL the stack's Prometheus is; none without one."""
+        """The file with the URL of the stack's Prometheus. It exists only with a Prometheus."""
         return self.root / "prometheus" / "url"
 
     @property
@@ -333,13 +333,13 @@ class Settings(BaseModel):
 
     @property
     def temporary(self) -> Path:
-        """Where commands keep what they need for a moment; no other version sees it."""
+        """The folder for temporary files of commands. Versions cannot see it."""
         private_files.close_folder(path := self.root / "temporary")
         return path
 
     @property
     def environments(self) -> Path:
-        """Where versions have their own packages."""
+        """The folder of the Python environments of versions."""
         return self.root / "environments"
 
     @property
@@ -356,7 +356,7 @@ class Settings(BaseModel):
 
     @property
     def recorded(self) -> Path:
-        """Requests that `kanaria record` kept."""
+        """The folder of recorded requests."""
         return self.root / "recorded"
 
     @property
@@ -371,12 +371,12 @@ class Settings(BaseModel):
 
     @property
     def signed_models(self) -> Path:
-        """Tags of the models that were signed, or served with a signature."""
+        """The file with the tags of models that were signed, or served with a signature."""
         return self.root / "signed-models.json"
 
     @property
     def signed_bentos(self) -> Path:
-        """The same of Bentos."""
+        """The file with the tags of Bentos that were signed, or served with a signature."""
         return self.root / "signed-bentos.json"
 
     @property
@@ -389,7 +389,7 @@ class Settings(BaseModel):
 
     @property
     def controller_address(self) -> str:
-        """Host and port at which this machine reaches the controller."""
+        """`host:port` at which this machine reaches the controller."""
         return f"{_reached_at(self.controller_host)}:{self.controller_port}"
 
     @property
@@ -398,7 +398,7 @@ class Settings(BaseModel):
 
     @property
     def controller_certificate(self) -> Path:
-        """The certificate that the running controller has in force."""
+        """The certificate that the running controller uses."""
         return self.root / "tls" / "controller.pem"
 
     @property
@@ -407,17 +407,17 @@ class Settings(BaseModel):
 
     @property
     def deployment(self) -> str:
-        """The deployment's name for people: that of the folder in which the state folder lies."""
+        """The deployment's name for people: the name of the folder that contains the state folder."""
         return self.root.parent.name
 
     @property
     def notified(self) -> Path:
-        """The file that says how far each address was told."""
+        """The file with the last delivered notification of each address."""
         return self.root / "notified.json"
 
     @property
     def people_url(self) -> str:
-        """The controller's page in links for people, without a slash at its end."""
+        """The URL of the controller's page in links for people, without a slash at the end."""
         return str(self.page_url).rstrip("/") if self.page_url else self.controller_url
 
     @property
@@ -425,9 +425,12 @@ class Settings(BaseModel):
         return f"{'https' if self.tls_certificate else 'http'}://{_reached_at(self.host)}:{self.gateway_port}"
 
     def secret(self, name: str, *, user: str = "") -> str:
-        """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given.
+        """The secret in the file `name`, created if it is missing. Only this user can read the file.
 
-        Raises SetupError when there is something else.
+        Args:
+            user: a new secret is written as `user:secret`; empty: without it.
+
+        Raises: SetupError if the file does not contain a secret.
         """
         path, kept = self.root / name, b""
         with suppress(FileNotFoundError):
@@ -440,19 +443,19 @@ class Settings(BaseModel):
         if text and text.isprintable():
             return text
         raise SetupError(
-            f"{path} holds no secret",
+            f"{path} does not contain a secret",
             saw="characters that cannot be printed" if text else "an empty file",
-            do="write one into it, or remove it: the next command makes one",
+            do="write one into it, or remove it: the next command creates one",
         )
 
     @property
     def api_key(self) -> str:
-        """What clients send to the gateway as x-api-key."""
+        """The key that clients send to the gateway as x-api-key."""
         return self.secret(API_KEY_FILE)
 
     @property
     def version_secret(self) -> str:
-        """What versions ask for at their ports."""
+        """The secret that versions check at their ports."""
         return self.secret(VERSION_SECRET_FILE)
 
     @property
@@ -461,17 +464,17 @@ class Settings(BaseModel):
 
     @property
     def user_key(self) -> bytes:
-        """What makes users' names unreadable in the ledger."""
+        """The key with which users' names are hashed in the ledger."""
         return self.secret(USER_KEY_FILE).encode()
 
     @property
     def answers_key(self) -> str:
-        """What the checksums of requests beside their answers are keyed with."""
+        """The key of the checksums of requests in the table of answers."""
         return self.secret(ANSWERS_KEY_FILE)
 
     @property
     def token(self) -> str:
-        """What may command the controller."""
+        """The owner's token for commands to the controller."""
         return self.secret(TOKEN_FILE)
 
     @property
@@ -480,7 +483,7 @@ class Settings(BaseModel):
 
     @property
     def alerts_token(self) -> str:
-        """What the stack's own Alertmanager brings to the controller."""
+        """The token that the stack's own Alertmanager sends to the controller."""
         return self.secret(ALERTS_TOKEN_FILE)
 
     @property
@@ -489,7 +492,7 @@ class Settings(BaseModel):
 
     @property
     def alertmanager_password(self) -> str:
-        """What opens the stack's Alertmanager."""
+        """The password of the stack's Alertmanager."""
         return self.secret(ALERTMANAGER_KEY_FILE)
 
     @property
@@ -498,49 +501,49 @@ class Settings(BaseModel):
 
     @property
     def prometheus_login(self) -> Login:
-        """What the stack's Prometheus asks for."""
-        self.secret(PROMETHEUS_LOGIN_FILE, user=USER)  # makes it
+        """The login of the stack's Prometheus."""
+        self.secret(PROMETHEUS_LOGIN_FILE, user=USER)  # creates the file
         return Login(self.root / PROMETHEUS_LOGIN_FILE)
 
     @property
     def caller_keys(self) -> Path:
-        """Keys of the gateway that have a name."""
+        """The file of the gateway's named keys."""
         return self.root / CALLER_KEYS_FILE
 
     @property
     def named_tokens(self) -> Path:
-        """The tokens of people, as hashes."""
+        """The file of personal tokens, as hashes."""
         return self.root / "tokens.json"
 
     @property
     def known_token(self) -> str:
-        """What commands bring: a person's own token, or the owner's where there is one. What only reads makes none."""
+        """The token of commands: a personal one, or the owner's. Does not create the owner's: reading needs none."""
         if self.my_token:
             return self.my_token.get_secret_value()
         return self.token if self.token_file.exists() else ""
 
 
 def _of_environment(names: Iterable[str]) -> dict[str, Any]:
-    """What the variables of these settings say; an empty one says nothing. Small letters do as well."""
+    """The values of these settings in the environment. Empty variables do not count, and case does not matter."""
     said = {name.lower(): value for name, value in os.environ.items() if value}
     return {name: said[variable] for name in names if (variable := f"{PREFIX}{name}".lower()) in said}
 
 
 def _of_running_stack(home: Path) -> dict[str, Any]:
-    """What the stack of a state folder remembers. Raises SetupError."""
+    """The stored settings of the running stack of a state folder. Raises SetupError."""
     path = home / _LISTENING_FILE
     try:
         return {**json.loads(path.read_text("utf-8").strip() or "{}")} if path.is_file() else {}
-    except (ValueError, TypeError) as error:  # it is no JSON; it is a list
+    except (ValueError, TypeError) as error:  # not JSON, or a list
         raise SetupError(
             "the ports of the running stack cannot be read",
             saw=f"{path}: {error}",
-            do="remove that file, and name ports that are not the defaults in the environment",
+            do="remove that file, and set ports other than the defaults in the environment",
         ) from error
 
 
 def _reached_at(host: str) -> str:
-    """Where this machine reaches what listens on `host`, as in a URL."""
+    """The address at which this machine reaches a server that listens on `host`, as in a URL."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
     return f"[{address}]" if ":" in address else address
 
@@ -550,7 +553,7 @@ def _is_origin(text: str) -> bool:
         parts = urlsplit(text)
         usual = {"http": 80, "https": 443}.get(parts.scheme)
         own = f":{parts.port}" if parts.port not in (None, usual) else ""
-    except ValueError:  # no port
+    except ValueError:  # an invalid port
         return False
     host = parts.hostname or ""
     has_host = bool(usual and host) and "*" not in host

@@ -387,7 +387,10 @@ def test_the_command_reads_the_bento(tmp_path: Path) -> None:
             "use one of: bentoml-app,",
         ),
         *(
-            (("digits:v2", "--engine", engine, "--gateway", "a/b", "--profile", profile), f"it uses the label {label}, which")
+            (
+                ("digits:v2", "--engine", engine, "--gateway", "a/b", "--profile", profile),
+                f"it uses the label {label}, which",
+            )
             for engine in Engine
             for profile, label in (("envoy-gateway", "envoy_cluster_name"), ("gateway", "version"))
         ),
