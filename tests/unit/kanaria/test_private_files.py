@@ -75,7 +75,7 @@ def test_a_secret_that_cannot_be_typed_is_refused(tmp_path: Path, written: bytes
     """Part of it may be lost, and a header cannot contain it. It is not replaced, because somebody may know it."""
     settings = Settings(home=tmp_path)
     settings.token_file.write_bytes(written)
-    with pytest.raises(SetupError, match="holds no secret"):
+    with pytest.raises(SetupError, match="does not contain a secret"):
         settings.token  # noqa: B018 - read again each time
     assert settings.token_file.read_bytes() == written
 

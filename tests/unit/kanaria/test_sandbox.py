@@ -282,7 +282,7 @@ def test_hidden_paths_can_be_configured(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("KANARIA_HIDE", "none")
     assert Settings().hide == ()
     monkeypatch.setenv("KANARIA_HIDE", "secrets")
-    with pytest.raises(SetupError, match="whole path"):
+    with pytest.raises(SetupError, match="must be absolute"):
         Settings()
 
 
