@@ -26,7 +26,7 @@ OBJECTIVES = {
 LENIENT = {"signals": {"errors": {"on_fail": "hold"}}, "guards": {"error_ratio": "99%"}, "on_deadline": "hold"}
 
 
-def test_a_forged_alert_rolls_nothing_back(
+def test_a_forged_alert_causes_no_rollback(
     kanaria: Kanaria, samples: Path, require_program: Callable[[str], str]
 ) -> None:
     """Alertmanager and Prometheus need a password. Even with it, only alerts that Prometheus itself fires count."""

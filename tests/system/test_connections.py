@@ -17,7 +17,7 @@ from tests.support.gateway_rig import Gateway
 from tests.support.waiting import eventually
 
 ATTACKER = "127.0.0.9"
-MORE_THAN_IT_TAKES = 4200
+MORE_THAN_THE_LIMIT = 4200
 BACK_WITHIN_S = 20.0  # includes a margin for a busy machine; an idle connection used to be closed after 120 s
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with empty SETTINGS
 
@@ -89,13 +89,13 @@ def pressure_percent(gateway: Gateway) -> float:
 @pytest.mark.parametrize("sent", HELD.values(), ids=HELD)
 def test_one_client_with_all_connections_blocks_others_only_for_seconds(gateway: Gateway, sent: bytes) -> None:
     """This holds whatever the client has sent; a new client is answered without a restart of the gateway."""
-    with held(gateway, MORE_THAN_IT_TAKES, sent):
+    with held(gateway, MORE_THAN_THE_LIMIT, sent):
         eventually(lambda: serves(gateway), within_s=BACK_WITHIN_S)
 
 
 def test_unread_answers_do_not_keep_their_connections_open(gateway: Gateway) -> None:
     """Each connection with one kept its slot for five minutes, so new clients had only the few remaining slots."""
-    with held(gateway, MORE_THAN_IT_TAKES, HELD["HTTP/2 answers that are never read"]):
+    with held(gateway, MORE_THAN_THE_LIMIT, HELD["HTTP/2 answers that are never read"]):
         eventually(lambda: _taken(gateway) > 4000)
         eventually(lambda: _taken(gateway) < 100)
 
@@ -110,6 +110,6 @@ def test_timers_of_idle_connections_are_shortened_only_under_pressure(gateway: G
     with held(gateway, 1200, HELD["answered once"]):
         eventually(lambda: gateway.settings.pressure_path.read_text() == "0.29")
         assert pressure_percent(gateway) == 0
-        with held(gateway, MORE_THAN_IT_TAKES - 1200, HELD["slow headers"]):
+        with held(gateway, MORE_THAN_THE_LIMIT - 1200, HELD["slow headers"]):
             eventually(lambda: pressure_percent(gateway) == 100)
     eventually(lambda: pressure_percent(gateway) == 0)

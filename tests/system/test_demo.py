@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.stack import Kanaria
 
 
-def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
+def test_the_demo_promotes_v2_and_rolls_back_the_silently_wrong_v3(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
     """It takes under five minutes, fails no client request, and writes a report with its numbers."""

@@ -16,7 +16,7 @@ QUICK = {"steps: [shadow, 10, 50, 100]": "steps: [50, 100]", "soak: 5s": "soak: 
 QUICK |= {"watch: 8s": "watch: 1s"}
 
 
-def test_the_demo_of_text_promotes_v2_and_rolls_the_silently_wrong_v3_back(
+def test_the_text_demo_promotes_v2_and_rolls_back_the_silently_wrong_v3(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
     """No request fails, and the reason names the answer that v3 gives too often or too rarely."""

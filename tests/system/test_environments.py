@@ -75,7 +75,7 @@ def index(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+def stack(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
     require_program("envoy")
     made = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_METRICS="scrape")
     for name in [name for name in made.environment if "proxy" in name.lower()]:
@@ -96,36 +96,36 @@ def size(url: str, headers: dict[str, str]) -> dict[str, str]:
 
 @pytest.mark.usefixtures("index")
 def test_two_versions_serve_with_two_versions_of_a_library(
-    hers: Kanaria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Kanaria, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both run at the same time."""
     home = tmp_path / "bentoml"
     build(tmp_path / "hers", home, "v1", SIZES, "humanize==4.9.0")
     build(tmp_path / "hers", home, "v2", SIZES, "humanize==4.12.0")
-    up = hers.ok("up", "sizes:v1")
+    up = stack.ok("up", "sizes:v1")
     assert "sizes:v1 gets its own environment: it needs humanize==4.9.0, which is not installed here" in up
     assert "the environment of sizes:v1 is ready" in up
-    stable = json.loads((hers.home / "versions/sizes@v1.json").read_text())["port"]
-    with temporary_server(hers.settings(monkeypatch), "sizes:v2", say=lambda _: None) as canary:
+    stable = json.loads((stack.home / "versions/sizes@v1.json").read_text())["port"]
+    with temporary_server(stack.settings(monkeypatch), "sizes:v2", say=lambda _: None) as canary:
         headers = canary.backend.headers
         assert size(canary.backend.url, headers) == {"text": "12.3 kB", "humanize": "4.12.0"}
         assert size(f"http://127.0.0.1:{stable}", headers) == {"text": "12.3 kB", "humanize": "4.9.0"}
 
 
-def test_a_version_that_cannot_be_installed_is_rolled_back_with_the_reason(hers: Kanaria, tmp_path: Path) -> None:
+def test_a_version_that_cannot_be_installed_is_rolled_back_with_the_reason(stack: Kanaria, tmp_path: Path) -> None:
     """It is never loaded; stable, whose packages are installed here, keeps serving."""
     home = tmp_path / "bentoml"
     build(tmp_path / "hers", home, "v1", PLAIN)
     write_bento(home, "sizes:absent", "--no-index", "humanize==99.9", "bentoml")
     write_bento(home, "sizes:cut-off", CUT_OFF, "humanize==4.11.0", "bentoml")
-    up = hers.ok("up", "sizes:v1")
+    up = stack.ok("up", "sizes:v1")
     assert "environment" not in up
     for version, words in (("absent", "humanize==99.9"), ("cut-off", "the package index could not be reached")):
-        hers.ok("release", f"sizes:{version}")
-        status = hers.until(lambda status: status["release"]["outcome"] is not None)
+        stack.ok("release", f"sizes:{version}")
+        status = stack.until(lambda status: status["release"]["outcome"] is not None)
         assert status["release"]["outcome"] == "rolled_back"
         reason = status["release"]["decisions"][-1]["reason"]
         assert f"sizes:{version} did not start: InstallError: the packages of sizes:{version}" in reason
         assert words in reason
-        hers.until(lambda status: status["canary"] is None)
-    hers.until(lambda status: status["stable"]["health"] == "ready")
+        stack.until(lambda status: status["canary"] is None)
+    stack.until(lambda status: status["stable"]["health"] == "ready")

@@ -103,7 +103,7 @@ class World:
         assert info is not None
         return info.pid
 
-    def is_(self, health: Health) -> bool:
+    def becomes(self, health: Health) -> bool:
         return until(lambda: self.fleet.status(TAG).health is health)
 
 
@@ -120,7 +120,7 @@ def world(folder: Kept) -> Iterator[World]:
     folder.supervisor.start()
     made = World(folder)
     made.fleet.start(TAG)
-    assert made.is_(Health.READY)
+    assert made.becomes(Health.READY)
     yield made
     folder.clear()
     shutil.rmtree(folder.home / "versions")
@@ -129,9 +129,9 @@ def world(folder: Kept) -> Iterator[World]:
 def test_a_hanging_version_is_unready_for_a_new_controller_too(world: World) -> None:
     """The fleet records that its process was ready before, so a new controller does not take it for one that loads."""
     os.kill(world.kept.pid(NAME), signal.SIGUSR1)
-    assert world.is_(Health.UNREADY)
+    assert world.becomes(Health.UNREADY)
     world.new_controller()
-    assert world.is_(Health.UNREADY)
+    assert world.becomes(Health.UNREADY)
 
 
 def test_a_version_whose_process_was_replaced_is_starting(world: World) -> None:
@@ -140,11 +140,11 @@ def test_a_version_whose_process_was_replaced_is_starting(world: World) -> None:
     pid = world.kept.pid(NAME)
     os.kill(pid, signal.SIGKILL)
     world.kept.pid(NAME, other_than=pid)
-    assert world.is_(Health.STARTING)
+    assert world.becomes(Health.STARTING)
     assert world.fleet.status(TAG).has_crashed
     assert world.fleet.status(TAG).detail.startswith("killed by signal 9")
     world.ready.touch()
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert world.fleet.status(TAG).detail == "killed by signal 9"
 
 
@@ -214,7 +214,7 @@ def test_states_are_read_and_versions_stopped_without_a_keeper(world: World) -> 
     """The control loop goes on: it sees which versions are ready, and the next keeper does what was requested."""
     world.kept.kill_keeper()
     world.new_controller()
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     world.fleet.stop(TAG)
     world.fleet.stop(TAG)
     assert world.fleet.running() == (TAG,)
@@ -233,7 +233,7 @@ def test_an_unreadable_record_is_rewritten_from_the_process(world: World, conten
     world.new_controller()
     assert world.fleet.running() == (TAG,)
     world.fleet.start(TAG)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert (world.fleet.status(TAG).backends, world.kept.pid(NAME)) == (before, pid)
     assert world.changes[-1] == before
 
@@ -246,7 +246,7 @@ def test_an_unreadable_program_file_is_rewritten(world: World) -> None:
     assert world.kept.pid(NAME) == pid
     os.kill(pid, signal.SIGKILL)
     assert world.kept.pid(NAME, other_than=pid)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
 
 
 def test_an_unreadable_record_of_an_unwanted_version_does_not_prevent_its_stop(world: World) -> None:
@@ -262,14 +262,14 @@ def test_probes_ignore_a_proxy_in_the_environment(world: World, monkeypatch: pyt
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     world.new_controller()
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
 
 
 def test_a_missing_folder_of_records_is_created_again(world: World) -> None:
     """The folder was removed while the stack ran."""
     shutil.rmtree(world.kept.home / "versions")
     world.fleet.start(TAG)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
 
 
 def test_a_version_that_is_not_a_bento_is_found_without_its_record(folder: Kept, tmp_path: Path) -> None:
@@ -283,12 +283,12 @@ def test_a_version_that_is_not_a_bento_is_found_without_its_record(folder: Kept,
     try:
         fleet = made.new_controller(versions=versions)
         fleet.start(TAG)
-        assert made.is_(Health.READY)
+        assert made.becomes(Health.READY)
         before = fleet.status(TAG).backends, made.pid()
         next((folder.home / "versions").glob("*.json")).unlink()
         fleet = made.new_controller(versions=versions)
         fleet.start(TAG)
-        assert made.is_(Health.READY)
+        assert made.becomes(Health.READY)
         assert (fleet.status(TAG).backends, made.pid()) == before
         assert fleet.service(TAG).routes == (Route("/predict"),)
     finally:
@@ -300,7 +300,7 @@ def test_a_version_that_is_not_a_bento_is_found_without_its_record(folder: Kept,
 def test_a_version_started_by_an_earlier_kanaria_needs_no_secret(world: World) -> None:
     """A new controller contacts it without the secret too; versions that this controller starts require the secret."""
     fleet = world.new_controller(secret="s")
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert [backend.secret for backend in fleet.backends()] == [""]
     with capture_logs() as logs:
         fleet.start("m:v2")
@@ -319,7 +319,7 @@ def test_a_version_started_by_an_earlier_kanaria_needs_no_secret(world: World) -
 def test_a_hanging_version_delays_no_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its probes take their whole timeout without delaying callers: one probe answers for many calls."""
     os.kill(world.pid(), signal.SIGSTOP)
-    assert world.is_(Health.UNREADY)
+    assert world.becomes(Health.UNREADY)
     begun = Mock(wraps=probes.unready)
     monkeypatch.setattr(probes, "unready", begun)
     asked = Counter[Health]()
@@ -329,20 +329,20 @@ def test_a_hanging_version_delays_no_caller(world: World, monkeypatch: pytest.Mo
     os.kill(world.pid(), signal.SIGCONT)
     assert asked[Health.UNREADY] > 20
     assert begun.call_count < 50
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
 
 
 def test_a_version_with_two_processes_is_ready_while_one_is(world: World) -> None:
     """Both are backends. A killed one is counted and restarted; the version has not crashed and is not down."""
     fleet = world.new_controller(replicas=2)
     fleet.start(TAG)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert until(lambda: len(fleet.status(TAG).backends) == 2)
     assert set(world.changes[-1]) == set(fleet.status(TAG).backends)
     killed = world.pid(2)
     os.kill(killed, signal.SIGKILL)
     assert until(lambda: fleet.status(TAG).restarts == 1)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert not fleet.status(TAG).has_crashed
     assert until(lambda: world.pid(2) not in {0, killed})
     assert fleet.running() == (TAG,)
@@ -354,7 +354,7 @@ def test_each_process_has_its_own_store_of_task_results(world: World) -> None:
     """A BentoML server deletes its file of results at the start: with a shared file it would delete stable's."""
     fleet = world.new_controller(replicas=2)
     fleet.start(TAG)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     stores = [Path(psutil.Process(world.pid(number)).environ()["BENTOML_RESULT_STORE"]) for number in (1, 2)]
     assert stores[0] != stores[1]
     written = [Path(f"{store}{suffix}") for store in stores for suffix in ("", "-wal", "-shm")]
@@ -404,6 +404,6 @@ def test_a_controller_without_file_descriptors_does_not_report_a_dead_version(wo
     for fleet in (world.fleet, world.new_controller()):
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
             fleet.status(TAG)
-    assert world.is_(Health.READY)
+    assert world.becomes(Health.READY)
     assert (world.fleet.backends(), world.pid()) == (address, pid)
     assert not world.fleet.status(TAG).has_crashed

@@ -29,7 +29,9 @@ pytestmark = [
 ]
 
 READY_WITHIN_S = 180.0
-LEADING_AROUND = 1 << 2 | 1 << 13 | 1 << 21  # allow the process to leave a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
+ESCAPES_A_SANDBOX = (
+    1 << 2 | 1 << 13 | 1 << 21
+)  # allow the process to leave a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
 STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
 
 
@@ -198,7 +200,7 @@ def test_a_forked_version_runs_in_its_own_sandbox(versions: Versions, tmp_path: 
         assert is_forked(main)
         assert all(names_in(each, hidden) == seen for each in (main, *main.children()))
     main = versions.ready("digits:v1")
-    assert not any(capabilities(each) & LEADING_AROUND for each in (main, *main.children()))
+    assert not any(capabilities(each) & ESCAPES_A_SANDBOX for each in (main, *main.children()))
 
 
 def test_a_killed_fork_server_stops_no_version_and_is_replaced_at_the_next_start(versions: Versions) -> None:

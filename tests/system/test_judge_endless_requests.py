@@ -34,7 +34,7 @@ def is_up(port: int) -> bool:
     return False
 
 
-def send_without_end(port: int, begin: bytes, again: bytes) -> None:
+def send_endlessly(port: int, begin: bytes, again: bytes) -> None:
     """Raise OSError once the server disconnects, also after an answer."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(begin)
@@ -65,5 +65,5 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 def test_an_endless_request_is_disconnected(judge: int, what: str) -> None:
     """The judge disconnects before its memory fills, and still answers others."""
     with pytest.raises(OSError, match=r"pipe|reset"):
-        send_without_end(judge, *ENDLESS[what])
+        send_endlessly(judge, *ENDLESS[what])
     eventually(lambda: is_up(judge))

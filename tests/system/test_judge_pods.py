@@ -187,7 +187,7 @@ def with_plan(template: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
+def test_flagger_rolls_back_a_failing_version(cluster: Cluster) -> None:
     """The version cannot name pictures without colours."""
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.route.set(0)
@@ -208,7 +208,7 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     assert again == [200, 200]  # also from the replica that was not asked when it failed: it is in the ConfigMap
 
 
-def test_argo_rolls_one_failing_pod_beside_nine_back(cluster: Cluster) -> None:
+def test_argo_rolls_back_one_failing_pod_of_ten(cluster: Cluster) -> None:
     """The weights are numbers of pods: one of ten gets a tenth of the traffic."""
     cluster.route.set(0)
     for pod in cluster.pods:

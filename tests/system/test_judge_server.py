@@ -180,7 +180,7 @@ def test_argo_promotes_a_good_version(judge: str) -> None:
     assert (rollout.state, rollout.weight) == ("promoted", 100)
 
 
-def test_argo_rolls_a_bad_version_back(judge: str) -> None:
+def test_argo_rolls_back_a_bad_version(judge: str) -> None:
     """The background analysis ends it, and the measurement contains the reason."""
     rollout = argo(judge, "bad")
     rounds(rollout, lambda: rollout.state != "progressing")
@@ -193,7 +193,7 @@ def test_argo_rolls_a_bad_version_back(judge: str) -> None:
     assert "bad" in _HTTP.get(judge).text
 
 
-def test_flagger_promotes_one_and_rolls_the_other_back(judge: str) -> None:
+def test_flagger_promotes_a_good_version_and_rolls_back_a_bad_one(judge: str) -> None:
     """It uses the webhooks of the example: start, step, promote, failed."""
     works = flagger(judge, "works")
     rounds(works, lambda: works.phase in ("Succeeded", "Failed"))

@@ -26,21 +26,21 @@ def watch(event, given):
 sys.addaudithook(watch)
 {SERVE}
 """
-OURS_ALONE = {"OPENBLAS_NUM_THREADS", "BENTOML_RUNNER_MAP", "PROMETHEUS_MULTIPROC_DIR"}
+OWN_VARIABLES = {"OPENBLAS_NUM_THREADS", "BENTOML_RUNNER_MAP", "PROMETHEUS_MULTIPROC_DIR"}
 
 
 def test_bentoml_serves_with_the_given_variables_if_an_import_starts_a_thread(
     bentos: Bentos, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets nothing that the forking server sets for itself."""
-    for name in OURS_ALONE:
+    for name in OWN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     guard = guarding(1, "a secret")
     with bentos.serve(TAG, by=("-c", THREAD), **guard) as server:
         process = psutil.Process(server.process.pid)
         assert process.cmdline()[3:5] == ["bentoml", "serve"]
         assert "threads that imports started: 1;" in server.log.read_text()
-        assert not OURS_ALONE & process.environ().keys()
+        assert not OWN_VARIABLES & process.environ().keys()
         assert process.environ()[VARIABLE] == guard[VARIABLE]
 
 

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+def stack(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
     require_program("envoy")
     made = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_METRICS="scrape")
     yield made
@@ -56,35 +56,35 @@ def in_folder(
     )
 
 
-def test_files_with_our_package_names_do_not_affect_commands(folder: Path, hers: Kanaria) -> None:
+def test_files_with_our_package_names_do_not_affect_commands(folder: Path, stack: Kanaria) -> None:
     """Every command works there, and so does every process that it starts."""
     console = str(Path(sys.executable).parent / "kanaria")
     bentoml = str(Path(sys.executable).parent / "bentoml")
-    built = in_folder(folder, hers, bentoml, "build", "--version", "v1", has_proxy=False)  # it installs what it needs
+    built = in_folder(folder, stack, bentoml, "build", "--version", "v1", has_proxy=False)  # it installs what it needs
     assert built.returncode == 0, built.stderr
-    up = in_folder(folder, hers, console, "up", "summary:v1")
+    up = in_folder(folder, stack, console, "up", "summary:v1")
     assert up.returncode == 0, up.stdout + up.stderr
     assert "the gateway passes every path of summary:v1 but /metrics; its manifest names /summarize" in up.stdout
-    status = hers.until(lambda status: status["stable"]["health"] == "ready")
+    status = stack.until(lambda status: status["stable"]["health"] == "ready")
     assert status["stable"]["tag"] == "summary:v1"
     for arguments in (["status"], ["history"], ["ledger", "backup"]):
-        done = in_folder(folder, hers, console, *arguments)
+        done = in_folder(folder, stack, console, *arguments)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
-    checked = in_folder(folder, hers, console, "validate", "summary:v1")
+    checked = in_folder(folder, stack, console, "validate", "summary:v1")
     assert checked.returncode == 0, checked.stderr
     assert "summary:v1 is a service of its own; it can be released as it is" in checked.stdout
     assert "judged: errors, " in checked.stdout
     assert "only versions that keep the model contract or an `answers` section count them" in checked.stdout
-    hers.kill("controller")
-    hers.until(lambda status: status["stable"]["health"] == "ready")
-    down = in_folder(folder, hers, console, "down")
+    stack.kill("controller")
+    stack.until(lambda status: status["stable"]["health"] == "ready")
+    down = in_folder(folder, stack, console, "down")
     assert down.returncode == 0, down.stderr
 
 
-def test_the_module_runs_from_a_folder_with_our_package_names(folder: Path, hers: Kanaria) -> None:
+def test_the_module_runs_from_a_folder_with_our_package_names(folder: Path, stack: Kanaria) -> None:
     """`python -P -m kanaria` always works, and without `-P` it works if no file there is called `kanaria`."""
-    safe = in_folder(folder, hers, sys.executable, "-P", "-m", "kanaria", "history")
+    safe = in_folder(folder, stack, sys.executable, "-P", "-m", "kanaria", "history")
     assert "there is no ledger yet" in safe.stderr
     (folder / "kanaria.py").unlink()
-    plain = in_folder(folder, hers, sys.executable, "-m", "kanaria", "history")
+    plain = in_folder(folder, stack, sys.executable, "-m", "kanaria", "history")
     assert "there is no ledger yet" in plain.stderr

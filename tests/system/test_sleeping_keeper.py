@@ -17,7 +17,7 @@ from tests.support.processes import Kept, until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a keeper is woken by each change on Linux only")
 
 # The periodic check is disabled: what the keeper does not see at once it never sees.
-SLEEPS_ON = """
+WITHOUT_PERIODIC_CHECK = """
 import math, sys
 from kanaria.stack import keeper, keeper_loop
 keeper_loop.IDLE_TICK_S = 10.0**6
@@ -36,11 +36,11 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
 
 def start(kept: Kept) -> None:
     (kept.home / "logs").mkdir(exist_ok=True)
-    command = [sys.executable, "-c", SLEEPS_ON, str(kept.home), str(kept.home / "logs")]
+    command = [sys.executable, "-c", WITHOUT_PERIODIC_CHECK, str(kept.home), str(kept.home / "logs")]
     subprocess.run(command, env={**os.environ, **marks(kept.home, KEEPER)}, check=True, timeout=60)
 
 
-def sleeps(kept: Kept) -> None:
+def wait_until_asleep(kept: Kept) -> None:
     """Wait until the keeper has not woken up for four times its normal interval."""
     keeper = psutil.Process(kept.keeper)
     seen: list[int] = []
@@ -55,13 +55,13 @@ def sleeps(kept: Kept) -> None:
 def test_a_sleeping_keeper_starts_and_stops_programs_at_once(kept: Kept) -> None:
     """It used to look five times a second. A new program is started, and a removed one is stopped."""
     one = kept.run("one")
-    sleeps(kept)
+    wait_until_asleep(kept)
     two = kept.run("two")
-    sleeps(kept)
+    wait_until_asleep(kept)
     kept.supervisor.stop("one")
     until(lambda: kept.info("one") is None)
     assert not psutil.pid_exists(one)
-    sleeps(kept)
+    wait_until_asleep(kept)
     assert kept.pid("two") == two
 
 
@@ -73,7 +73,7 @@ def test_a_process_that_dies_while_the_keeper_sleeps_is_restarted(kept: Kept, is
         kept.kill_keeper()
         start(kept)
     for _ in range(2):
-        sleeps(kept)
+        wait_until_asleep(kept)
         os.kill(pid, signal.SIGKILL)
         pid = kept.pid("one", other_than=pid)
     assert kept.info("one").has_crashed

@@ -82,7 +82,7 @@ SLOW = {
 }
 
 
-def begun(url: str, parts: list[bytes], held: ExitStack) -> socket.socket:
+def opened(url: str, parts: list[bytes], held: ExitStack) -> socket.socket:
     """Open a connection and send these parts, each after the answer to the part before."""
     asked = httpx.URL(url)
     client = held.enter_context(socket.create_connection((asked.host, asked.port), timeout=30))
@@ -109,13 +109,13 @@ def test_a_client_that_sends_no_complete_head_is_disconnected(
     monkeypatch.setattr(auto, "AutoHTTPProtocol", protocol)
     monkeypatch.setattr(bounded, "HEAD_WITHIN_S", 0.5)
     with serving() as url, ExitStack() as held:
-        uploads = begun(url, [HEAD + b"\r\n"], held)
-        assert ended(begun(url, parts, held)) == b""
+        uploads = opened(url, [HEAD + b"\r\n"], held)
+        assert read_to_end(opened(url, parts, held)) == b""
         uploads.sendall(b"a")
         assert answered(uploads)
 
 
-def ended(client: socket.socket) -> bytes:
+def read_to_end(client: socket.socket) -> bytes:
     """The bytes that arrive until the server closes the connection."""
     try:
         return b"".join(iter(lambda: client.recv(65536), b""))
@@ -127,10 +127,10 @@ def test_a_client_with_many_connections_leaves_file_descriptors_for_others(monke
     """One client could use up a version's file descriptors, so that the gateway's next connection was not accepted."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
     with serving() as url, ExitStack() as held:
-        asking = begun(url, [HEAD + b"\r\na"], held)
+        asking = opened(url, [HEAD + b"\r\na"], held)
         assert answered(asking)  # now its head has been read, before the other connections open
-        silent = [begun(url, [b""], held) for _ in range(20)]
-        assert [ended(each) for each in silent[:8]] == [b""] * 8
+        silent = [opened(url, [b""], held) for _ in range(20)]
+        assert [read_to_end(each) for each in silent[:8]] == [b""] * 8
         assert httpx.post(f"{url}/x", content=b"body", trust_env=False).text == "4"
         asking.sendall(HEAD + b"\r\na")
         assert answered(asking)
@@ -144,8 +144,8 @@ def test_a_burst_of_requests_is_answered_completely(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
     may_go_on.clear()
     with serving(loop) as url, ExitStack() as held:
-        busy = begun(url, [HEAD.replace(b"/x", b"/busy") + b"\r\na"], held)
-        burst = [begun(url, [HEAD + b"\r\na"], held) for _ in range(40)]
+        busy = opened(url, [HEAD.replace(b"/x", b"/busy") + b"\r\na"], held)
+        burst = [opened(url, [HEAD + b"\r\na"], held) for _ in range(40)]
         may_go_on.set()
         answers = [each.recv(65536)[:12] for each in (busy, *burst)]
     assert answers == [b"HTTP/1.1 200"] * 41

@@ -15,7 +15,7 @@ def _socket(path: Path) -> None:
         listening.bind(os.path.relpath(path))
 
 
-LEFT: dict[str, Callable[[Path], object]] = {
+PLACED: dict[str, Callable[[Path], object]] = {
     "a link to a secret": lambda path: path.symlink_to(path.parents[1] / "secret"),
     "a link to a link": lambda path: path.symlink_to(path.parent / "link"),
     "a link to nothing": lambda path: path.symlink_to("nothing"),
@@ -35,11 +35,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "folder"
 
 
-@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize("left", PLACED)
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND])
 def test_only_plain_files_are_opened(folder: Path, left: str, flags: int) -> None:
     """A link, pipe, socket, folder or device under the file's name is refused, for reading and for writing."""
-    LEFT[left](folder / "file")
+    PLACED[left](folder / "file")
     with opened_folder(folder) as opened, pytest.raises((NotPlain, IsADirectoryError)):
         opened_file("file", opened, flags)
     with pytest.raises(NotPlain):

@@ -4,7 +4,7 @@ import pytest
 
 from contract.plain_text import one_line, printable, read_as, visible
 
-STEERING = {
+CONTROLLING = {
     "\x1b[2Jmallory": "[2Jmallory",
     "\x1b]8;;http://evil\x1b\\click\x1b]8;;\x1b\\": "]8;;http://evil\\click]8;;\\",
     "\x9b31mred": "31mred",
@@ -17,10 +17,10 @@ STEERING = {
 }
 
 
-@pytest.mark.parametrize("text", STEERING)
+@pytest.mark.parametrize("text", CONTROLLING)
 def test_characters_that_control_a_terminal_are_removed(text: str) -> None:
     """These are escapes, cursor movements, reversed writing directions and unusual line ends."""
-    assert printable(text) == STEERING[text]
+    assert printable(text) == CONTROLLING[text]
 
 
 @pytest.mark.parametrize("text", ["Zoë, 雪, naïve 👩\u200d💻", "two\nlines\tand a tab", "5 % and so on", ""])

@@ -87,7 +87,7 @@ async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> N
             raise AssertionError("the observer only listens")
 
 
-async def told(
+async def findings_after(
     tmp_path: Path,
     answers: list[tuple[str, list[bytes]]],
     *,
@@ -140,7 +140,7 @@ def hundred(answer: Any) -> list[tuple[str, list[bytes]]]:
 
 def test_a_canary_that_is_wrong_for_a_quarter_is_counted_and_the_field_named(tmp_path: Path) -> None:
     wrong = hundred(lambda number: {"label": "b" if number % 4 == 0 else "a", "id": f"{PRIVATE}-other-{number}"})
-    findings = asyncio.run(told(tmp_path, wrong))
+    findings = asyncio.run(findings_after(tmp_path, wrong))
     assert counts(findings, "kanaria_disagreement_total") == {"different": 25, "same": 75}
     assert counts(findings, "kanaria_observer_repeats_total") == {"different": 100}
     assert counts(findings, "kanaria_observer_answers_total") == {"compared": 200}
@@ -153,7 +153,7 @@ def test_a_canary_that_is_wrong_for_a_quarter_is_counted_and_the_field_named(tmp
 
 def test_a_canary_that_answers_the_same_does_not_differ(tmp_path: Path) -> None:
     same = hundred(lambda number: {"label": "a", "id": f"{PRIVATE}-other-{number}"})
-    assert counts(asyncio.run(told(tmp_path, same)), "kanaria_disagreement_total") == {"same": 100}
+    assert counts(asyncio.run(findings_after(tmp_path, same)), "kanaria_disagreement_total") == {"same": 100}
 
 
 def test_no_content_of_an_answer_is_logged(
@@ -162,7 +162,7 @@ def test_no_content_of_an_answer_is_logged(
     """This holds for answers that the observer understands and for those that it does not."""
     caplog.set_level(logging.DEBUG)
     odd = [(STABLE, shown("a", [[PRIVATE]] * 3, route="/label")), (COPY, shown("a", {PRIVATE: float("nan")}))]
-    asyncio.run(told(tmp_path, hundred(lambda _: {PRIVATE: 1}) + odd))
+    asyncio.run(findings_after(tmp_path, hundred(lambda _: {PRIVATE: 1}) + odd))
     assert PRIVATE not in caplog.text + "".join(capfd.readouterr())
 
 
@@ -173,7 +173,7 @@ def test_incomplete_answers_and_those_without_a_copy_are_not_compared(tmp_path: 
         (COPY, shown("a", {})),
         ("nobody", shown("a", {})),
     ]
-    findings = asyncio.run(told(tmp_path, answers))
+    findings = asyncio.run(findings_after(tmp_path, answers))
     assert counts(findings, "kanaria_observer_answers_total") == {"cut": 1}
     assert counts(findings, "kanaria_disagreement_total") == {}
 
@@ -196,19 +196,21 @@ def test_users_answers_are_counted_for_the_version_that_gave_them(tmp_path: Path
         ("m:v2", shown("f", {"label": "b"}, route="/label", by="m:v2", is_whole=False)),
         ("m:v2", shown("g", {"label": "b"}, route="/label", by="m:v2", status=500)),
     ]
-    assert predicted(asyncio.run(told(tmp_path, answers, read=LABELS))) == {"m:v1 a": 1, "m:v2 b": 1}
+    assert predicted(asyncio.run(findings_after(tmp_path, answers, read=LABELS))) == {"m:v1 a": 1, "m:v2 b": 1}
 
 
 def test_copies_are_counted_when_they_are_paired_with_stables_answer(tmp_path: Path) -> None:
     """Repeats are not counted, because no caller asked for them. Fields that the plan ignores are no difference."""
     answers = hundred(lambda number: {"label": "b", "id": number})
-    findings = asyncio.run(told(tmp_path, answers, read=LABELS))
+    findings = asyncio.run(findings_after(tmp_path, answers, read=LABELS))
     assert predicted(findings) == {"m:v2 b": 100}
     assert counts(findings, "kanaria_observer_repeats_total") == {"same": 100}
 
 
 def test_without_expressions_nothing_is_counted(tmp_path: Path) -> None:
-    assert predicted(asyncio.run(told(tmp_path, [("m:v1", shown("a", {"label": "a"}, route="/label"))]))) == {}
+    assert (
+        predicted(asyncio.run(findings_after(tmp_path, [("m:v1", shown("a", {"label": "a"}, route="/label"))]))) == {}
+    )
 
 
 class Kept:
@@ -239,7 +241,7 @@ def test_answers_are_kept_with_the_declared_columns_of_their_requests(tmp_path: 
         ("m:v2", shown("b", {"label": "y"}, route="/label", asked={"age": "old"})),
         ("m:v2", shown("c", {"label": "y"}, route="/label", asked=asked, status=500)),
     ]
-    asyncio.run(told(tmp_path, answers, read=read, records=kept))
+    asyncio.run(findings_after(tmp_path, answers, read=read, records=kept))
     assert kept.expected == read
     assert kept.rows == [("m:v1", "a", Said("x"), (41.0, "jp")), ("m:v2", "b", Said("y"), (None, None))]
 
@@ -274,7 +276,7 @@ def test_answers_are_paired_by_the_gateways_ids_if_a_caller_reuses_its_own(tmp_p
             (COPY, shown("same", {"label": "a"}, own=own)),
             (REPEAT, shown("same", {"label": "a"}, own=own)),
         ]
-    findings = asyncio.run(told(tmp_path, answers))
+    findings = asyncio.run(findings_after(tmp_path, answers))
     assert counts(findings, "kanaria_disagreement_total") == {"same": 50}
     assert counts(findings, "kanaria_observer_answers_total") == {"compared": 100}
 
@@ -286,7 +288,7 @@ def test_answers_are_kept_with_the_name_of_the_key_that_asked(tmp_path: Path) ->
         (STABLE, shown("b", {"label": "x"}, route="/label", own="1", caller="bank")),
         (COPY, shown("b", {"label": "y"}, own="1", caller="bank")),
     ]
-    asyncio.run(told(tmp_path, answers, read=LABELS, records=kept))
+    asyncio.run(findings_after(tmp_path, answers, read=LABELS, records=kept))
     assert kept.rows == [("m:v1", "shop: a", Said("x"), ()), ("m:v2", "bank: b", Said("y"), ())]
 
 
@@ -311,7 +313,7 @@ def test_rollout_steps_compare_both_directions_and_count_copies_only_as_comparis
             (STEP + COPY, shown(f"other {number}", {"label": "b"}, by="m:v2")),
         ]
     kept = Kept()
-    findings = asyncio.run(told(tmp_path, answers, read=LABELS, records=kept))
+    findings = asyncio.run(findings_after(tmp_path, answers, read=LABELS, records=kept))
     assert counts(findings, "kanaria_disagreement_total") == {"different": 25, "same": 15}
     assert counts(findings, "kanaria_observer_repeats_total") == {"same": 20}
     assert predicted(findings) == {}

@@ -19,7 +19,7 @@ from tests.support.answer_logs import BODY, Tally, learn, open_log
 eventually = partial(waiting.eventually, within_s=60.0)  # for busy machines
 
 
-def assert_goes_on(log: AnswerLog, tally: Tally) -> None:
+def assert_counts_on(log: AnswerLog, tally: Tally) -> None:
     """Assert that a further request is counted as usual."""
     before, request_id = tally.counts["correct"], secrets.token_hex()
     log.record(request_id, ["a"], body=BODY)
@@ -35,8 +35,8 @@ def test_a_label_is_matched_to_the_answer_with_as_many_rows(tmp_path: Path) -> N
         log.record("r", ["a"], body=BODY)
         assert learn(log, "r", "a") is Feedback.ACCEPTED
         other.record("r", ["a", "b"], body=b"another question")
-        assert_goes_on(log, tallies["m:1"])
-        assert_goes_on(other, tallies["m:2"])
+        assert_counts_on(log, tallies["m:1"])
+        assert_counts_on(other, tallies["m:2"])
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
         database.execute("UPDATE answers SET answered_at_s = answered_at_s - 2 * 86400")
         database.commit()
@@ -82,7 +82,7 @@ def test_a_label_in_the_file_that_fits_no_answer_is_dropped(
     for dropped in (1, 0):
         tally = Tally()
         with open_log(tmp_path, "m:1", tally, is_same=is_same, label_ages_s=(10.0,)) as log:
-            assert_goes_on(log, tally)
+            assert_counts_on(log, tally)
         assert tally.counts["dropped"] == dropped
         assert tally.counts["failed"] == 0
         assert tally.by_age == {(10.0, "came"): 1}
@@ -123,7 +123,7 @@ def test_a_label_that_cannot_be_written_fails_only_its_own_request(tmp_path: Pat
         with pytest.raises(TypeError):
             learn(log, "r", "\ud800")
         assert learn(log, "r", "a") is Feedback.ACCEPTED
-        assert_goes_on(log, tally)
+        assert_counts_on(log, tally)
 
 
 def test_a_failure_in_each_turn_does_not_stop_the_other_work(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_missing_table_is_counted_and_feedback_is_refused(tmp_path: Path) -> N
     """Each turn fails, the thread goes on, and it works again when the table is back."""
     tally = Tally()
     with open_log(tmp_path, "m:1", tally) as log:
-        assert_goes_on(log, tally)
+        assert_counts_on(log, tally)
         with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
             database.execute("ALTER TABLE answers RENAME TO elsewhere")
             log.record("r", ["a"], body=BODY)
