@@ -26,8 +26,8 @@ SPEC = RolloutSpec(
     signals=Signals({"class": Classes(on_fail="rollback")}),
 )
 LIVE = SPEC.model_copy(update={"steps": (5, 25, 50, 100)})  # no shadow step, so that harm reaches users
-# The evidence suffices to leave the shadow step, and accumulates during the soak. 70 s into the release, evidence is
-# missing at 40 %.
+# The shadow step proves enough to leave it, and the rest is proven while the next step soaks: 70 s into the release,
+# at 40 %, proof is missing.
 UNPROVEN = SPEC.model_copy(update={"steps": ("shadow", 40, 100), "soak": 60.0, "risk_budget": RiskBudget(share=0.003)})
 UNPROVEN_S = 70.0
 EVEN = (0.1,) * 10

@@ -80,7 +80,7 @@ class UnsafeDisk:
         subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
         subprocess.run(["umount", str(self.folder)], check=True)
         left = self.image.rename(self.image.with_name("cut-off.img"))
-        shutil.copy(left, self.image)  # the kernel may still cache what was not on the disk for the other device
+        shutil.copy(left, self.image)  # the kernel may still cache unwritten data of the original file
         subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
         subprocess.run(["mount", "-o", "loop", str(self.image), str(self.folder)], check=True)
 

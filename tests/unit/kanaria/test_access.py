@@ -51,5 +51,5 @@ def test_a_user_without_a_home_folder_must_name_the_store() -> None:
 
 
 def test_a_user_is_called_by_the_name_in_the_environment() -> None:
-    """A name that the environment sets is used, for example by `sudo`."""
+    """A name in the environment counts; `sudo`, for example, sets one."""
     assert person(os.getuid(), LOGNAME="ann") == "ann"

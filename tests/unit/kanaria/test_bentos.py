@@ -59,7 +59,7 @@ def test_a_model_is_loaded_by_the_class_that_its_bento_names(tmp_path: Path, mon
     bento.write_text(f"{bento.read_text()}\nargs: {{implementation: 'own.model:Own'}}")
     assert implementation_for("m:v1") == ("own.model:Own", tmp_path / "bentos/m/v1/src")
     assert implementation_for("other:v1") == ("other:Other", tmp_path)
-    with pytest.raises(SetupError, match="is about other"):
+    with pytest.raises(SetupError, match="is for other"):
         implementation_for("third:v1")
 
 
@@ -305,7 +305,7 @@ def test_a_process_shares_the_bentos_and_keeps_its_own_metrics(tmp_path: Path, m
 def test_unknown_routes_are_distinct_from_no_routes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str, expected: object
 ) -> None:
-    """A Bento that lists no routes may have any.
+    """If a manifest says nothing about routes, they are unknown.
 
     A release of one without routes would leave stable's callers without answers.
     """

@@ -101,7 +101,7 @@ print(uvicorn.Config(print, ssl_certfile='none.pem', ssl_version=17, ssl_cert_re
 
 @pytest.mark.needs("serve")
 def test_the_process_that_starts_the_workers_listens_on_no_port() -> None:
-    """Circus accepts commands on its ports from any local process, including commands to start programs.
+    """Circus accepts commands on its ports from any client, including commands to start programs.
 
     The test creates it as BentoML does.
     """

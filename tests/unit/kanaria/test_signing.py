@@ -359,7 +359,7 @@ def test_a_sealed_bento_can_read_other_models_of_the_store(state: Settings, stor
 
 
 def test_the_server_of_verified_models_refuses_unsigned_models(state: Settings, store: Path, tmp_path: Path) -> None:
-    """This holds wherever its code gets the model. A Bento without verified models follows its own settings."""
+    """This holds wherever its code gets the model. Without a verified model, the server follows its own settings."""
     assert seal(state, "b:1", tmp_path, tmp_path / "sealed") == {}
     sign_version(state, "m:1", None)
     variables = seal(state, "b:1", tmp_path, tmp_path / "sealed")

@@ -116,7 +116,7 @@ def test_a_gross_limit_that_limits_nothing_is_reported(tmp_path: Path, signals: 
 
 
 def test_a_share_without_a_percent_sign_is_refused(tmp_path: Path) -> None:
-    """Half may mean 50 % or 0.5 %, and the larger meaning would harm every second user."""
+    """`0.5` may mean 0.5 % or 50 %, and the larger share would harm every second user."""
     plan = tmp_path / "plan.yaml"
     plan.write_text("risk_budget: 0.5")
     code, output = validate(str(plan))
