@@ -5,7 +5,7 @@ from rollout.routers.router import Split
 
 
 def check_split(split: Split) -> None:
-    """Raise RouterRefused when `split` contradicts itself."""
+    """Raise RouterRefused if `split` contradicts itself."""
     saw = f"{split.canary_percent:g} % to {split.canary.tag if split.canary else 'no canary'}, mirror={split.mirror}"
     if not 0 <= split.canary_percent <= 100:
         raise RouterRefused("the canary's weight is not a percentage", saw=saw, do="ask for 0 to 100")
@@ -13,7 +13,7 @@ def check_split(split: Split) -> None:
     for version in versions:
         if {backend.tag for backend in version.backends} != {version.tag}:
             raise RouterRefused(
-                "the backends of a version are not all of that version",
+                "some backends of a version belong to another version",
                 saw=", ".join(f"{backend.tag} at {backend.url}" for backend in version.backends),
                 do="give each version its own backends",
             )
@@ -25,7 +25,7 @@ def check_split(split: Split) -> None:
         )
     if len({version.tag for version in versions}) < len(versions):
         raise RouterRefused(
-            "two versions of a split are the same one",
+            "two versions of a split are the same version",
             saw=", ".join(version.tag for version in versions),
             do="release another version",
         )
@@ -33,9 +33,9 @@ def check_split(split: Split) -> None:
         raise RouterRefused("a split sends traffic to a canary that it does not name", saw=saw, do="name the canary")
     if split.compare_percent and (split.canary is None or split.mirror or not 0 < split.canary_percent < 100):
         raise RouterRefused(
-            "requests are compared only while both versions answer some",
+            "requests can be compared only while both versions answer some",
             saw=f"{saw}, {split.compare_percent:g} % compared",
-            do="compare nothing in the shadow step, where everything is copied, nor with one version alone",
+            do="compare nothing in the shadow step, where everything is copied, or with a single version",
         )
     if not 0 <= split.compare_percent <= 100:
         raise RouterRefused(
@@ -45,7 +45,7 @@ def check_split(split: Split) -> None:
         )
     if split.mirror and not split.stable.service.answers_whole:
         raise RouterRefused(
-            "there is nothing to copy to a canary in the shadow",
+            "there is nothing to copy to a canary in the shadow step",
             saw=f"{split.stable.tag} has no route whose answers come as a whole",
-            do="begin with another step",
+            do="start with another step",
         )

@@ -1,4 +1,4 @@
-"""Envoy's admin, which may stop the gateway and read every key: a Unix socket that only its owner can open."""
+"""Envoy's admin interface. It can stop the gateway and read every key, so it is a Unix socket only for its owner."""
 
 import os
 import tempfile
@@ -8,19 +8,19 @@ from contract import loopback
 from contract.polled import Polled
 from rollout.routers.envoy.settings import GatewaySettings
 
-_LONGEST_PATH = 100  # of a socket, bytes: macOS takes 103, Linux 107
+_LONGEST_PATH = 100  # of a socket, bytes: the limit is 103 on macOS and 107 on Linux
 
 
 def make_folder(settings: GatewaySettings) -> None:
-    """Make the folder of the socket, for its owner alone. Raises OSError.
+    """Make the socket's folder, accessible only to its owner. Raises OSError.
 
-    Where the path would be too long for a socket, the folder is a link to one with a short path.
+    If the path would be too long for a socket, the folder is a link to a folder with a short path.
     """
     folder = settings.admin_folder
     if _is_own(folder):
         folder.chmod(0o700)
         return
-    folder.unlink(missing_ok=True)  # a link to what a restart of the machine has removed
+    folder.unlink(missing_ok=True)  # a link whose target was removed by a restart of the machine
     if len(os.fsencode(folder.absolute() / settings.admin_socket.name)) <= _LONGEST_PATH:
         folder.mkdir(mode=0o700)
     else:
@@ -35,15 +35,15 @@ def client(settings: GatewaySettings, *, timeout_s: float) -> loopback.Client:
 
 
 def polled(settings: GatewaySettings, *, timeout_s: float) -> Polled:
-    """The admin, for who asks it all the time."""
+    """A client of the admin for frequent requests."""
     return Polled(settings.admin_url, timeout_s=timeout_s, unix_socket=socket_of(settings))
 
 
 def socket_of(settings: GatewaySettings) -> Path | None:
-    """The socket at which the admin answers; None where it has a port."""
+    """The admin's socket; None if the admin has a port."""
     return None if settings.has_open_admin else settings.admin_socket
 
 
 def _is_own(folder: Path) -> bool:
-    """Whether it is a folder of this user, or a link to one."""
+    """Whether `folder` belongs to this user, or is a link to such a folder."""
     return folder.is_dir() and folder.stat().st_uid == os.getuid()

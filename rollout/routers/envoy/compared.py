@@ -1,9 +1,9 @@
-"""Copies of a share of the requests in the steps, in both directions.
+"""Copies a share of the requests during the rollout steps, in both directions.
 
-What the split chose says in a header which cluster gets a copy; a mirror policy reads that header after the choice.
-Which share is copied is drawn by the policy. Envoy draws version and copy from one random number, as its rest by the
-sum of the weights and by a million. The two have no common divisor, so that each draw says nothing about the other.
-The same holds for callers who stay on one side, whose version is drawn from a hash.
+The chosen version's route sets a header that names the cluster for the copy; a mirror policy reads that header after
+the choice and draws the share to copy. Envoy draws version and copy from the same random number, modulo the sum of the
+weights and modulo a million. These two numbers have no common divisor, so the draws are independent. The same holds for
+callers who stay on one side, whose version is drawn from a hash.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,19 +17,19 @@ from rollout.routers.envoy.resources import SHADOW
 from rollout.routers.envoy.sampling import OBSERVED
 from rollout.routers.router import Split
 
-OWN_HEADERS = COPY_HEADER  # the gateway takes every header from its clients that begins so
+OWN_HEADERS = COPY_HEADER  # the gateway removes every client header with this prefix
 OF_STABLE, OF_CANARY, AGAIN = f"{COPY_HEADER}-of-stable", f"{COPY_HEADER}-of-canary", f"{COPY_HEADER}-again"
 
 _HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent
 _MILLION = 1_000_000  # the denominator of a copied share
-_WEIGHTS = _MILLION + 1  # their sum where requests are copied or observed: no common divisor with a million
+_WEIGHTS = _MILLION + 1  # the sum of weights if requests are copied or observed: no common divisor with a million
 
 
 def weights(split: Split, *, is_drawn: bool) -> tuple[int, int]:
     """The weights of stable and of the canary.
 
     Args:
-        is_drawn: a share of the requests is drawn by a million, to be copied or observed.
+        is_drawn: whether a share of the requests is drawn modulo a million, to be copied or observed.
     """
     unit, total = (_MILLION // 100, _WEIGHTS) if is_drawn else (_HUNDREDTHS, 100 * _HUNDREDTHS)
     to_canary = round(unit * split.canary_percent)
@@ -37,7 +37,7 @@ def weights(split: Split, *, is_drawn: bool) -> tuple[int, int]:
 
 
 def marked(choices: Iterable[Resource], split: Split, *, is_observed: bool) -> list[Resource]:
-    """The choices of stable and of the canary, each with headers that say where a copy of its request goes."""
+    """The choices of stable and the canary, each with headers that name the cluster for a copy of its request."""
     if split.canary is None:
         return list(choices)
     place = (OBSERVED if is_observed else "") + SHADOW
@@ -52,19 +52,19 @@ def marked(choices: Iterable[Resource], split: Split, *, is_observed: bool) -> l
 
 
 def copy_policies(split: Split, *, is_observed: bool) -> list[Resource]:
-    """Who gets copies, and of which share of the requests."""
+    """The mirror policies: which cluster gets copies of which share of the requests."""
     shares = copied(split.compare_percent / 100, split.canary_percent / 100)
     policies = [_policy(OF_STABLE, shares.of_stable), _policy(OF_CANARY, shares.of_canary)]
-    if is_observed:  # of the requests that are copied to the canary as well: both are drawn from one number
+    if is_observed:  # a part of the requests that the canary also gets: both are drawn from the same number
         policies.append(_policy(AGAIN, shares.of_stable * REPEATED_PERCENT / 100))
     return policies
 
 
 def compare_percent_of(policies: Iterable[Mapping[str, Any]]) -> float:
-    """The share of requests that is compared: one of the two directions always has all of it, see `rollout.compare`.
+    """The share of requests that is compared. One direction always has the whole share: see `rollout.compare`.
 
     Args:
-        policies: as Envoy's admin shows them.
+        policies: in the form that Envoy's admin shows.
     """
     numerators = [
         policy["runtime_fraction"]["default_value"].get("numerator", 0)

@@ -1,22 +1,22 @@
-"""How many connections of clients the gateway keeps, and how long an idle one may stay.
+"""Limits the gateway's client connections, and how long an idle one may stay.
 
-An idle connection may stay for long while there is room, and for a second while there is none: whoever opens all that
-there are and asks nothing loses them. Envoy 1.40 has no limit per address, and on one machine all have the same.
+An idle connection may stay long while there is room, but only a second while there is none. So a client that opens all
+connections and sends nothing loses them. Envoy 1.40 has no limit per address, and on one machine all clients share one.
 """
 
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 
-_SHORTER_FROM, SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
+_SHORTER_FROM, SHORTEST_FROM = 0.5, 0.9  # shares of the connections in use
 _SHORTEST_IDLE, _SHORTEST_HANDSHAKE, _SHORTEST_FLUSH = "1s", "2s", "5s"
-_LOOKED_AT = "0.25s"  # how often Envoy compares
+_LOOKED_AT = "0.25s"  # how often Envoy checks
 _MOST, _TAKEN = (
     f"envoy.resource_monitors.{name}" for name in ("global_downstream_max_connections", "injected_resource")
 )
 
 
 def overload_manager(settings: GatewaySettings) -> Resource:
-    """That part of the bootstrap. `Pressure` keeps the file up to date that it reads."""
+    """The overload manager of the bootstrap. `Pressure` keeps the file that it reads up to date."""
     monitors = f"{TYPE}extensions.resource_monitors"
     return {
         "refresh_interval": _LOOKED_AT,

@@ -1,7 +1,7 @@
-"""The gateway's own log of failed requests, read from where the ledger ends: whose they were, by key.
+"""Reads the gateway's log of failed requests from the position in the ledger: which users had failures.
 
-Users' names stay in the gateway's folder, and no longer than they are needed: only a keyed hash of them leaves this
-module, and lines that were counted are dropped.
+Users' names stay in the gateway's folder, and only as long as needed. Only a keyed hash of a name leaves this module,
+and counted lines are deleted.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from rollout.errors import SourceUnreachable
 from rollout.signals.sticky_users import UserFailure
 
 _KEPT_BYTES = 2**20  # the file is emptied once this much of it was read
-_READ_BYTES = 2**24  # in one window; the rest waits for the next
+_READ_BYTES = 2**24  # read in one window; the rest waits for the next window
 
 
 class GatewayFailures:
-    """A FailureLog of Envoy's file access logger.
+    """A FailureLog that reads the file of Envoy's access logger.
 
     Args:
-        path: the file that Envoy appends to.
-        key: makes the hashes useless to anybody without it; 1 to 64 bytes.
+        path: the file to which Envoy appends.
+        key: the key of the hashes, 1 to 64 bytes; without it they are useless.
     """
 
     def __init__(self, path: Path, *, key: bytes) -> None:
@@ -34,7 +34,7 @@ class GatewayFailures:
     def read(self, offset: int) -> tuple[list[UserFailure], int]:
         """See `FailureLog`. A line that is not yet complete waits for the next call."""
         with self._explained(), self._path.open("rb") as file:
-            # Shorter than `offset`: it was emptied, and the ledger does not know it yet.
+            # Shorter than `offset`: the file was emptied, and the ledger does not know it yet.
             start = offset if offset <= os.fstat(file.fileno()).st_size else 0
             file.seek(start)
             complete, newline, _ = file.read(_READ_BYTES).rpartition(b"\n")
@@ -43,7 +43,7 @@ class GatewayFailures:
         if lines and not failures:
             raise SourceUnreachable(
                 "the gateway's log of failures cannot be understood",
-                saw=f"no line of {self._path} as expected",  # and show none: they name people
+                saw=f"no line of {self._path} as expected",  # without a line, because lines name people
                 do="restart the gateway: its version differs from the controller's",
             )
         charged = [
@@ -59,7 +59,7 @@ class GatewayFailures:
             size = self._path.stat().st_size
             if size < _KEPT_BYTES or size != offset:
                 return offset
-            os.truncate(self._path, 0)  # Envoy appends: its next line becomes the first
+            os.truncate(self._path, 0)  # Envoy opens the file for appending: its next line becomes the first
         return 0
 
     def clear(self) -> None:
@@ -84,18 +84,18 @@ class GatewayFailures:
 
 
 class _Line(BaseModel):
-    """One request that failed or fell back, in the format that `bootstrap` gives Envoy."""
+    """One request that failed or fell back, in the format that `bootstrap` configures."""
 
     start_s: float
     took_ms: float
-    version: str | None  # the one that answered; None: no version answered
-    routed: str | None  # the one that the split chose
-    attempts: int = 1  # gateways of earlier versions did not count them
+    version: str | None  # the version that answered; None: no version answered
+    routed: str | None  # the version that the split chose
+    attempts: int = 1  # gateways of earlier versions do not log it
     user: str | None
 
     @property
     def charged(self) -> str | None:
-        """The version that the line is evidence about, as in `metrics`; None: about neither."""
+        """The version about which the line is evidence, as in `metrics`; None: neither."""
         has_failed = self.version in (None, self.routed) or self.attempts > 1
         return self.routed if has_failed else None
 
@@ -104,4 +104,4 @@ def _parsed(line: bytes) -> _Line | None:
     try:
         return _Line.model_validate_json(line)
     except ValidationError:
-        return None  # the end of a line whose beginning was cut off
+        return None  # the rest of a line whose beginning was cut off

@@ -1,7 +1,7 @@
-"""The two files through which Envoy is steered: a discovery response each, replaced in one step, even on a full disk.
+"""The two files that control Envoy: a discovery response each, replaced in one step, even on a full disk.
 
-A file that cannot be read, or is not what `write_resources` writes, counts as absent. Imports little: Envoy's start
-waits for it.
+A file that cannot be read, or is not in the format of `write_resources`, counts as absent. This module imports little,
+because Envoy's start waits for it.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def write_resources(path: Path, resources: "Sequence[Resource]") -> str:
-    """Replace the file at `path` in one step and give the version that Envoy will report for it. Raises OSError."""
+    """Replace the file at `path` in one step. Returns the version that Envoy will report. Raises OSError."""
     version = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
     room.replace(path, json.dumps({"version_info": version, "resources": resources}, indent=1))
     return version
 
 
 def read_resources(path: Path) -> "tuple[str, list[Resource]] | None":
-    """The version and the resources in the file at `path`; None where it cannot be used."""
+    """The version and the resources in the file at `path`; None if it cannot be used."""
     try:
         response = json.loads(path.read_bytes())
-    except (OSError, ValueError):  # ValueError: cut, empty, no JSON, no text
+    except (OSError, ValueError):  # ValueError: the file is cut, empty, not JSON or not text
         return None
     if not isinstance(response, dict):
         return None
@@ -38,13 +38,13 @@ def read_resources(path: Path) -> "tuple[str, list[Resource]] | None":
 
 
 def saved_resources(path: Path) -> "list[Resource] | None":
-    """The resources last written to `path`, from its spare where it was damaged; None where neither can be used."""
+    """The resources last written to `path`, or to its spare if it was damaged; None if neither can be used."""
     found = read_resources(path) or read_resources(room.spare_of(path))
     return found[1] if found else None
 
 
 def are_usable(resources: "Sequence[Resource]", clusters: Collection[str]) -> bool:
-    """Whether `resources` are one route table that sends requests to these `clusters` only."""
+    """Whether `resources` are one route table that sends requests only to `clusters`."""
     try:
         (table,) = resources
         matches = [route["match"] for route in table["virtual_hosts"][0]["routes"]]
@@ -55,7 +55,7 @@ def are_usable(resources: "Sequence[Resource]", clusters: Collection[str]) -> bo
 
 
 def _clusters_named(found: Any) -> Iterator[str]:
-    """The clusters that a part of a route table sends requests to, wherever they stand in it."""
+    """The names of all clusters to which a part of a route table sends requests."""
     if isinstance(found, list):
         for one in found:
             yield from _clusters_named(one)

@@ -1,8 +1,7 @@
-"""The keys of callers: a filter for each scope knows those that open it, and tells the versions whose key it was.
+"""The keys of callers: one filter per scope knows the keys that open it, and tells versions the name of the key.
 
-Envoy reads the keys anew when their files change. It compares keys as they are, so the files have them unhashed, for
-their owner alone. Each request passes one of the filters: of a second one, which asks what a key may, it would have
-cost 3 % of the gateway's time.
+Envoy reads the keys again when their files change. Envoy compares plain keys, so the files hold them unhashed, readable
+only by their owner. Each request passes one filter: a second filter for permissions cost 3 % of the gateway's time.
 """
 
 import json
@@ -22,12 +21,12 @@ _KEY_AUTH = TYPE + "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 _OF_ROUTE = TYPE + "config.route.v3.FilterConfig"
 _VERSIONS = r"^extension_config_discovery\.http_filter\.(.+)\.version_text$"
 _POLL_S = 0.01
-_AND = "/"  # between two names of keys, which have none
+_AND = "/"  # separates two names of keys, which do not contain it
 _NAMESPACE, _OF, _BY = "kanaria.labels", "of", "by"  # metadata of a request with labels
 
 
 def write_keys(settings: GatewaySettings) -> dict[str, str]:
-    """Replace the keys by those of `settings`. A running gateway takes them at once; see `are_in_force`.
+    """Replace the keys with those of `settings`. A running gateway uses them at once; see `are_in_force`.
 
     Returns: the version of each filter's file, by its name. Raises: OSError.
     """
@@ -43,14 +42,14 @@ def write_keys(settings: GatewaySettings) -> dict[str, str]:
             "forwarding": {"header": CALLER_HEADER, "hide_credentials": True},
         }
         resource = {"@type": TYPE + "config.core.v3.TypedExtensionConfig", "name": name, "typed_config": known}
-        written[name] = secrets.token_hex(8)  # a hash of keys would help whoever tries some
+        written[name] = secrets.token_hex(8)  # not a hash of the keys, which would help an attacker to guess them
         content = json.dumps({"version_info": written[name], "resources": [resource]}, indent=1)
         write_whole(settings.filter_path(name), content, mode=0o600)
     return written
 
 
 def written_keys(settings: GatewaySettings) -> tuple[tuple[str, str], ...]:
-    """What `write_keys` wrote last: each key, with the name that versions are told.
+    """What `write_keys` last wrote: each key, with the name that versions get.
 
     Raises: OSError; ValueError, LookupError or TypeError for a damaged file.
     """
@@ -62,7 +61,7 @@ def written_keys(settings: GatewaySettings) -> tuple[tuple[str, str], ...]:
 
 
 def forget_keys(settings: GatewaySettings) -> None:
-    """Remove what `write_keys` wrote, for a gateway that asks for no key. Raises OSError."""
+    """Remove the files of `write_keys`, for a gateway that requires no key. Raises OSError."""
     for name in _FILTERS.values():
         settings.filter_path(name).unlink(missing_ok=True)
 
@@ -73,7 +72,7 @@ def takes_keys(settings: GatewaySettings) -> bool:
 
 
 def are_in_force(settings: GatewaySettings, written: dict[str, str], *, wait_s: float) -> bool:
-    """Whether the running gateway has what `write_keys` wrote; waits for it for at most `wait_s` seconds."""
+    """Whether the running gateway uses the keys that `write_keys` wrote. Waits at most `wait_s` seconds for that."""
     client = admin.client(settings, timeout_s=wait_s)
     until_s = time.monotonic() + wait_s
     while time.monotonic() < until_s:
@@ -89,7 +88,7 @@ def are_in_force(settings: GatewaySettings, written: dict[str, str], *, wait_s: 
 
 
 def key_filters(settings: GatewaySettings) -> list[Resource]:
-    """The filters. A route passes that of predictions, unless it says otherwise."""
+    """The filters. A route uses the one for predictions, unless it overrides that."""
     return [
         {
             "name": name,
@@ -113,14 +112,14 @@ def _of_route(opened_by: Scope | None) -> Resource:
 
 
 def _told(key: ApiKey, scope: Scope) -> str:
-    """Whose answers a key opens; at /feedback also whose key it is, where that is another one."""
+    """The name of the caller whose answers a key opens; at /feedback also the key's own name, if it differs."""
     if scope != "feedback" or key.labels in (None, key.name):
         return key.name
     return f"{key.labels}{_AND}{key.name}"
 
 
 def labeller_rules() -> list[Resource]:
-    """What tells the two apart again, in the filter that copies headers into metadata."""
+    """Rules that split the two names again, for the filter that copies headers into metadata."""
     parts = {_OF: f"^([^{_AND}]*)\\C*$", _BY: f"^(?:[^{_AND}]*{_AND})?(\\C*)$"}
     return [
         {
@@ -136,7 +135,7 @@ def labeller_rules() -> list[Resource]:
 
 
 def labeller_headers() -> list[Resource]:
-    """The headers in which whoever takes labels is told both; none where the gateway asks for no key."""
+    """The headers with both names for the receiver of labels; none if the gateway requires no key."""
     return [
         {
             "header": {"key": header, "value": f"%DYNAMIC_METADATA({_NAMESPACE}:{part})%"},
@@ -146,6 +145,6 @@ def labeller_headers() -> list[Resource]:
     ]
 
 
-# What a route says of the filters. Gateways that an earlier version started have one of another name for all paths.
+# A route's settings of the filters. Gateways started by an earlier version have one filter, with another name.
 OPEN_TO_ALL = _of_route(None) | {"api_key": {"@type": _OF_ROUTE, "disabled": True}}
 FOR_FEEDBACK = _of_route("feedback")

@@ -1,8 +1,8 @@
-"""Looks at the gateway's files, then becomes Envoy: with a cut route table it would answer 404 to everybody.
+"""Checks the gateway's files, then becomes Envoy: with a truncated route table, Envoy would answer every request 404.
 
-A program of its own, run without Python's site packages, because requests wait for it whenever Envoy was killed. Its
-arguments are the files of the clusters and of the routes, the routes of a gateway without a version, and the command
-of Envoy.
+It is a separate program that runs without Python's site packages, because requests wait for it whenever Envoy was
+killed. Its arguments are the files of the clusters and of the routes, the routes of a gateway without a version, and
+Envoy's command.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 
 def make_usable(clusters: Path, routes: Path, without_version: Path) -> None:
-    """Replace a file that Envoy cannot use by its spare; where that is damaged, too, every request is answered 503.
+    """Replace a file that Envoy cannot use with its spare. If that is also damaged, every request is answered 503.
 
     Raises: OSError.
     """
-    from rollout.routers.envoy.files import (  # noqa: PLC0415 - a program has no path to it before `main`
+    from rollout.routers.envoy.files import (  # noqa: PLC0415 - `main` first sets the import path
         are_usable,
         read_resources,
         saved_resources,
@@ -35,12 +35,12 @@ def make_usable(clusters: Path, routes: Path, without_version: Path) -> None:
 
 
 def main() -> None:
-    """Never keeps Envoy from starting."""
+    """Check the files, then start Envoy, whatever the check found."""
     sys.path.insert(0, str(Path(__file__).parents[3]))
     clusters, routes, without_version, *envoy = sys.argv[1:]
     try:
         make_usable(Path(clusters), Path(routes), Path(without_version))
-    except Exception as error:  # noqa: BLE001 - whatever it is, Envoy may still serve
+    except Exception as error:  # noqa: BLE001 - whatever the error is, Envoy may still serve
         sys.stderr.write(f"the gateway's files could not be checked: {error!r}\n")
     os.execv(envoy[0], envoy)  # noqa: S606 - our own words, no shell
 

@@ -1,13 +1,13 @@
 """Envoy's counts for the signals: the names of its metrics, where they are read, and which version each is about.
 
 The names follow from the statistics that `bootstrap` sets up and the clusters that `resources` builds. A user's request
-is evidence about the version that the split chose, once, whoever answered it:
+counts once, as evidence about the version that the split chose, whichever version answered:
 
-* the chosen version answered, at the first try or a later one: its answer counts;
-* another version answered after the chosen one had failed a try: a failure, whatever the user got. Those that were no
-  failure for the user have a code of their own, so that people can be told how many there were;
-* another version answered because the chosen one was known not to be up: about neither. How long a canary is away is a
-  fact of its own (`control.release_run`).
+* the chosen version answered, at the first or a later try: its answer counts;
+* another version answered after the chosen one had failed a try: a failure, whatever the user got. If it was not a
+  failure for the user, it has a separate code, so that the number of such requests can be shown;
+* another version answered because the chosen one was known to be down: evidence about neither. How long a canary is
+  down is counted separately (`control.release_run`).
 """
 
 from collections import defaultdict
@@ -27,25 +27,25 @@ from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS, SAVE
 from rollout.signals.segments import OTHER
 
 REQUESTS = "envoy_kanaria_predict_total"
-SEGMENT_REQUESTS = "envoy_kanaria_segment_total"  # the same by segment, where a plan tells segments apart
+SEGMENT_REQUESTS = "envoy_kanaria_segment_total"  # the same by segment, if a plan tells segments apart
 DURATION = "envoy_kanaria_predict_duration_ms"
 SHADOW_REQUESTS = "envoy_cluster_upstream_rq"
-SHADOW_CLASSES = "envoy_cluster_upstream_rq_xx"  # the same by class: all that a Prometheus set up earlier keeps
+SHADOW_CLASSES = "envoy_cluster_upstream_rq_xx"  # the same by class; a Prometheus set up earlier keeps only these
 SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 
 STATS_PATH = "/stats/prometheus"
-# Of some 1,000 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
+# Selects the lines about versions from about 1,000 on Envoy's page. It matches Envoy's own names, not Prometheus's.
 PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
-FAILED = "5xx"  # the code of a request that the chosen version did not answer, or not to its end
-_HUNG_UP = "0"  # its code for a client that left before it was answered
+FAILED = "5xx"  # the code of a request that the chosen version did not answer, or not completely
+_HUNG_UP = "0"  # Envoy's code for a request whose client left before the answer
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     """One series of Envoy's, and the signals' name for it."""
 
-    by: str  # the label that tells one version's samples apart
+    by: str  # the label that distinguishes samples of one version
     series: str
     label: str
     is_of_copies: bool = False
@@ -68,8 +68,8 @@ class EnvoyMetrics:
     """The GatewayMetrics of Envoy.
 
     Args:
-        address: `host:port` of the page with its metrics, as a metric store reads it.
-        socket: where else the page is; None: only there. A port may be somebody else's while the gateway is away.
+        address: `host:port` of its metrics page, as a metric store reads it.
+        socket: a second place of the page; None: none. Another program may use the port while the gateway is down.
     """
 
     series = tuple(_SERIES)
@@ -80,7 +80,7 @@ class EnvoyMetrics:
 
     @classmethod
     def of(cls, settings: GatewaySettings) -> Self:
-        """The metrics of the gateway that was started with these settings."""
+        """The metrics of a gateway that was started with `settings`."""
         return cls(settings.stats_address, socket=admin.socket_of(settings))
 
     def tables(self, samples: Iterable[Sample], *, mirrored: str | None = None) -> Iterator[Table]:
@@ -92,10 +92,10 @@ class EnvoyMetrics:
             if read is None or event is None or (read.is_of_copies and event.version != mirrored):
                 continue
             if mirrored is not None and sample.labels.get("kind") == STREAMED:
-                continue  # of these requests there are no copies to compare with
+                continue  # these requests have no copies to compare with
             instance = self.address + event.place
             value = event.value
-            if sample.name == SEGMENT_REQUESTS:  # Prometheus has no label without a value
+            if sample.name == SEGMENT_REQUESTS:  # Prometheus drops labels without a value
                 value = f"{sample.labels.get('segment') or OTHER},{value}"
             add(counts[instance, event.version, read], value, sample.value)
             route = sample.labels.get("route")
@@ -103,7 +103,7 @@ class EnvoyMetrics:
                 add(counts[instance, event.version, _BY_ROUTE], f"{route},{event.value}", sample.value)
         for (instance, version, read), table in counts.items():
             if read is _SERIES[SHADOW_CLASSES] and (instance, version, _SERIES[SHADOW_REQUESTS]) in counts:
-                continue  # the same requests
+                continue  # these requests are already counted
             yield Table(instance, version, read.series, read.label, table)
 
 
@@ -111,13 +111,13 @@ class EnvoyMetrics:
 class _Event:
     """What a sample counts."""
 
-    version: str  # that it is evidence about
-    value: str  # of the label
-    place: str = ""  # follows the address in the instance's name
+    version: str  # the version about which it is evidence
+    value: str  # the value of the label `by`
+    place: str = ""  # appended to the address in the instance's name
 
 
 def _event(sample: Sample, read: _Read) -> _Event | None:
-    """What a sample is evidence of; None where it is about no version."""
+    """The event that a sample counts; None if it is not about a version."""
     value = sample.labels.get(read.by)
     if value is None or value == _HUNG_UP:
         return None
@@ -131,8 +131,8 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
     if answered and answered == chosen:
         return _Event(answered, value, place)
     if sample.name not in (REQUESTS, SEGMENT_REQUESTS) or not chosen:
-        return None  # how long a fallback took says nothing about the version that it stood in for
+        return None  # the time of a fallback says nothing about the version that it replaced
     if not answered:
-        return _Event(chosen, value, place) if value.startswith("5") else None  # over its limit, or nobody is up
-    has_failed_a_try = sample.labels.get("attempts", "1") != "1"  # gateways of earlier versions did not count them
+        return _Event(chosen, value, place) if value.startswith("5") else None  # above its limit, or no version is up
+    has_failed_a_try = sample.labels.get("attempts", "1") != "1"  # gateways of earlier versions lack this label
     return _Event(chosen, FAILED if value.startswith("5") else SAVED, place) if has_failed_a_try else None

@@ -1,11 +1,11 @@
-"""What the gateway shows the observer.
+"""What the gateway passes to the observer.
 
-Shown are both versions' answers to the requests that the other one gets a copy of, and all answers to users where the
-plan says how to read them; always of a share of the requests, which `sampling` draws.
+The gateway passes both versions' answers to requests of which the other version gets a copy. If the plan says how to
+read answers, it passes all answers to users. Both apply only to a share of the requests, which `sampling` draws.
 
-A share of the requests is copied to stable as well, so that the observer knows how much stable differs from itself.
-The filter that shows answers is told not to wait, and to go on without an observer. One that hangs is found by health
-checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for it.
+A share of the requests is also copied to stable, so that the observer knows how much stable differs from itself. The
+filter that passes answers does not wait, and continues without an observer. Health checks and pings find a hanging
+observer; until then, at most `_BUFFER_BYTES` of each connection wait for it.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ from rollout.routers.router import Split
 
 OBSERVER = "observer"  # the cluster
 FEEDBACK = "observer-feedback"  # the cluster of its other socket
-REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it is asked twice
+REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it gets twice
 REPEATED_PERCENT = 20
 
-RECORDED = "recorded/"  # before a tag: the cluster of stable for requests that are recorded
+RECORDED = "recorded/"  # before a tag: the cluster of stable for recorded requests
 NOT_RECORDED_PERCENT = "kanaria.not_recorded_percent"  # a runtime value: the share of requests that is not recorded
 
-_OF_ANSWERS = (":status", "content-type", "content-encoding")  # headers that are shown
-_MOST_STREAMS = 256  # answers that are on their way to the observer; of more it sees none
+_OF_ANSWERS = (":status", "content-type", "content-encoding")  # the headers that are passed
+_MOST_STREAMS = 256  # simultaneous answers to the observer; further answers are not passed
 _CONNECTIONS = 4
 _BUFFER_BYTES = 8 * 1024 * 1024
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -37,13 +37,13 @@ HTTP_1: Resource = {
 
 
 def is_observed(split: Split, settings: GatewaySettings) -> bool:
-    """Whether answers are compared by the observer: versions of the contract do that themselves."""
+    """Whether the observer compares answers. Versions with the model contract compare their own."""
     has_pairs = split.mirror or split.compare_percent > 0
     return settings.has_observer and has_pairs and not split.keeps_contract
 
 
 def is_watched(split: Split, settings: GatewaySettings) -> bool:
-    """Whether answers are shown to the observer, of a share of the requests."""
+    """Whether the observer gets the answers to a share of the requests."""
     return is_observed(split, settings) or is_read(split, settings)
 
 
@@ -53,55 +53,56 @@ def is_read(split: Split, settings: GatewaySettings) -> bool:
 
 
 def takes_feedback(split: Split, settings: GatewaySettings) -> bool:
-    """Whether labels are for the observer: the plan says what an answer is, and no version takes them itself."""
+    """Whether labels go to the observer: the plan says what an answer means, and no version accepts labels itself."""
     declared = {route.path for version in split.versions for route in version.service.routes}
     return is_read(split, settings) and split.answers.has_classes and FEEDBACK_PATH not in declared
 
 
 def shown(cluster: Resource, told: Mapping[str, str], *, shows_requests: bool = False) -> Resource:
-    """The same cluster, with its answers shown to the observer, which is told this about them.
+    """The same cluster, with its answers passed to the observer.
 
     Args:
-        shows_requests: their bodies are shown as well.
+        told: metadata for the observer.
+        shows_requests: whether the bodies of requests are passed too.
     """
     return _with_first(_filter(told, shows_requests=shows_requests), cluster)
 
 
 def is_shown(cluster: Resource) -> bool:
-    """Whether the answers of a cluster are shown to the observer."""
+    """Whether the answers of a cluster are passed to the observer."""
     return any("http_filters" in options for options in cluster.get("typed_extension_protocol_options", {}).values())
 
 
 def compared(role: str, split: Split) -> dict[str, str]:
-    """What the observer is told about answers that are compared."""
+    """The observer's metadata of answers that are compared."""
     told = {ROLE: role, COMPARED: f"{split.stable.tag} {split.canary.tag if split.canary else ''}"}
     return told | ({SAMPLED: "yes"} if split.compare_percent else {})
 
 
 def read(tag: str) -> dict[str, str]:
-    """What the observer is told about answers of `tag` that it counts."""
+    """The observer's metadata of answers of `tag` that it counts."""
     return {READ: tag}
 
 
 def not_recorded() -> Resource:
-    """The part of a route's match that holds for the requests that are not recorded: for all, unless a command says so.
+    """The part of a route's match for requests that are not recorded: all requests, unless a command starts recording.
 
-    The share is a runtime value of Envoy's: recording begins and ends without another configuration, and a gateway
-    that was restarted records nothing. Envoy draws it by a random number's rest by a hundred, and what is observed by
-    that number's rest by a million, in steps of a hundred (`sampling`): neither draw says anything about the other.
+    The share is an Envoy runtime value, so recording starts and ends without a new configuration, and a restarted
+    gateway records nothing. Envoy draws it from a random number modulo a hundred, and the observed share from the same
+    number modulo a million, in steps of a hundred (`sampling`): the two draws are independent.
     """
     return {"runtime_fraction": _NOT_RECORDED}
 
 
 def recorded(cluster: Resource, tag: str) -> Resource:
-    """The same cluster, whose requests and answers the observer is shown to be recorded."""
+    """The same cluster, with its requests and answers passed to the observer for recording."""
     return _with_first(_recorder(tag), cluster)
 
 
 def recordable(cluster: Resource, tag: str) -> Resource:
-    """The same for a cluster whose requests are not drawn by a route, so for a share of them that the filter draws.
+    """As `recorded`, for a cluster whose requests no route draws: the filter draws a share of them.
 
-    A request that is skipped costs the gateway a fifteenth more of its time, so this is for few.
+    A skipped request costs the gateway a fifteenth more time, so this is only for a few requests.
     """
     return _with_first(_unless_skipped(_recorder(tag)), cluster)
 
@@ -113,13 +114,13 @@ def mirror_policy(split: Split) -> Resource:
 
 
 def own_ids() -> list[Resource]:
-    """Gives each request and its copies an id of the gateway's own: callers may give many requests one of theirs."""
+    """Headers that give each request and its copies the gateway's own id, because callers may reuse their ids."""
     header = {"key": OWN_REQUEST_HEADER, "value": "%UNIQUE_ID%"}
     return [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 
 
 def observer_cluster(settings: GatewaySettings) -> Resource:
-    """Where the observer listens. Many answers for a slow one wait nowhere: they are not shown."""
+    """The observer's cluster. Answers do not queue for a slow observer: they are not passed."""
     address = {"pipe": {"path": str(settings.observer_socket)}}
     http2 = {"connection_keepalive": {"interval": "1s", "timeout": "1s"}}
     return {
@@ -162,7 +163,7 @@ def observer_cluster(settings: GatewaySettings) -> Resource:
 
 
 def feedback_cluster(settings: GatewaySettings) -> Resource:
-    """Where the observer takes labels."""
+    """The cluster at which the observer accepts labels."""
     address = {"pipe": {"path": str(settings.feedback_socket)}}
     return {
         "@type": TYPE + "config.cluster.v3.Cluster",
@@ -177,7 +178,7 @@ def feedback_cluster(settings: GatewaySettings) -> Resource:
 
 
 def _with_first(one: Resource, cluster: Resource) -> Resource:
-    """The same cluster, with one filter more, before its others."""
+    """The same cluster, with the filter `one` before its others."""
     options = cluster.get("typed_extension_protocol_options", {HTTP_OPTIONS: HTTP_1})[HTTP_OPTIONS]
     filters = {"http_filters": [one, *options.get("http_filters", (_CODEC,))]}
     return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | filters}}
@@ -192,14 +193,14 @@ def _filter(told: Mapping[str, str], *, shows_requests: bool) -> Resource:
 
 
 def _recorder(tag: str) -> Resource:
-    """Shows requests with their answers; of their headers those that may be kept, so no key or cookie leaves Envoy."""
+    """Passes requests with their answers, and only the headers that may be kept: no key or cookie leaves Envoy."""
     headers = (":method", ":path", *KEPT_HEADERS, *_OF_ANSWERS)
     told = {ROLE: RECORD, ANSWERED_BY: tag}
     return _shows(told, tuple(dict.fromkeys(headers)), asks={"request_attributes": ["xds.route_name"]}, requests=True)
 
 
 def _unless_skipped(shown_to: Resource) -> Resource:
-    """The filter, for the share of requests that is not skipped: all are, unless the runtime value says otherwise."""
+    """The filter, applied to the requests that are not skipped. All are skipped, unless the runtime value is set."""
     request_id = {
         "name": "request_id",
         "typed_config": {"@type": TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": "x-request-id"},

@@ -1,6 +1,6 @@
-"""How full the gateway is. Envoy reads it from a file, and closes idle connections the sooner the fuller it is.
+"""Writes how full the gateway is to a file. The fuller it is, the sooner Envoy closes idle connections.
 
-Envoy's own monitor of connections turns new ones away, and triggers nothing.
+Envoy's own connection monitor only rejects new connections and triggers nothing else.
 """
 
 import re
@@ -20,16 +20,16 @@ _ASKED = {"filter": f"^{re.escape(_ACTIVE)}$", "type": "Gauges"}
 
 
 class Pressure:
-    """Keeps that file up to date for one gateway."""
+    """Keeps this file up to date for one gateway."""
 
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 1.0) -> None:
         self._settings = settings
         self._admin = admin.polled(settings, timeout_s=timeout_s)
         self._told: str | None = None
-        self.is_full = False  # as of the last count; it may turn clients away
+        self.is_full = False  # as of the last count; then the gateway may reject clients
 
     def tell(self) -> None:
-        """Count the gateway's connections, and tell it. One that gives no answer goes on as before. Raises OSError."""
+        """Count the gateway's connections and write the share. Without an answer, the file stays. Raises OSError."""
         try:
             answer = self._admin.get("/stats", _ASKED)
         except FAILURES:
@@ -39,7 +39,7 @@ class Pressure:
             self.is_full = False
             return
         name, _, active = answer.body.decode(errors="replace").strip().partition(": ")
-        if name != _ACTIVE:  # of an earlier version: it cannot be counted, so its clients are spared
+        if name != _ACTIVE:  # a gateway of an earlier version: it cannot be counted, so its clients are left alone
             self.is_full = True
             return
         share = f"{min(1.0, int(active) / self._settings.max_connections):.2f}"
@@ -50,5 +50,5 @@ class Pressure:
 
 
 def write_pressure(settings: GatewaySettings, share: str) -> None:
-    """Tell the gateway that this share of its connections is taken, between 0 and 1. Raises OSError."""
+    """Write the share of the gateway's connections in use, 0 to 1, to its file. Raises OSError."""
     write_whole(settings.pressure_path, share)

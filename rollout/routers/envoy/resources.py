@@ -1,15 +1,14 @@
-"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Six kinds of cluster:
+"""Builds the clusters of a traffic split as dictionaries. `routes` has the routes to them. Six kinds of cluster:
 
 * a *version*, named by its tag: its backends with their health checks and circuit breaker;
-* a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the one that answers
-  when it does not. Its metadata keeps the chosen tag, so that the metrics can tell
-  "chosen and answered" from "fell back";
-* a *shadow*, named `shadow/digits:v2`: the same backends again, for copies of requests only, so that
-  its statistics count only these; where the steps compare requests, stable has one as well;
-* an *observed* one, named `observed/` and the name of any of the former: the same for requests of which the observer is
-  shown the answers;
-* a *recorded* one, named `recorded/digits:v1`: the same for requests to stable that are kept with their answers;
-* a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it is asked twice, see `observation`.
+* a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the version that answers if the first
+  does not. Its metadata keeps the chosen tag, so that the metrics can tell "chosen and answered" from "fell back";
+* a *shadow*, named `shadow/digits:v2`: the same backends, only for copies of requests, so that its statistics count
+  only copies; if the steps compare requests, stable also has a shadow;
+* an *observed* cluster, named `observed/` and the name of any of these: the same, for requests whose answers are passed
+  to the observer;
+* a *recorded* cluster, named `recorded/digits:v1`: the same, for requests to stable that are kept with their answers;
+* a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it gets twice; see `observation`.
 """
 
 import ipaddress
@@ -71,7 +70,7 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
 
 
 def is_recordable(split: Split, settings: GatewaySettings) -> bool:
-    """Whether requests to stable can be recorded with its answers: no other version may answer in its place."""
+    """Whether requests can be recorded with stable's answers: no other version may answer in its place."""
     return settings.has_observer and not split.keeps_contract and fallback_of_stable(split) is None
 
 
@@ -81,10 +80,10 @@ def clusters_of(tag: str) -> tuple[str, ...]:
 
 
 def _shown(split: Split, settings: GatewaySettings, named: Mapping[str, Resource]) -> dict[str, Resource]:
-    """The clusters whose answers the observer is shown.
+    """The clusters whose answers are passed to the observer.
 
-    Requests reach a version's processes by its own cluster, of which each of these is a name more: connections, health
-    checks and statistics stay as they are. Only of copies for the observer alone there is no other cluster.
+    Each is another name of a version's own cluster, so connections, health checks and statistics stay the same. Only
+    the copies made for the observer alone have no other cluster.
     """
     found: dict[str, Resource] = {}
     for name, told in _told(split, settings).items():
@@ -101,7 +100,7 @@ def _shown(split: Split, settings: GatewaySettings, named: Mapping[str, Resource
 
 
 def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
-    """The clusters whose answers the observer is shown, and what it is told about them."""
+    """The clusters whose answers are passed to the observer, with its metadata."""
     told: dict[str, dict[str, str]] = {}
     stable, canary = split.stable, split.canary
     to_stable = choice_name(stable, fallback_of_stable(split))
@@ -122,16 +121,16 @@ def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
 
 
 def fallback_of_stable(split: Split) -> Version | None:
-    """The version that answers what stable cannot; None where there is none.
+    """The version that answers if stable cannot; None: there is none.
 
-    A canary in the shadow has not earned any traffic yet: when stable dies then, the answer is 503. A canary that
-    already serves users by evidence is better for them than no answer.
+    A canary in the shadow step has not earned traffic yet: if stable dies then, the answer is 503. A canary that serves
+    users because of evidence is better for them than no answer.
     """
     return split.canary if split.canary_percent > 0 else split.fallback
 
 
 def choice_name(chosen: Version, fallback: Version | None) -> str:
-    """The cluster that sends a request to `chosen`, and to `fallback` where that does not answer."""
+    """The cluster that sends a request to `chosen`, and to `fallback` if that does not answer."""
     return chosen.tag if fallback is None else chosen.tag + FALLBACK + fallback.tag
 
 
@@ -139,7 +138,7 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
     readiness = version.service.readiness
     return _named(name, version.tag, settings) | {
         "type": "STATIC" if all(_is_ip(backend.host) for backend in version.backends) else "STRICT_DNS",
-        "lb_policy": "ROUND_ROBIN",  # LEAST_REQUEST prefers a dead process, which has none
+        "lb_policy": "ROUND_ROBIN",  # LEAST_REQUEST prefers a dead process, because it has no requests
         "dns_lookup_family": "V4_PREFERRED",
         "load_assignment": {
             "cluster_name": name,
@@ -151,7 +150,7 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
                 "timeout": "2s",
                 "interval": "1s",
                 "no_traffic_interval": "1s",
-                "unhealthy_threshold": 3,  # one slow answer of a busy machine does not make a version unhealthy
+                "unhealthy_threshold": 3,  # one slow answer on a busy machine does not make a version unhealthy
                 "healthy_threshold": 1,
                 "http_health_check": {
                     "path": readiness.path,
@@ -163,7 +162,7 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
         "typed_extension_protocol_options": {
             HTTP_OPTIONS: {
                 **HTTP_1,
-                # Or a request could use a connection that the backend is just closing.
+                # Otherwise a request could use a connection that the backend is just closing.
                 "common_http_protocol_options": {"idle_timeout": f"{version.service.idle_s:g}s"},
             }
         },
@@ -171,7 +170,7 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
 
 
 def headers_with(secret: str) -> Resource:
-    """Has requests bring a version's secret, whatever their sender had in that header; empty: there is none."""
+    """Headers with a version's secret for each request. They replace a client's own; an empty secret: there is none."""
     header = {"key": SECRET_HEADER, "value": secret}
     added = {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {"request_headers_to_add": [added]} if secret else {}
@@ -182,7 +181,7 @@ def _choice_cluster(chosen: Version, fallback: Version, settings: GatewaySetting
 
 
 def _aggregate(name: str, tag: str, members: list[str], settings: GatewaySettings) -> Resource:
-    """A cluster whose requests the first of `members` gets that is up; `tag` is the version that it stands for."""
+    """A cluster that sends each request to the first of `members` that is up; `tag`: the version it represents."""
     return _named(name, tag, settings) | {
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
@@ -196,7 +195,7 @@ def _aggregate(name: str, tag: str, members: list[str], settings: GatewaySetting
 
 
 def _another_name(name: str, of: Resource, members: list[str], tag: str, settings: GatewaySettings) -> Resource:
-    """The cluster `of` under one name more, with its statistics: filters of the one are not those of the other."""
+    """The cluster `of` under another name, with the same statistics but its own filters."""
     return _aggregate(name, tag, members, settings) | {"alt_stat_name": of["alt_stat_name"]}
 
 
@@ -211,7 +210,7 @@ def _named(name: str, tag: str, settings: GatewaySettings) -> Resource:
         "connect_timeout": "1s",
         "circuit_breakers": {
             "thresholds": [
-                # As many retries as requests: when a version dies, each of its requests is retried.
+                # As many retries as requests: if a version dies, each of its requests is retried.
                 dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), limit)
             ]
         },

@@ -1,6 +1,6 @@
-"""Steers a running Envoy: writes the split into its files, waits until it is in force, reads it back.
+"""Controls a running Envoy: writes the split into its files, waits until it is in force, reads it back.
 
-The split in force is the one that Envoy's admin endpoint shows, never the one in our files.
+The split in force is the one that Envoy's admin endpoint shows, not the one in our files.
 """
 
 import json
@@ -29,7 +29,7 @@ CLUSTERS = "cluster_manager.cds"  # prefix of Envoy's statistics about each file
 ROUTES = f"http.gateway.rds.{ROUTE_CONFIG}"
 WARMING = "cluster_manager.warming_clusters"
 NO_KEY = "http.gateway.api_key_auth.unauthorized"
-REFUSED = "http.gateway.downstream_rq_4xx"  # for whatever reason
+REFUSED = "http.gateway.downstream_rq_4xx"  # for any reason
 POLL_S = 0.01
 
 
@@ -37,15 +37,15 @@ class EnvoyRouter:
     """The Envoy gateway as a data plane.
 
     Args:
-        settings: those that the gateway was started with.
-        timeout_s: longest wait for one change to come into force, seconds.
+        settings: the settings with which the gateway was started.
+        timeout_s: longest wait for a change to come into force, seconds.
     """
 
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 10.0) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
-        # What Envoy showed last, by the version of its table and how often it took another one: to be shown the whole
-        # table with every beat took a sixth of the controller's time.
+        # What Envoy last showed, by the version of its table and its number of reloads: reading the whole table at
+        # every tick took a sixth of the controller's time.
         self._shown: tuple[object, ObservedSplit | None] | None = None
         self._written = KnownFiles(_version_in)
 
@@ -54,25 +54,25 @@ class EnvoyRouter:
         return self._settings.asks_for_keys
 
     def apply(self, split: Split) -> None:
-        """Put `split` in force and return when it is; clients see no gap.
+        """Put `split` in force and return once it is; clients notice nothing.
 
-        Raises: RouterRefused; the previous split stays in force. A gateway out of reach starts with the new one.
+        Raises: RouterRefused; then the previous split stays in force. An unreachable gateway will start with `split`.
         """
         check_split(split)
         wanted, routes = clusters_for(split, self._settings), routes_for(split, self._settings)
         clusters, routes_now = self._files()
         if routes_now is not None and (routes != routes_now or clusters | wanted != clusters):
-            # The clusters of the split that is being replaced stay until the next change: requests that were routed a
-            # moment ago still need them, and so does counting requests in flight.
+            # The clusters of the previous split stay until the next change: requests that were just routed still need
+            # them, and so does the count of requests in flight.
             clusters = clusters_used(routes_now, clusters)
         clusters = clusters | wanted
         if not are_usable([routes], clusters):
             raise RouterRefused(
-                "the split names a version that the gateway does not know; the previous one stays in force",
+                "the split names a version that the gateway does not know; the previous split stays in force",
                 saw=f"clusters {', '.join(clusters)}",
-                do="report this: it is a fault of Kanaria",
+                do="report this: it is a bug in Kanaria",
             )
-        # Clusters first: no request may meet a route that names an unknown one.
+        # Clusters first, so that no route names an unknown cluster.
         files = {self._settings.clusters_path: list(clusters.values()), self._settings.routes_path: [routes]}
 
         stats = self._stats()
@@ -80,8 +80,8 @@ class EnvoyRouter:
             for path, resources in files.items():
                 _write(path, resources)
             raise RouterRefused(
-                "the gateway is out of reach; the split is saved and it will start with it",
-                saw="no answer of its admin",
+                "the gateway cannot be reached; the split is saved, and the gateway will start with it",
+                saw="no answer from its admin",
                 do="start the gateway and apply the split again",
             )
         if self._settings.has_observer:
@@ -90,9 +90,9 @@ class EnvoyRouter:
             self._install(path, resources, rejections=_rejections(stats))
 
     def observed(self) -> ObservedSplit | None:
-        """The split that Envoy serves; None while it is out of reach, converging or without a version.
+        """The split that Envoy serves; None while it cannot be reached, converges or has no version.
 
-        A damaged file is no split either: Envoy would not find it after a restart. The next `apply` writes it anew.
+        A damaged file also gives None, because Envoy would not find it after a restart. The next `apply` rewrites it.
         """
         stats, written = self._stats(), self._versions()
         if stats is None or None in written.values() or _is_converging(stats, written):
@@ -106,7 +106,7 @@ class EnvoyRouter:
         return self._shown[1]
 
     def requests_in_flight(self, tag: str) -> int | None:
-        """Requests, mirrored ones too, that the backend of `tag` has not answered; None when unknown."""
+        """Requests, including mirrored ones, that the backend of `tag` has not answered; None: unknown."""
         answer = self._get("/clusters", format="json")
         if answer is None:
             return None
@@ -126,16 +126,16 @@ class EnvoyRouter:
         )
 
     def refused(self) -> Refused | None:
-        """Requests that Envoy refused since it was started; None when it is out of reach."""
+        """Requests that Envoy refused since its start; None if it cannot be reached."""
         answer = self._get("/stats", format="json", filter=rf"^({re.escape(NO_KEY)}|{re.escape(REFUSED)})$")
         if answer is None:
             return None
         found = {stat["name"]: int(stat["value"]) for stat in answer["stats"] if "name" in stat}
-        for_key = found.get(NO_KEY, 0)  # not counted where it asks for none
+        for_key = found.get(NO_KEY, 0)  # Envoy does not count them if it requires no key
         return Refused(for_key, max(0, found.get(REFUSED, 0) - for_key))
 
     def _files(self) -> tuple[dict[str, Resource], Resource | None]:
-        """Clusters by name and the route table, as last written; no table where neither it nor its spare is usable."""
+        """The last written clusters by name, and the route table; None if neither it nor its spare is usable."""
         if not self._settings.bootstrap_path.exists():
             raise RouterRefused(
                 "the gateway was never set up", saw=f"no file {self._settings.bootstrap_path}", do="run `kanaria up`"
@@ -145,7 +145,7 @@ class EnvoyRouter:
         return clusters, routes[0] if are_usable(routes, clusters) else None
 
     def _install(self, path: Path, resources: list[Resource], *, rejections: int) -> None:
-        """Replace one file, unless it is the same, and wait until it is in force; on failure put the old one back."""
+        """Replace one file, unless it is the same, and wait until it is in force. On failure, restore the old file."""
         found = read_resources(path)
         if found is None or resources != found[1]:
             _write(path, resources)
@@ -161,25 +161,25 @@ class EnvoyRouter:
         while (stats := self._stats()) is None or _is_converging(stats, self._versions()):
             if stats is not None and _rejections(stats) > rejections:
                 raise RouterRefused(
-                    "Envoy rejected the split; the previous one stays in force",
+                    "Envoy rejected the split; the previous split stays in force",
                     saw=f"{_rejections(stats)} rejected updates, {rejections} before",
                     do="read the reason in the gateway's log",
                 )
             if time.monotonic() > deadline:
                 raise RouterRefused(
-                    f"the split did not come into force in {self._timeout_s:g} s; the previous one was restored",
-                    saw=f"{stats or 'no answer'} of its admin",
-                    do="read the gateway's log, then apply it again",
+                    f"the split did not come into force within {self._timeout_s:g} s; the previous split was restored",
+                    saw=f"{stats or 'no answer'} from its admin",
+                    do="read the gateway's log, then apply the split again",
                 )
             time.sleep(POLL_S)
 
     def _versions(self) -> dict[str, str | None]:
-        """The version of each file, by Envoy's name for what is in it; None for a file that cannot be used."""
+        """The version of each file, by Envoy's name for its content; None for a file that cannot be used."""
         files = {CLUSTERS: self._settings.clusters_path, ROUTES: self._settings.routes_path}
         return {subject: self._written.at(path) for subject, path in files.items()}
 
     def _stats(self) -> Mapping[str, Any] | None:
-        """Envoy's statistics about the two files; None when it is out of reach."""
+        """Envoy's statistics about the two files; None if it cannot be reached."""
         subjects = "|".join(re.escape(name) for name in (CLUSTERS, ROUTES))
         pattern = rf"^(({subjects})\.(version_text|update_rejected|config_reload)|{re.escape(WARMING)})$"
         answer = self._get("/stats", format="json", filter=pattern)
@@ -190,16 +190,16 @@ class EnvoyRouter:
         return admin.polled(self._settings, timeout_s=2.0)
 
     def _get(self, path: str, **query: str) -> Any:
-        """The JSON answer of Envoy's admin; None when it is out of reach."""
+        """The JSON answer of Envoy's admin; None if it cannot be reached."""
         try:
             answer = self._admin.get(path, query)
             return json.loads(answer.body) if answer.is_success else None
-        except (*FAILURES, ValueError):  # ValueError: something answers there, but it is not Envoy
+        except (*FAILURES, ValueError):  # ValueError: something other than Envoy answers
             return None
 
 
 def _version_in(path: Path) -> str | None:
-    """The version of a file; None where it cannot be used."""
+    """The version of a file; None if it cannot be used."""
     found = read_resources(path)
     return found and found[0]
 
@@ -209,29 +209,29 @@ def _write(path: Path, resources: list[Resource]) -> None:
         write_resources(path, resources)
     except OSError as error:
         raise RouterRefused(
-            "the split cannot be written; the previous one stays in force",
+            "the split cannot be written; the previous split stays in force",
             saw=str(error),
             do=f"make room on the disk of {path.parent}, or correct its permissions",
         ) from error
 
 
 def _tell_observer(path: Path, answers: OwnAnswers) -> None:
-    """Say what to count of answers, before they are shown."""
+    """Tell the observer what to count of answers, before it gets them."""
     content = answers.model_dump_json(exclude_defaults=True)
     try:
         if not path.exists() or path.read_text() != content:
             write_whole(path, content, mode=0o600)
     except OSError as error:
         raise RouterRefused(
-            "what is counted of answers cannot be written; the previous split stays in force",
+            "the observer's file of what to count cannot be written; the previous split stays in force",
             saw=str(error),
             do=f"make room on the disk of {path.parent}, or correct its permissions",
         ) from error
 
 
 def _is_converging(stats: Mapping[str, Any], written: Mapping[str, str | None]) -> bool:
-    """Whether Envoy has not taken what was `written` yet, see `EnvoyRouter._versions`."""
-    # A starting Envoy answers before it has these entries. A damaged file waits for its turn to be replaced.
+    """Whether Envoy has not yet loaded the versions in `written`; see `EnvoyRouter._versions`."""
+    # A starting Envoy answers before it has these entries. A damaged file will be replaced later.
     return any(
         version is not None and stats.get(f"{subject}.version_text") != version for subject, version in written.items()
     ) or bool(stats[WARMING])

@@ -1,10 +1,10 @@
-"""A traffic split as Envoy's route table, and back: dictionaries in, dictionaries out.
+"""Converts a traffic split to Envoy's route table and back: dictionaries in, dictionaries out.
 
-There are two tables. That of the model contract passes POST /predict and what belongs to it, and nothing else. That of
-any other service passes every request but those that a version keeps to itself.
+There are two tables. The table of the model contract passes POST /predict and the paths that belong to it, and nothing
+else. The table of any other service passes every request except those that a version keeps to itself.
 
-A route whose requests are evidence says so in its metadata: `route` is what the access log counts them under, one of
-the paths that the services declare, and `kind` whether its answers come as a whole or may be streamed.
+A route whose requests are evidence has metadata: `route` is the name under which the access log counts them, one of the
+paths that the services declare; `kind` says whether its answers come as a whole or may be streamed.
 """
 
 import re
@@ -59,21 +59,21 @@ CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
 RATE_FILTER = "rate_limit"
 READY_FILTER = "ready"
-HEADERS_FILTER = "user"  # as gateways of earlier versions call it, which go on running after an upgrade
-USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
-SEGMENT_METADATA = "kanaria.segment"  # and of which segment it is
+HEADERS_FILTER = "user"  # the name in gateways of earlier versions, which keep running after an upgrade
+USER_METADATA = "kanaria.user"  # where the access log finds the user of a sticky request
+SEGMENT_METADATA = "kanaria.segment"  # and its segment
 
 WHOLE, STREAMED = "whole", "streamed"  # kinds of answers
-ALONE = "alone"  # for how long one process alone has a request that was read first; not of requests that flow through
-MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
-OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, applications that declare no paths
+ALONE = "alone"  # how long a single process has a request that was read first; absent if the body flows through
+MOST_ROUTES = 50  # routes counted one by one: the number of series must stay bounded
+OTHER = Route("other", is_streamed=True)  # all other paths: BentoML's pages, applications that declare no paths
 
-_UNESCAPED = "/!$&'()*+,;=:@%"  # besides letters, digits and -._~: RFC 3986, `pchar`; what is escaped stays so
+_UNESCAPED = "/!$&'()*+,;=:@%"  # besides letters, digits and -._~: RFC 3986, `pchar`; escaped characters stay escaped
 _READ_FIRST_BYTES = 64 * 1024  # larger bodies of known length flow through
-_LATER_S = 5.0  # a service that says itself that it is too late is heard
-_LONGEST_WAIT_S = 24 * 3600.0  # nobody waits longer for one answer
+_LATER_S = 5.0  # extra time, so that a service's own timeout answer gets through
+_LONGEST_WAIT_S = 24 * 3600.0  # the longest wait for one answer
 _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
-# They need no key, and are answered however many requests come: a gateway that is busy is not one that is gone.
+# Probes need no key and are exempt from the request limit: a busy gateway must not look like a dead one.
 _FOR_PROBES = OPEN_TO_ALL | {RATE_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
 _UNMEASURED = _BODY_LIMIT | {"disabled": True}
@@ -88,7 +88,7 @@ _ALIVE = {
 
 
 def _is_ok(answer_class: str) -> Resource:
-    """Answers of this class, such as `4xx`, become 200."""
+    """A rule that turns answers of a class, such as `4xx`, into 200."""
     status = {
         "name": "status",
         "typed_config": {"@type": TYPE + "type.matcher.v3.HttpResponseStatusCodeClassMatchInput"},
@@ -99,8 +99,7 @@ def _is_ok(answer_class: str) -> Resource:
     }
 
 
-# A process that is asked is one that Envoy's health check found ready: how it answers to a path that it may not even
-# have says nothing more.
+# Only a process that Envoy's health check found ready is asked. Its answer says no more: it may not even have the path.
 _ANSWERS_AT_ALL = {
     READY_FILTER: {
         "@type": TYPE + "extensions.filters.http.custom_response.v3.CustomResponse",
@@ -132,15 +131,15 @@ def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
 
 
 def _secret_of(split: Split | None) -> str:
-    """What the versions ask for at their ports. One may answer in another's place, so all are sent it."""
+    """The secret that the versions require at their ports. One may answer in another's place, so all get it."""
     return next((version.secret for version in split.versions if version.secret), "") if split else ""
 
 
 def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
-    """Read a split back from a route table; None when it serves no version.
+    """Read a split back from a route table; None if it serves no version.
 
     Args:
-        routes: a RouteConfiguration as Envoy's admin shows it, which leaves out zeros and defaults.
+        routes: a RouteConfiguration as Envoy's admin shows it: without zeros and defaults.
     """
     shared = [
         route["route"]
@@ -149,7 +148,7 @@ def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
     ]
     if not shared:
         return None
-    stable, *canary = shared[0]["weighted_clusters"]["clusters"]  # of what is observed, where anything is
+    stable, *canary = shared[0]["weighted_clusters"]["clusters"]  # of the observed route, if there is one
     total = stable.get("weight", 0) + sum(one.get("weight", 0) for one in canary)
     policies = [policy for action in shared for policy in action.get("request_mirror_policies", ())]
     stable_tag, _, fallback = stable["name"].removeprefix(OBSERVED).partition(FALLBACK)
@@ -164,7 +163,7 @@ def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
 
 
 def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -> dict[str, Resource]:
-    """The ones of `clusters` that a request under `routes` may still need, choices with their members."""
+    """Those of `clusters` that a request under `routes` may still need; choices include their members."""
     split = split_of(routes)
     if split is None:
         return {}
@@ -205,7 +204,7 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
 
 
 def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
-    """Everything that the versions' services answer, on whichever of them the split chooses."""
+    """The routes to everything that the versions' services answer; the split chooses the version."""
     yield _ALIVE
     for probe in (READY_PATH, HEALTH_PATH):
         ready_path = split.stable.service.readiness.path
@@ -217,14 +216,14 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     yield {
         "match": {"prefix": "/", "headers": [too_large]},
         "direct_response": {"status": 413},
-        "typed_per_filter_config": {BODY_FILTER: _BODY_LIMIT | {"disabled": True}},  # or it would be read first
+        "typed_per_filter_config": {BODY_FILTER: _BODY_LIMIT | {"disabled": True}},  # otherwise it would be read first
     }
     declared = _declared(split)
     if takes_feedback(split, settings):
         timeout = f"{settings.request_timeout_s}s"
         to_observer = {"cluster": FEEDBACK, "timeout": timeout}
         yield {"match": {"path": FEEDBACK_PATH}, "route": to_observer, **_for_labels()}
-    elif FEEDBACK_PATH not in [route.path for route in declared]:  # or a path with a placeholder might take it
+    elif FEEDBACK_PATH not in [route.path for route in declared]:  # otherwise a path with a placeholder might match it
         yield from _passed({"path": FEEDBACK_PATH}, OTHER, split, settings)
     for route in declared:
         yield from _passed(_match(route), route, split, settings)
@@ -232,9 +231,9 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
 
 
 def _declared(split: Split) -> list[Route]:
-    """The routes of all versions, fixed paths before those with a placeholder; the first versions' where too many.
+    """The routes of all versions, fixed paths before those with a placeholder. If too many, the first versions' win.
 
-    A route that any of them streams is one that streams.
+    A route counts as streamed if any version streams it.
     """
     routes: dict[str, Route] = {}
     for version in split.versions:
@@ -246,7 +245,7 @@ def _declared(split: Split) -> list[Route]:
 
 
 def _match(route: Route) -> Resource:
-    """Its path as requests bring it: with what is no letter of ASCII escaped."""
+    """A match for the path in the form of requests: with non-ASCII characters escaped."""
     if "{" not in route.path:
         return {"path": quote(route.path, safe=_UNESCAPED)}
     parts = re.split(r"(\{[^}]*\})", route.path)
@@ -259,10 +258,10 @@ def _any(placeholder: str) -> str:
 
 
 def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettings) -> Iterator[Resource]:
-    """The routes of Envoy's for one route of the services.
+    """Envoy's routes for one route of the services.
 
-    A large body of known length was compared with the limit before and flows through. Others are read first: to measure
-    them, or because it costs nothing and tells a slow client from a slow version.
+    A large body of known length has already been compared with the limit, and flows through. Other bodies are read
+    first: to measure them, or because it costs nothing and tells a slow client from a slow version.
     """
     action = _passing(route, split, settings)
     takes_labels = match == {"path": FEEDBACK_PATH}
@@ -290,26 +289,26 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
 
 
 def _passing(route: Route, split: Split, settings: GatewaySettings, place: str = "") -> Resource:
-    """What is done with a request.
+    """The action for a request.
 
     Args:
-        place: `OBSERVED` or `RECORDED`: and the observer is shown its answers for that.
+        place: `OBSERVED` or `RECORDED`: the answers are passed to the observer for that purpose.
     """
     action = _shared(split, settings, is_copied=not route.is_streamed, place=place)
     limit_s = _limit_s(split)
-    # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
+    # A streamed answer may last without limit: `per_try_idle_timeout` limits the wait for each part.
     action["timeout"] = f"{0 if route.is_streamed or route.may_stream else limit_s:g}s"
     action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
     return action
 
 
 def _by_length(match: Resource, route: Route, action: Resource, settings: GatewaySettings) -> Iterator[Resource]:
-    """The same by whether the body is read before a version gets the request.
+    """Two entries: whether the body is read before a version gets the request depends on its length.
 
-    Two entries, because Envoy looks at those of every route that stands before the one of a request.
+    No more than two, because Envoy checks the entries of every route before the matching one.
     """
     measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
-    named = {} if route.is_streamed else {"name": route.path}  # the observer's: it says that there is a copy
+    named = {} if route.is_streamed else {"name": route.path}  # it tells the observer that there is a copy
     flows, is_read = _counted(route) | named, _counted(route, alone_s=_LONGEST_WAIT_S) | named
     is_large = {"name": "content-length", "range_match": {"start": _READ_FIRST_BYTES + 1, "end": 2**63 - 1}}
     of_large = match | {"headers": [is_large]}
@@ -322,10 +321,10 @@ def _limit_s(split: Split) -> float:
 
 
 def _counted(route: Route, *, alone_s: float | None = None) -> Resource:
-    """Makes the requests of a route evidence.
+    """Metadata that makes the requests of a route evidence.
 
     Args:
-        alone_s: see `ALONE`, seconds; None: they flow through.
+        alone_s: see `ALONE`, seconds; None: the bodies flow through.
     """
     facts = {"route": route.path, "kind": STREAMED if route.is_streamed else WHOLE}
     if alone_s is not None:
@@ -334,7 +333,7 @@ def _counted(route: Route, *, alone_s: float | None = None) -> Resource:
 
 
 def _cross_origin(settings: GatewaySettings, methods: str) -> Resource:
-    """Which other sites' pages may read the answers. They bring a key in a header, never a cookie."""
+    """Which other sites' pages may read the answers. They send a key in a header, never a cookie."""
     if not settings.cors_origins:
         return {}
     matchers = [
@@ -368,7 +367,7 @@ def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
 
 
 def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, place: str = "") -> Resource:
-    """The part of an action that gives each version its share; `place`: see `_passing`."""
+    """The part of an action that gives each version its share. `place`: see `_passing`."""
     is_any_drawn = split.compare_percent > 0 or is_watched(split, settings)
     to_stable, to_canary = weights(split, is_drawn=is_any_drawn)
     is_drawn = place == OBSERVED
@@ -378,16 +377,16 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, place: 
     clusters: Resource = {"clusters": weighted}
     action: Resource = {"weighted_clusters": clusters}
     if split.canary is not None:
-        # Stable first: the hash of a sticky caller is compared with the running sum of the weights, so
-        # the canary's share grows downwards from 100 and a rising weight never moves a caller off it.
-        of_canary = "" if split.mirror else observed  # it has no request of its own while it gets copies
+        # Stable first: Envoy compares the hash of a sticky caller with the running sum of the weights. So the canary's
+        # share grows downwards from 100, and a rising weight never moves a caller away from the canary.
+        of_canary = "" if split.mirror else observed  # in the shadow step it gets only copies
         weighted.append({"name": of_canary + choice_name(split.canary, split.stable), "weight": to_canary})
         is_seen = is_observed(split, settings)
         if split.mirror and is_copied:
             action["request_mirror_policies"] = [{"cluster": observed + SHADOW + split.canary.tag}]
             if is_drawn:
                 action["request_mirror_policies"].append(mirror_policy(split))
-        if split.compare_percent and is_copied and is_drawn is is_seen:  # a copy that nobody compares is not made
+        if split.compare_percent and is_copied and is_drawn is is_seen:  # make no copies that are not compared
             clusters["clusters"] = marked(weighted, split, is_observed=is_seen)
             action["request_mirror_policies"] = copy_policies(split, is_observed=is_seen)
     if split.sticky is not None:
@@ -397,22 +396,22 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, place: 
 
 
 def _told_by(sticky: str, settings: GatewaySettings) -> str:
-    """The header by which a version is chosen: before the gateway knows whose key it is, so by the key."""
+    """The header that chooses a version. The gateway chooses before it knows the key's name, so by the key itself."""
     return API_KEY_HEADER if sticky == CALLER_HEADER and settings.asks_for_keys else sticky
 
 
 def _for_labels() -> Resource:
-    """Of a route that takes labels for the versions: which keys open it, and what is told of them."""
+    """Settings of a route that accepts labels: which keys open it, and which names it passes on."""
     filters = FOR_FEEDBACK | _metadata(labeller_rules())
     return {"typed_per_filter_config": filters, "request_headers_to_add": labeller_headers()}
 
 
 def _told_apart(split: Split, more: Sequence[Resource] = ()) -> Resource:
-    """Records for the access log who sends a request, while callers are sticky, and of which segment it is."""
+    """Stores the sender of a request, if callers are sticky, and its segment for the access log."""
     rules = [*more]
     if split.sticky is not None:
         of_user = {"metadata_namespace": USER_METADATA}
-        # Every request has a method: this key says that callers are sticky, also where the caller has no name.
+        # Every request has a method: this key marks sticky callers even if the caller has no name.
         rules.append({"header": ":method", "on_header_present": of_user | {"key": "is_sticky"}})
         rules.append({"header": split.sticky, "on_header_present": of_user | {"key": "id"}})
     if split.segments is not None:
@@ -426,15 +425,16 @@ def _metadata(rules: Sequence[Resource]) -> Resource:
 
 
 def _segment_rules(segments: Segments) -> Iterator[Resource]:
-    """`name` is the segment, but for the one of all other values: it has none. `new` is a value that is none yet.
+    """Rules that store the segment as `name`, and a value that is not a segment yet as `new`.
 
-    A header that comes several times has all its values, joined by commas: that is no segment's name.
+    The segment of all other values has no name. A header that occurs several times has its values joined with commas,
+    which is not the name of a segment.
     """
     of_segment = {"metadata_namespace": SEGMENT_METADATA}
     yield {"header": ":method", "on_header_present": of_segment | {"key": "is_counted"}}
     names = "|".join(map(re.escape, segments.names))
     present = of_segment | {"key": "name"}
-    # What a pattern does not match passes as it is, so this one matches everything: any bytes, also no valid UTF-8.
+    # A value that does not match passes unchanged, so this pattern matches everything, even bytes that are not UTF-8.
     yield {
         "header": segments.header,
         "on_header_present": present | _rewritten(f"^(?:({names})|\\C*)$" if names else r"^()\C*$", r"\1"),
@@ -453,9 +453,9 @@ def _rewritten(pattern: str, substitution: str) -> Resource:
 
 
 def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:
-    """A prediction that waits long is sent to another process, too.
+    """Retries that also send a long-waiting prediction to another process.
 
-    The try that waits goes on, and the first answer counts. So a version that is slow, but alive, loses no request.
+    The first try continues, and the first answer counts. So a slow but living version loses no request.
     """
     retries = _retries(split)
     if not _has_another(split):
@@ -465,12 +465,12 @@ def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:
 
 
 def _try_timeout_s(split: Split, settings: GatewaySettings) -> float:
-    """Each try leaves the others as much time as it had itself."""
+    """The time limit of one try: all tries get the same time."""
     return min(settings.try_timeout_s, settings.request_timeout_s / (1 + _most_retries(split)))
 
 
 def _has_another(split: Split) -> bool:
-    """Whether a process that is not the one tried first may answer."""
+    """Whether a process other than the first one tried may answer."""
     return fallback_of_stable(split) is not None or _is_replicated(split)
 
 
@@ -483,11 +483,11 @@ def _is_replicated(split: Split) -> bool:
 
 
 def _retries(split: Split) -> Resource:
-    """Where a request goes that no process answered: one retry in its version if that has several, then the fallback.
+    """Retries of a request that no process answered: once in its version if that has several processes, then fallback.
 
-    One that died with its process may have done its work. Under the contract a prediction may be computed twice, and a
-    label that comes twice counts once; of other services nothing is known, so only what no process got is sent again.
-    An answer of the application is never retried, whatever its status.
+    A request may have had an effect before its process died. Under the contract, a prediction may be computed twice and
+    a repeated label counts once. Nothing is known about other services, so only a request that reached no process is
+    sent again. An answer of the application is never retried, whatever its status.
     """
     retries = _most_retries(split)
     lost = "reset" if split.keeps_contract else "reset-before-request"
@@ -498,7 +498,7 @@ def _retries(split: Split) -> Resource:
             "name": "envoy.retry_priorities.previous_priorities",
             "typed_config": {
                 "@type": TYPE + "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-                "update_frequency": retries,  # the last try is the fallback's
+                "update_frequency": retries,  # the last try goes to the fallback
             },
         },
         "retry_host_predicate": [
@@ -509,5 +509,5 @@ def _retries(split: Split) -> Resource:
                 },
             }
         ],
-        "host_selection_retry_max_attempts": 5,  # of a version with one process there is no other to find
+        "host_selection_retry_max_attempts": 5,  # bounded: a version with one process has no other
     }

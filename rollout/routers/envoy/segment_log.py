@@ -1,4 +1,4 @@
-"""Values of a header that are no segments yet, as the gateway writes them; what was read is dropped."""
+"""Reads the gateway's log of header values that are not segments yet. Lines are deleted once read."""
 
 import os
 from pathlib import Path
@@ -8,21 +8,21 @@ from pydantic import BaseModel, ValidationError
 from rollout.errors import SourceUnreachable
 from rollout.signals.segments import Asked
 
-_READ_BYTES = 2**20  # at one time; of more a part is enough to find what comes often
+_READ_BYTES = 2**20  # read at a time; of a larger log, a part is enough to find frequent values
 
 
 class GatewaySegments:
-    """A SegmentLog of Envoy's file access logger.
+    """A SegmentLog that reads the file of Envoy's access logger.
 
     Args:
-        path: the file that Envoy appends to.
+        path: the file to which Envoy appends.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self, version: str) -> list[Asked]:
-        """See `SegmentLog`. The gateway of an earlier version writes none."""
+        """See `SegmentLog`. A gateway of an earlier version writes no such log."""
         try:
             with self._path.open("rb") as file:
                 lines = file.read(_READ_BYTES).splitlines()
@@ -46,14 +46,14 @@ class GatewaySegments:
 class _Line(BaseModel):
     version: str | None
     value: str
-    caller: str | None = None  # a gateway of an earlier version does not say
+    caller: str | None = None  # a gateway of an earlier version does not log it
 
 
 def _parsed(line: bytes) -> _Line | None:
     try:
         return _Line.model_validate_json(line)
     except ValidationError:
-        return None  # a line of which a part is not written yet
+        return None  # a part of the line is not written yet
 
 
 def _unreadable(error: OSError) -> SourceUnreachable:

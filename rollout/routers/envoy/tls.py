@@ -1,4 +1,4 @@
-"""The gateway's certificate. Envoy reads it from a file that it watches, so a renewed one needs no restart."""
+"""The gateway's certificate. Envoy watches its file, so a renewed certificate needs no restart."""
 
 import datetime as dt
 import json
@@ -17,7 +17,7 @@ _TLS = TYPE + "extensions.transport_sockets.tls.v3."
 
 
 def write_certificate(settings: GatewaySettings, *, chain: str, key: str) -> None:
-    """Replace the certificate and its key, both PEM; a running gateway gives them to new clients. Raises OSError."""
+    """Replace the certificate and its key, both PEM. A running gateway uses them for new clients. Raises OSError."""
     own = {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}
     secret = {"@type": f"{_TLS}Secret", "name": _NAME, "tls_certificate": own}
     content = {"version_info": secrets.token_hex(8), "resources": [secret]}
@@ -25,7 +25,7 @@ def write_certificate(settings: GatewaySettings, *, chain: str, key: str) -> Non
 
 
 def shown_by_gateway(settings: GatewaySettings, *, timeout_s: float = 1.0) -> Validity | None:
-    """The certificate that the gateway gives to new clients; None: it says of none, or does not answer."""
+    """The certificate that new clients get; None: the gateway names none, or does not answer."""
     try:
         answer = admin.client(settings, timeout_s=timeout_s).get("/certs").raise_for_status().json()
         own = answer["certificates"][0]["cert_chain"][0]
@@ -39,7 +39,7 @@ def _time(text: str) -> dt.datetime:
 
 
 def transport_socket(settings: GatewaySettings) -> Resource:
-    """What a filter chain has for TLS; nothing where the gateway speaks plain HTTP."""
+    """The TLS part of a filter chain; empty if the gateway speaks plain HTTP."""
     if not settings.has_tls:
         return {}
     watched = {
