@@ -1,4 +1,4 @@
-"""Why a query finds nothing: by what there is under its names, with other labels."""
+"""Says why a query finds nothing, from the series that exist under its names with other labels."""
 
 import json
 import re
@@ -11,18 +11,18 @@ _SHOWN = 5  # values of a label
 
 
 def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
-    """What a person should know of it, in one sentence. Raises SourceUnreachable."""
+    """The reason why a query finds nothing, in one sentence. Raises SourceUnreachable."""
     names = " or ".join(wanted.names)
     every = json.dumps("|".join(map(re.escape, wanted.names)))
     labels = ", ".join(label for label, _ in wanted.labels)
     there = samples.labels(f"count by ({labels}) ({{__name__=~{every}}})")
     if native := [name for name in wanted.names if name.endswith(_BUCKETS) and _is_native(samples, name, wanted)]:
         return (
-            f"{native[0].removesuffix(_BUCKETS)} is there without buckets, as a native histogram: let Prometheus keep "
-            "the classic buckets as well (`scrape_classic_histograms`, since 3.0 `always_scrape_classic_histograms`)"
+            f"{native[0].removesuffix(_BUCKETS)} exists only as a native histogram, without buckets: let Prometheus "
+            "also keep the classic buckets (`scrape_classic_histograms`, since 3.0 `always_scrape_classic_histograms`)"
         )
     if not there:
-        return f"there is no series {names} at all: look whether the pods are scraped, and whether they count it"
+        return f"there is no series {names}: check whether the pods are scraped, and whether they export it"
     fitting: list[str] = []
     for label, values in wanted.labels:
         left = [each for each in there if each.get(label, "") in values]
@@ -31,11 +31,11 @@ def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
             return f"of {names}{among}, {label} is {_listed({each.get(label, '') for each in there})}"
         there = left
         fitting.append(f"{label} {' or '.join(values)}")
-    return "its series are there, and none of them counts: look at what the profile leaves out"
+    return "its series exist, but none of them counts: check what the profile leaves out"
 
 
 def _is_native(samples: RawSamples, buckets: str, wanted: Wanted) -> bool:
-    """Whether a histogram is there under its own name, which one with buckets never is."""
+    """Whether a histogram exists under its plain name. A histogram with buckets never does."""
     return bool(samples.labels(f"count({replace(wanted, names=(buckets.removesuffix(_BUCKETS),))})"))
 
 

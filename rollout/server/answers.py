@@ -1,4 +1,4 @@
-"""An answer as the JSON object that engines keep, in less than 4 kB."""
+"""Makes the JSON object of an answer, which engines store, in less than 4 kB."""
 
 import json
 import math
@@ -16,10 +16,10 @@ _LONGEST_REASON = 1200  # bytes
 
 
 def answer_object(answer: Answer, report: str) -> dict[str, Any]:
-    """The object: signals that say most come first, and those without room are only counted.
+    """The object. The signals with the strongest evidence come first; those without room are only counted.
 
     Args:
-        report: URL of the page with all of it.
+        report: URL of the page with everything.
     """
     judgement = answer.judgement
     signals = _signals(judgement) if judgement else {}
@@ -36,7 +36,7 @@ def answer_object(answer: Answer, report: str) -> dict[str, Any]:
 
 
 def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    """The same answer with more notes, and as short: another replica, or a person, may have written it."""
+    """The same answer with more notes, within the limit: another replica, or a person, may have written it."""
     texts = {
         "reason": cut(said["reason"]),
         "since": said["since"] and cut(said["since"]),
@@ -46,7 +46,7 @@ def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
 
 
 def _fitting(found: dict[str, Any]) -> dict[str, Any]:
-    """The same object without the signals for which there is no room, and then without the last notes."""
+    """The same object within the limit: it drops signals first, then the last notes."""
     signals, left_out = [*found["signals"].items()], found.get("signals_left_out", 0)
 
     def without(last: int) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _signals(judgement: Judgement) -> dict[str, dict[str, Any]]:
 
 
 def _next(judgement: Judgement) -> dict[str, Any] | None:
-    """About how many more requests of the canary are needed, and how long they take; None: it is not known."""
+    """How many more canary requests are needed, and how long they take, approximately; None: unknown."""
     waiting = [signal for signal in judgement.signals.values() if signal.more_requests_needed]
     if not waiting:
         return None
@@ -95,7 +95,7 @@ def _next(judgement: Judgement) -> dict[str, Any] | None:
 
 
 def cut(text: str) -> str:
-    """A text that is short as JSON, in which a letter may take up to twelve bytes."""
+    """The text, shortened so that it is short as JSON, in which a letter may take up to twelve bytes."""
     if len(json.dumps(text)) <= _LONGEST_REASON:
         return text
     kept = text[: _LONGEST_REASON - 5]

@@ -1,6 +1,7 @@
 """The judge over HTTP, for engines that move traffic themselves: Argo Rollouts, Flagger, a CI job.
 
-A verdict is always a 200 with a JSON object, all else is a problem: Argo Rollouts takes any other 200 for a success.
+A verdict is always a 200 with a JSON object, and everything else is a problem, because Argo Rollouts would treat any
+other 200 as success.
 """
 
 import json
@@ -49,11 +50,11 @@ log = structlog.get_logger()
 
 _LONGEST_QUESTION, _LONGEST_WINDOWS = 100_000, 16_000_000  # bytes
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
-_TOLD = ("eventType", "eventMessage", "timestamp")  # by Flagger; what else is in its metadata may be a secret
+_TOLD = ("eventType", "eventMessage", "timestamp")  # logged from Flagger's metadata; the rest may be secret
 _WAITS = "Waiting"  # the phase of a Canary whose new spec was not applied yet
 _LONGEST_TOLD = 300  # letters
-_ANSWERED_WITHIN_S = 25.0  # whoever else is asked for an answer; the engines wait 30 s, as `render` writes it
-_UNDONE_WITHIN_S = 10.0  # what an answer did that nobody heard
+_ANSWERED_WITHIN_S = 25.0  # including all requests to others; the engines wait 30 s, as `render` writes it
+_UNDONE_WITHIN_S = 10.0  # for undoing the effects of an answer that was not received
 
 
 class _LiftBody(BaseModel):
@@ -71,36 +72,36 @@ class _WindowsQuery(BaseModel):
 
 
 class _FirstWeight(PlainTextResponse):
-    """It is given once, so it must be heard."""
+    """Permission for the first weight. It is given once, so it must be received."""
 
 
 T = TypeVar("T")
 
 
 class _Threads:
-    """Threads by what they wait for. Pages, and windows in a body, have those of anyio.
+    """Separate threads for each thing that is waited for. Pages, and windows in a body, use anyio's threads.
 
-    A store that hangs holds one for each question; probes, `/metrics`, tokens and the quarantine must not wait for it.
+    A hanging store blocks one thread per question; probes, `/metrics`, tokens and the quarantine must not wait for it.
     """
 
     def __init__(self) -> None:
         self._own, self._kept, self._asking = (CapacityLimiter(most) for most in (8, 40, 40))
 
     async def own(self, work: Callable[[], T]) -> T:
-        """What waits for this machine alone."""
+        """Run work that waits only for this machine."""
         return await run_sync(work, limiter=self._own)
 
     async def kept(self, work: Callable[[], T]) -> T:
-        """What waits for the ledger, and for what replicas share. Raises TooBusy."""
+        """Run work that waits for the ledger or for the replicas' shared state. Raises TooBusy."""
         return await _in_turn(work, self._kept)
 
     async def asking(self, work: Callable[[], T]) -> T:
-        """What waits for Prometheus. Raises TooBusy."""
+        """Run work that waits for Prometheus. Raises TooBusy."""
         return await _in_turn(work, self._asking)
 
 
 async def _in_turn(work: Callable[[], T], limiter: CapacityLimiter) -> T:
-    """What begins in time ends in time: whatever it waits for has the same deadline."""
+    """Run work once a thread is free. Work that starts in time ends in time: its waits have the same deadline."""
     with move_on_after(left_s()):
         return await run_sync(work, limiter=limiter)
     raise TooBusy(limiter.statistics().tasks_waiting)
@@ -108,14 +109,14 @@ async def _in_turn(work: Callable[[], T], limiter: CapacityLimiter) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Answers of all routes: first what the quarantine says, and then what the samples do."""
+    """Answers for all routes: first from the quarantine, then from the samples."""
 
     releases: Releases
     metrics: JudgeMetrics
     threads: _Threads
 
     async def answer(self, asked: JudgeBody, *, attempt_of: str = "", must_be_seen: bool = False) -> dict[str, Any]:
-        """The answer, counted. Raises TooBusy, and as `Releases.question` and `Releases.judged` do."""
+        """The answer, counted. Raises TooBusy, and what `Releases.question` and `Releases.judged` raise."""
         began_s = time.perf_counter()
         question = await self.threads.kept(partial(self.releases.question, asked, attempt_of=attempt_of))
         said = question.answer
@@ -127,18 +128,18 @@ class _Answers:
 
 
 class _Hooks:
-    """Flagger's webhooks. 200 lets it go on, 409 holds it, and a rollback is a 200 as well."""
+    """Flagger's webhooks. 200 lets it continue, 409 holds it; for the rollback hook, 200 means roll back."""
 
     def __init__(self, answers: _Answers) -> None:
         self._answers, self._releases, self._threads = answers, answers.releases, answers.threads
 
     async def start(self, asked: FlaggerBody) -> Response:
-        """confirm-rollout: may this canary begin? Always: Flagger sends the checksum of the spec before here."""
+        """confirm-rollout: may this canary begin? Always yes: here Flagger sends the checksum of the previous spec."""
         failure = await self._threads.kept(partial(self._releases.last_failure, _attempt(asked).names))
         if failure is None:
             return PlainTextResponse("it may begin")
         return PlainTextResponse(
-            f"it may begin; {date(failure.at_s)} a build failed, and is rolled back if this is it: "
+            f"it may begin; {date(failure.at_s)} a build failed, and it is rolled back if this is the same build: "
             f"{with_notes(failure.answer, ())['reason']}"
         )
 
@@ -147,7 +148,7 @@ class _Hooks:
         if "to_percent" not in asked.metadata:
             return problem(
                 422,
-                "the hook does not say up to which weight it asks",
+                "the hook does not name the largest weight that it asks about",
                 "metadata has no `to_percent`",
                 do='write `metadata: {to_percent: "50"}` with the largest weight of the analysis, maxWeight',
             )
@@ -157,7 +158,7 @@ class _Hooks:
         return _passed(said)
 
     async def unheard(self, asked: FlaggerBody) -> None:
-        """Flagger gave up before it was told that the canary may have its first weight."""
+        """Flagger gave up before it received the permission for the canary's first weight."""
         await self._threads.kept(partial(self._releases.take_first_weight_back, _attempt(asked)))
 
     async def promote(self, asked: FlaggerBody) -> Response:
@@ -166,9 +167,9 @@ class _Hooks:
         return _passed(await self._answers.answer(question, attempt_of=asked.checksum))
 
     async def failed(self, asked: FlaggerBody) -> Response:
-        """rollback: 200 only where the canary is proven to do harm."""
+        """rollback: 200 only if the canary is proven to do harm."""
         if asked.phase == _WAITS:
-            return PlainTextResponse("it has not begun, and the checksum is that of the spec before", status_code=409)
+            return PlainTextResponse("it has not begun, and the checksum is that of the previous spec", status_code=409)
         question = asked.question().model_copy(update={"to_percent": None})
         try:
             said = await self._answers.answer(question, attempt_of=asked.checksum, must_be_seen=True)
@@ -179,7 +180,7 @@ class _Hooks:
         return PlainTextResponse(said["reason"], status_code=status)
 
     async def event(self, asked: FlaggerBody) -> Response:
-        """event and post-rollout: noted in the log."""
+        """event and post-rollout: logged."""
         told = {key: asked.metadata[key][:_LONGEST_TOLD] for key in _TOLD if key in asked.metadata}
         log.info("flagger", namespace=asked.namespace, canary=asked.name, phase=asked.phase[:_LONGEST_TOLD], told=told)
         return PlainTextResponse("noted")
@@ -199,10 +200,10 @@ def make_app(
     """The ASGI application.
 
     Args:
-        releases: what answers.
-        token: reads the token that questions carry; it may change at any time.
-        names: hosts by which people reach the pages, besides addresses.
-        within_s: for how long a question may wait for others, seconds.
+        releases: answers the questions.
+        token: reads the token that questions must carry; it may change at any time.
+        names: host names by which people reach the pages, besides addresses.
+        within_s: how long a question may wait for other servers, seconds.
     """
     metrics, threads = JudgeMetrics(releases), _Threads()
     answers = _Answers(releases, metrics, threads)
@@ -278,14 +279,14 @@ def make_app(
         middleware=[Middleware(Guarding, names=names, who="the judge", named_by="--url")],
         exception_handlers=exception_handlers(metrics, routes),
     )
-    made.router.redirect_slashes = False  # an engine takes a redirect for an error, and loses its words
+    made.router.redirect_slashes = False  # an engine treats a redirect as an error and loses the message
     return made
 
 
 async def _for_callers(
     endpoint: Endpoint, token: Callable[[], Awaitable[str]], within_s: float, request: Request
 ) -> Response:
-    """The endpoint, for whoever has the token: in the header, or in the query where the header cannot be set."""
+    """Call the endpoint if the request has the token: in the header, or in the query if no header can be set."""
     known = await token()
     if not is_given(known, request.headers.get("authorization", ""), request.query_params.getlist(_TOKEN)):
         return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
@@ -294,7 +295,7 @@ async def _for_callers(
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """Raises TooLong before more than `most` bytes are kept."""
+    """The whole body. Raises TooLong before more than `most` bytes are kept."""
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)

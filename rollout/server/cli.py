@@ -28,14 +28,14 @@ from rollout.sources.profiles import profiles
 from rollout.sources.raw_samples import RawSamples, Wanted
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_UNDECIDED, explained
 
-Prometheus = Annotated[str, typer.Option(help="URL of Prometheus, or of what speaks its API (Thanos, Mimir).")]
+Prometheus = Annotated[str, typer.Option(help="URL of Prometheus, or of a server with its API (Thanos, Mimir).")]
 PrometheusLogin = Annotated[
     Path | None,
-    typer.Option(help="File with `user:password` or a bearer token for Prometheus; it is read anew for each query."),
+    typer.Option(help="File with `user:password` or a bearer token for Prometheus; it is read again for each query."),
 ]
 PrometheusCa = Annotated[
     Path | None,
-    typer.Option(help="File (PEM) with the authority that Prometheus's certificate is from. Default: the public ones."),
+    typer.Option(help="File (PEM) with the authority of Prometheus's certificate. Default: the public authorities."),
 ]
 PrometheusHeader = Annotated[
     list[str] | None,
@@ -44,20 +44,20 @@ PrometheusHeader = Annotated[
         show_default=False,
     ),
 ]
-Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.")]
+Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with your own metric profiles.")]
 
-_SPAN_S = 300.0  # of samples that `explain` looks at
+_SPAN_S = 300.0  # of samples that `explain` reads
 _CLOCKS_APART_S = 30.0
-_NEW_OBJECTS = 10_000  # from which on they are looked through for garbage
+_NEW_OBJECTS = 10_000  # the number of new objects at which garbage collection starts
 
 
 def serve(
     *,
     prometheus: Prometheus,
     token_file: Annotated[
-        Path, typer.Option(help="File with the token that questions carry; it is read anew for each.")
+        Path, typer.Option(help="File with the token that questions must carry; it is read again for each question.")
     ],
-    ledger: Annotated[Path, typer.Option(help="SQLite file that keeps failures; made when there is none.")] = Path(
+    ledger: Annotated[Path, typer.Option(help="SQLite file that keeps failures; created if it is missing.")] = Path(
         "judge.db"
     ),
     prometheus_login: PrometheusLogin = None,
@@ -67,8 +67,8 @@ def serve(
     share: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a service account that may get and patch the ConfigMap kanaria-judge-shared of its "
-            "namespace: with it replicas share failures."
+            help="Folder of a service account that may get and patch the ConfigMap kanaria-judge-shared in its "
+            "namespace, through which replicas share failures."
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -76,8 +76,8 @@ def serve(
     url: Annotated[
         str | None,
         typer.Option(
-            help="URL at which people reach the pages; of a Service all names that the cluster has for it count. "
-            "Default: the address that it listens on."
+            help="URL at which people reach the pages; for a Service, all its names in the cluster are accepted. "
+            "Default: the address on which it listens."
         ),
     ] = None,
 ) -> None:
@@ -87,14 +87,14 @@ def serve(
         known = profiles(profile_folder)
         token = token_in(token_file)
         token()
-        import uvicorn  # noqa: PLC0415 - `explain` does without
+        import uvicorn  # noqa: PLC0415 - `explain` does not need it
 
-        from contract.bounded_http import bounded_http  # noqa: PLC0415 - likewise
-        from rollout.server.app import make_app  # noqa: PLC0415 - likewise
-        from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
-        from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
-        from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - likewise
-        from rollout.server.shared_map import SharedMap  # noqa: PLC0415 - likewise
+        from contract.bounded_http import bounded_http  # noqa: PLC0415 - as above
+        from rollout.server.app import make_app  # noqa: PLC0415 - as above
+        from rollout.server.kept import Kept  # noqa: PLC0415 - as above
+        from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - as above
+        from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - as above
+        from rollout.server.shared_map import SharedMap  # noqa: PLC0415 - as above
 
         samples = _samples(prometheus, prometheus_login, prometheus_ca, prometheus_header or ())
         shared = SharedMap(share) if share else None
@@ -102,8 +102,8 @@ def serve(
         page_url = url or f"http://{host}:{port}"
         releases = Releases(samples, known, kept, url=page_url, pod=socket.gethostname())
         app = make_app(releases, token=token, names=hosts_of(page_url))
-        # What is there now stays, and an answer makes objects by the ten thousand, but no cycles of them: to look for
-        # garbage among all of these would be a seventh of the first one.
+        # The objects that exist now stay. An answer makes tens of thousands of objects, but no cycles: garbage
+        # collection over all of them would take a seventh of the first answer's time.
         gc.freeze()
         gc.set_threshold(_NEW_OBJECTS)
         uvicorn.run(app, host=host, port=port, http=bounded_http(), log_level="warning", access_log=False)
@@ -112,17 +112,17 @@ def serve(
 def explain(
     *,
     prometheus: Prometheus,
-    canary: Annotated[str, typer.Option(help="Name of the canary, as the profile's labels have it.")],
+    canary: Annotated[str, typer.Option(help="Name of the canary in the profile's labels.")],
     stable: Annotated[str, typer.Option(help="Name of stable.")],
     namespace: Annotated[str, typer.Option(help="Namespace of both.")] = "default",
-    rollout: Annotated[str, typer.Option(help="Name of the release, where the profile asks for it.")] = "",
+    rollout: Annotated[str, typer.Option(help="Name of the release, if the profile needs it.")] = "",
     profile: Annotated[str, typer.Option(help="Name of the metric profile.")] = "service",
     prometheus_login: PrometheusLogin = None,
     prometheus_ca: PrometheusCa = None,
     prometheus_header: PrometheusHeader = None,
     profile_folder: Folder = None,
 ) -> None:
-    """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one finds nothing to count."""
+    """Show what each query of a metric profile finds in a Prometheus. Exit code 3 if a query finds nothing to count."""
     with explained():
         _check_url(prometheus)
         known = profiles(profile_folder)
@@ -135,10 +135,10 @@ def explain(
 
 
 def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
-    """Say what is found; whether all queries find something, and all of that can be counted."""
+    """Print what is found. Returns whether all queries find something that can be counted."""
     now_s = samples.now_s()
     if abs(now_s - time.time()) > _CLOCKS_APART_S:
-        typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
+        typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} off this machine's; Prometheus's is used")
     is_whole = True
     counters = profile.counters({})
     begin_s = now_s - _SPAN_S
@@ -176,20 +176,20 @@ def _seen(taken: Sequence[RawSeries], profile: Profile, now_s: float) -> str:
 
 
 def _names(namespace: str, rollout: str, canary: str, stable: str) -> Names:
-    """What the judge would take for names. Raises SpecError."""
-    from rollout.server.questions import JudgeBody  # noqa: PLC0415 - `serve` has it from elsewhere
+    """The names, checked as the judge checks them. Raises SpecError."""
+    from rollout.server.questions import JudgeBody  # noqa: PLC0415 - `serve` imports it elsewhere
 
     given = {"namespace": namespace, "rollout": rollout or "unnamed", "canary": canary, "stable": stable}
     try:
         JudgeBody.model_validate(given)
     except ValidationError as error:
         where, saw = str(error.errors()[0]["loc"][0]), str(error.errors()[0]["input"])
-        raise SpecError(f"--{where} is no name", saw=saw[:100], do=advice(error.errors()[0])) from error
+        raise SpecError(f"--{where} is not a name", saw=saw[:100], do=advice(error.errors()[0])) from error
     return Names(namespace, rollout, canary, stable)
 
 
 def _samples(prometheus: str, login: Path | None, authority: Path | None, headers: Sequence[str]) -> RawSamples:
-    """Raises SpecError for what cannot be used."""
+    """A reader of Prometheus. Raises SpecError if a setting cannot be used."""
     return RawSamples(
         prometheus,
         login=None if login is None else _login(login),
@@ -224,7 +224,7 @@ def _header(text: str) -> tuple[str, str]:
         return given_header(text)
     except ValueError as error:
         raise SpecError(
-            "that is no header for Prometheus",
+            "that is not a header for Prometheus",
             saw=str(error),
             do=WRITE_ONE,
         ) from error
@@ -234,7 +234,7 @@ def _check_url(url: str) -> None:
     if not url.startswith(("http://", "https://")):
         rest = url.rpartition("://")[2]
         do = f"write http or https as its scheme: --prometheus http://{rest}"
-        raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
+        raise SpecError("that is not the URL of a Prometheus", saw=url, do=do)
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0  # which is read here, and may be no number
@@ -244,8 +244,8 @@ def _check_url(url: str) -> None:
         do = "write them into a file: --prometheus-login FILE"
         raise SpecError("the URL of Prometheus has a login in it, which is shown to many", saw="user:password@", do=do)
     if is_whole and (parts.query or parts.fragment):
-        do = "leave them out; what each query shall carry is a header: --prometheus-header 'NAME: VALUE'"
+        do = "leave them out; to send something with each query, use a header: --prometheus-header 'NAME: VALUE'"
         raise SpecError("the URL of Prometheus has parameters", saw=url.partition("?")[2] or parts.fragment, do=do)
     if not is_whole:
-        do = "write a host and, where it is not the usual one, a port: --prometheus http://localhost:9090"
-        raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
+        do = "write a host and, if it is not the usual one, a port: --prometheus http://localhost:9090"
+        raise SpecError("that is not the URL of a Prometheus", saw=url, do=do)

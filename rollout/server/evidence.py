@@ -1,6 +1,6 @@
-"""The judgement on one release, from the raw samples since it began.
+"""The judgement on one release, from the raw samples since its start.
 
-What is kept between two calls only saves work: a fresh object reads all samples again and gives the same judgement.
+State is kept between calls only to save work: a new object reads all samples again and gives the same judgement.
 """
 
 import math
@@ -31,10 +31,10 @@ from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.raw_samples import RawSamples, Wanted
 from rollout.spec import RolloutSpec
 
-MOST_S = 7 * 86400.0  # how far back the beginning of a release is looked for
-_READ_S = 1800.0  # samples of so much time are read at once, so that a long release needs no more memory
-_LOOKS_S = (120.0, 1200.0)  # of samples that tell the scrape interval; the second where pods are scraped rarely
-_EARLY_S = 300.0  # how long the canary's first sample may be later than the look for it says
+MOST_S = 7 * 86400.0  # how far back the start of a release is searched
+_READ_S = 1800.0  # samples are read in parts of this length, so that a long release needs no more memory
+_LOOKS_S = (120.0, 1200.0)  # lengths of the samples that show the scrape interval; the second for rare scrapes
+_EARLY_S = 300.0  # how much later than the search says the canary's first sample may be
 _CLOCKS_APART_S = 30.0
 
 
@@ -44,22 +44,22 @@ class NeverSeen(RolloutError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the judge says now."""
+    """The judge's current answer."""
 
     verdict: Verdict
     reason: str  # one sentence
     since_s: float | None = None  # when the canary was first seen, Unix seconds
     judgement: Judgement | None = None  # None: nothing could be judged
-    notes: tuple[str, ...] = ()  # what a person should know besides
+    notes: tuple[str, ...] = ()  # further information for a person
 
 
 @dataclass(slots=True)
 class _Judging:
-    """A release that has begun."""
+    """A release that has started."""
 
     since_s: float
     fold: Fold
-    history: list[Windows] = field(default_factory=list)  # from before, until `judge` begins
+    history: list[Windows] = field(default_factory=list)  # windows from before the release, until `judge` begins
     judge: Judge | None = None
     watch: Watch | None = None
     recent: RecentFailures = field(default_factory=RecentFailures)
@@ -67,58 +67,58 @@ class _Judging:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one reading found."""
+    """The result of one reading."""
 
-    judging: _Judging | str  # str: why the release has not begun yet
-    now_s: float  # by the clock of the metric store
+    judging: _Judging | str  # str: the reason why the release has not started yet
+    now_s: float  # by the metric store's clock
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """One that is under way for all who ask meanwhile."""
+    """A running reading; all questions that arrive meanwhile wait for it."""
 
     found: Future[_Found] = field(default_factory=Future)
-    until_s: float = field(default_factory=until_s)  # the deadline of who began it, on the steady clock
+    until_s: float = field(default_factory=until_s)  # the deadline of the question that started it, monotonic clock
 
 
 class Evidence:
-    """All that was counted of one release, and what it proves. Used from any thread."""
+    """Everything counted about one release, and what it proves. Thread-safe."""
 
     def __init__(self, samples: RawSamples, profile: Profile, names: Names, plan: Plan, *, not_before_s: float) -> None:
         """
         Args:
-            samples: where they are read.
-            profile: which series count.
-            names: which release it is.
-            plan: the plan's part that this profile can serve.
-            not_before_s: when the release began at the earliest, Unix seconds; -inf: not known.
+            samples: the source of samples.
+            profile: says which series count.
+            names: identify the release.
+            plan: the part of the plan that this profile can serve.
+            not_before_s: the earliest possible start of the release, Unix seconds; -inf: unknown.
         """
         self._samples, self._profile, self._names, self._plan = samples, profile, names, plan
         self._not_before_s = not_before_s
         self._counters = plan.counters(profile)
         self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary).with_starts()
         self._judging: _Judging | None = None
-        self._changing = threading.Lock()  # what is judged
-        self._asking = threading.Lock()  # the next
-        self._reading: _Reading | None = None  # that is under way
+        self._changing = threading.Lock()  # guards the judged data
+        self._asking = threading.Lock()  # guards `_reading`
+        self._reading: _Reading | None = None  # the running one
 
     @property
     def spec(self) -> RolloutSpec:
-        """The plan that it is judged by."""
+        """The plan by which the release is judged."""
         return self._plan.spec
 
     @property
     def queries(self) -> dict[str, str]:
-        """In PromQL, what is read of each side."""
+        """The PromQL query of each side."""
         versions = {"stable": self._names.stable, "canary": self._names.canary}
         return {side: str(self._requests_of(version)) for side, version in versions.items()}
 
     def answer(self, to_percent: float | None, *, own_clock_s: float) -> Answer:
-        """Read what is new, and judge. Who asks while another reads gets what that one finds.
+        """Read new samples and judge. A question that arrives during a reading gets the result of that reading.
 
         Args:
-            to_percent: the weight that the canary shall get; None: only whether it does harm.
+            to_percent: the canary's next weight; None: the question is only whether it does harm.
             own_clock_s: Unix seconds by this machine's clock.
 
         Raises: SourceUnreachable, Uncountable.
@@ -130,10 +130,10 @@ class Evidence:
             return self._concluded(found.judging, to_percent, found.now_s, list(found.notes))
 
     def _found(self, own_clock_s: float, *, goes_on: bool = True) -> "_Found":
-        """What a reading finds that begins now; or one that is under way.
+        """The result of a new reading, or of the running one.
 
         Args:
-            goes_on: whether to read on, once, where the one that was under way failed by its own deadline.
+            goes_on: whether to read once more if the running reading fails because of its own deadline.
         """
         with self._asking:
             under_way = self._reading
@@ -144,7 +144,7 @@ class Evidence:
             except TimeoutError as error:
                 raise SourceUnreachable(
                     "Prometheus is still being read",
-                    saw="another question about this release waits for it, too",
+                    saw="another question about this release is also waiting for it",
                     do="nothing: ask again",
                 ) from error
             except SourceUnreachable:
@@ -156,7 +156,7 @@ class Evidence:
                 found = self._read_new(own_clock_s)
             finally:
                 with self._asking:
-                    self._reading = None  # first of all: who hears of it and reads on must not join it again
+                    self._reading = None  # first, so that a waiting question that reads on does not join it again
         except BaseException as error:
             reading.found.set_exception(error)
             raise
@@ -179,7 +179,7 @@ class Evidence:
         return replace(wanted, names=wanted.names[:1]) if errors[0].is_whole else wanted
 
     def _begun(self, now_s: float) -> "_Judging | str":
-        """The release from its beginning, or why it has none yet."""
+        """The release from its start, or the reason why it has not started yet."""
         canary = self._requests_of(self._names.canary)
         began_s = self._samples.began_s(canary, until_s=now_s, longest_s=MOST_S)
         if began_s is None:
@@ -188,7 +188,7 @@ class Evidence:
         first = self._samples.between(canary, began_s, min(now_s, began_s + _EARLY_S))
         times = [float(time_s) for series in first for time_s in series.times if time_s >= began_s]
         if not times:
-            return f"no data: no request of the canary {self._names.canary} was counted yet"
+            return f"no data: no request of the canary {self._names.canary} has been counted yet"
         since_s = min(times)
         look, interval_s = self._look(since_s, now_s)
         if interval_s is None:
@@ -208,17 +208,17 @@ class Evidence:
 
     def _never_seen(self, canary: Wanted) -> NeverSeen:
         saw = f"nothing for `{canary}`"
-        do = "see whether the pods are scraped, and whether the profile's labels are those of the series"
+        do = "check whether the pods are scraped, and whether the series have the profile's labels"
         if canary.left_out and self._samples.labels(f"{replace(canary, left_out=())}"):
-            saw += ", but for what the profile's `leave_out` leaves out"
+            saw += ", except what the profile's `leave_out` leaves out"
             do = (
-                "wait for its first request; or, where those are requests of users, ask with a profile that counts "
-                "them, such as `istio-grpc` for gRPC"
+                "wait for its first request; if those are users' requests, ask with a profile that counts them, such "
+                "as `istio-grpc` for gRPC"
             )
         return NeverSeen(f"no data: Prometheus has no requests of the canary {self._names.canary}", saw=saw, do=do)
 
     def _look(self, since_s: float, now_s: float) -> tuple[list[RawSeries], float | None]:
-        """Samples around the beginning, and the scrape interval that they show; None: they are too few."""
+        """Samples around the start, and the scrape interval that they show; None: there are too few samples."""
         for look_s in _LOOKS_S:
             look = self._samples.between(self._wanted, since_s - look_s, min(now_s, since_s + look_s))
             interval_s = scrape_interval(look, self._profile.process)
@@ -227,7 +227,7 @@ class Evidence:
         return look, interval_s
 
     def _bounds(self, look: Iterable[RawSeries]) -> set[str]:
-        """The values of `le` that are needed of what was seen: data planes have many more bounds than are judged."""
+        """The needed values of `le` among those seen: data planes have many more bounds than are judged."""
         return {
             series.labels["le"]
             for series in look
@@ -241,12 +241,12 @@ class Evidence:
         return math.isinf(bound) or self._plan.selection.name(counter.named(bound)) is not None
 
     def _read(self, judging: _Judging, now_s: float) -> None:
-        """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
+        """Fold and judge all samples that no longer change: the newest scrape may still be under way."""
         fold = judging.fold
         begin_s = fold.cursor_s
         is_judged = fold.border_before(now_s - fold.interval_s) <= begin_s
         if is_judged and self._silent(fold, now_s, SIDES) is None:
-            return  # no window has ended since, and newer samples of both sides would change nothing
+            return  # no window has ended since, so newer samples would change nothing
         try:
             with closing(self._samples.ahead(self._wanted, self._spans(fold, now_s))) as parts:
                 for end_s, every in parts:
@@ -257,14 +257,14 @@ class Evidence:
             if left_s() or fold.cursor_s == begin_s:
                 raise
             raise SourceUnreachable(
-                "the release has more samples than were read in time",
-                saw=f"those until {date(fold.cursor_s)}, of {span(now_s - begin_s)} in all",
-                do="nothing: the next question goes on from there",
+                "the release has more samples than could be read in time",
+                saw=f"samples until {date(fold.cursor_s)}, of {span(now_s - begin_s)} in all",
+                do="nothing: the next question continues from there",
             ) from error
 
     @staticmethod
     def _spans(fold: Fold, now_s: float) -> Iterator[tuple[float, float]]:
-        """What is left to read, in parts that end on a border between two windows."""
+        """The time left to read, in parts that end at the border between two windows."""
         begin_s = fold.cursor_s
         while True:
             end_s = fold.border_before(begin_s + _READ_S + fold.window_s)
@@ -286,14 +286,14 @@ class Evidence:
             return
         judging.judge.observe(after)
         for window in after.of_signals(["errors"]):
-            # Without a request of stable there is nothing to compare with: the canary has all the traffic.
+            # Without requests to stable there is nothing to compare with: the canary has all the traffic.
             is_alone = not window.stable.total
             if is_alone:
                 judging.watch.observe([window], judging.recent)
             judging.recent.add([window], is_alone=is_alone)
 
     def _begin(self, judging: _Judging) -> None:
-        """Begin to judge, by what stable counted before."""
+        """Begin to judge, with stable's counts from before the release."""
         history, judging.history = Windows.joined(judging.history), []
         counted = {name: history.of_stable(place) for place, name in enumerate(history.signals)}
         noise = {name: of_counts(*counts) for name, counts in counted.items()}
@@ -318,7 +318,7 @@ class Evidence:
         if alone and alone.verdict is Verdict.FAIL and judgement.verdict is not Verdict.FAIL:
             judgement = alone
         verdict, reason = self._weighed(judgement)
-        # After promotion stable's pods are gone, and whether there is harm is still a question.
+        # After promotion stable's pods are gone, and the engine still asks whether there is harm.
         is_promoted = asked is None and alone is not None and "stable" in fold.newest_s
         sides = SIDES[1:] if is_promoted else SIDES
         if verdict is not Verdict.FAIL and (silent := self._silent(fold, now_s, sides)):
@@ -331,13 +331,13 @@ class Evidence:
 
     @staticmethod
     def _weighed(judgement: Judgement) -> tuple[Verdict, str]:
-        """The verdict for a machine: where the plan asks a person, it is no FAIL."""
+        """The verdict for an engine: if the plan asks a person to decide, it is not FAIL."""
         if judgement.verdict is Verdict.FAIL and judgement.on_fail == "hold":
             return Verdict.INCONCLUSIVE, f"a person decides, as the plan says: {judgement.reason}"
         return judgement.verdict, judgement.reason
 
     def _silent(self, fold: Fold, now_s: float, sides: Sequence[Side]) -> str | None:
-        """Why the newest samples are too old to say anything, or None."""
+        """The reason why the newest samples are too old to judge, or None."""
         for side in reversed(sides):
             age_s = now_s - fold.newest_s.get(side, -math.inf)
             if age_s > STALE_INTERVALS * fold.interval_s:
@@ -351,7 +351,7 @@ class Evidence:
         return None
 
     def _missing(self, fold: Fold) -> Wanted | None:
-        """What finds nothing of the first signal that is needed and lacking; None: all are there."""
+        """The query that finds nothing, of the first needed signal without data; None: no signal is missing."""
         versions = {"canary": self._names.canary, "stable": self._names.stable}
         for side in reversed(SIDES):
             for signal in fold.lacking(side):
@@ -364,4 +364,4 @@ class Evidence:
     def _clocks(now_s: float, own_s: float) -> Iterable[str]:
         if abs(now_s - own_s) > _CLOCKS_APART_S:
             side = "behind" if now_s < own_s else "ahead of"
-            yield f"Prometheus's clock is {span(abs(now_s - own_s))} {side} the judge's; Prometheus's counts"
+            yield f"Prometheus's clock is {span(abs(now_s - own_s))} {side} the judge's; Prometheus's is used"

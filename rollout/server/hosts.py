@@ -1,10 +1,10 @@
-"""The hosts by which people reach the judge's pages."""
+"""The host names by which people reach the judge's pages."""
 
 from urllib.parse import urlsplit
 
 
 def hosts_of(url: str) -> frozenset[str]:
-    """That of a URL; of a Service in a cluster also the other names that the cluster's DNS has for it."""
+    """The host of a URL; for a Service in a cluster, also its other names in the cluster's DNS."""
     host = urlsplit(url).hostname or ""
     match host.split("."):
         case [name, namespace, "svc", *domain]:
@@ -15,7 +15,7 @@ def hosts_of(url: str) -> frozenset[str]:
 
 
 def namespace_of(url: str) -> str | None:
-    """The namespace of the Service at a URL; None: it is no Service's."""
+    """The namespace of the Service at a URL; None: the URL is not a Service's."""
     match (urlsplit(url).hostname or "").split("."):
         case [_, namespace, "svc", *_]:
             return namespace

@@ -1,6 +1,6 @@
-"""What must outlive the samples of a release: that it failed, and when it began. One SQLite file.
+"""Stores what must outlive a release's samples: that it failed, and when it started. One SQLite file.
 
-All else is read from Prometheus again. Every replica may have a file of its own: each finds a failure by itself.
+Everything else is read from Prometheus again. Each replica may have its own file, because each finds failures itself.
 """
 
 import json
@@ -60,8 +60,8 @@ _WAIT_S = 5.0  # for another thread or replica that writes
 class Attempt:
     """One try of a version, and the question about it.
 
-    Where the names of versions are used again, as Flagger does, `of` tells the tries apart. A failure holds for the
-    question that was `asked`, by its digest; without it, for all.
+    If version names are reused, as Flagger does, `of` tells the tries apart. A failure holds for the question `asked`,
+    identified by its digest; without a digest, for all questions.
     """
 
     namespace: str
@@ -81,7 +81,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A FAIL: the answer that said so, and when."""
+    """A FAIL: its answer and its time."""
 
     attempt: Attempt
     at_s: float  # Unix seconds
@@ -89,16 +89,16 @@ class Failure:
 
 
 class Kept:
-    """The file at `path`. Used from any thread."""
+    """The file at `path`. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        """Make the file where there is none. Raises LedgerError."""
+        """Create the file if it is missing. Raises LedgerError."""
         self._path = path
         with self._open() as db:
             db.executescript(_TABLES)
 
     def failure(self, attempt: Attempt) -> Failure | None:
-        """The failure that keeps this attempt in quarantine; None: there is none. Raises LedgerError, as all do."""
+        """The failure that keeps this attempt in quarantine; None: there is none. Every method raises LedgerError."""
         tries = _stored(attempt), attempt.of
         with self._open() as db:
             row = db.execute(
@@ -113,21 +113,21 @@ class Kept:
             db.execute("SELECT count(*) FROM (SELECT 1 FROM failures LIMIT 1)").fetchone()
 
     def count(self) -> int:
-        """How many failures are in quarantine."""
+        """The number of failures in quarantine."""
         with self._open() as db:
             (found,) = db.execute("SELECT count(*) FROM failures WHERE lifted_s IS NULL").fetchone()
         return int(found)
 
     def failures(self, *, most: int = -1) -> list[Failure]:
-        """Those in quarantine, the newest first.
+        """The failures in quarantine, newest first.
 
         Args:
-            most: how many of them; -1: all.
+            most: the largest number to return; -1: all.
         """
         return self._failures("", (), most)
 
     def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
-        """Those of a version, whatever its tries are called, the newest first."""
+        """The failures of all tries of a version, newest first."""
         return self._failures(f"AND {_OF_NAME}", names, -1)
 
     def _failures(self, which: str, names: tuple[str, ...], most: int) -> list[Failure]:
@@ -143,7 +143,7 @@ class Kept:
         ]
 
     def keep(self, failure: Failure) -> None:
-        """Keep it; the first of an attempt counts."""
+        """Store a failure; the first one of an attempt counts."""
         row = (*failure.attempt.names, _stored(failure.attempt), failure.at_s, json.dumps(failure.answer))
         with self._open() as db:
             db.execute(
@@ -153,10 +153,10 @@ class Kept:
             )
 
     def lift(self, attempt: Attempt, at_s: float) -> int:
-        """Lift all failures of a version up to a time, whatever its tries are called. Gives how many had failed.
+        """Lift all failures of all tries of a version up to a time. Returns how many tries had failed.
 
-        The evidence of all tries begins anew, also where none has failed: another replica has found a failure in the
-        same samples, and this one would find it next.
+        The evidence of all tries restarts, even if none has failed here: another replica may have found a failure in
+        the same samples, and this replica would find it next.
         """
         with self._open() as db:
             lifted = db.execute(
@@ -168,33 +168,33 @@ class Kept:
         return lifted
 
     def lifted_s(self, attempt: Attempt) -> float:
-        """Until when the failures of a version are lifted, Unix seconds; -inf: nobody lifted any."""
+        """The time up to which a version's failures are lifted, Unix seconds; -inf: none were lifted."""
         with self._open() as db:
             row = db.execute(f"SELECT at_s FROM lifts WHERE {_OF_NAME}", attempt.names).fetchone()  # noqa: S608 - our own words
         return row[0] if row else -math.inf
 
     def start(self, attempt: Attempt, at_s: float) -> None:
-        """Remember when an attempt began. One that comes back after another begins anew."""
+        """Store when an attempt started. An attempt that returns after another one restarts."""
         with self._open() as db:
             _put_newest(db, "starts", attempt, at_s)
 
     def begin(self, attempt: Attempt, at_s: float) -> None:
-        """Remember what another replica says about when an attempt began."""
+        """Store another replica's time of an attempt's start."""
         with self._open() as db:
             db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?, ?, ?)", (*attempt.key, at_s))
 
     def is_newest(self, attempt: Attempt) -> bool:
-        """Whether no other try of the version has begun since this one."""
+        """Whether no other try of the version has started since this one."""
         with self._open() as db:
             return _newest(db, "starts", attempt) == attempt.of
 
     def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
-        """Remember that an attempt may have its first traffic; False: it had it, and no other has had it since."""
+        """Store that an attempt gets its first traffic; False: it already had, and no other try has since."""
         with self._open() as db:
             return _put_newest(db, "first_weights", attempt, at_s)
 
     def first_weight_s(self, attempt: Attempt) -> float | None:
-        """When an attempt had its first weight, Unix seconds; None: it had none, or another has had one since."""
+        """When an attempt got its first weight, Unix seconds; None: it got none, or another try has since."""
         with self._open() as db:
             row = db.execute(
                 f"SELECT attempt, at_s FROM first_weights WHERE {_OF_NAME} ORDER BY at_s DESC, rowid DESC LIMIT 1",  # noqa: S608 - our own words
@@ -203,12 +203,12 @@ class Kept:
         return row[1] if row and row[0] == attempt.of else None
 
     def take_first_weight_back(self, attempt: Attempt) -> None:
-        """Forget that an attempt was given its first weight."""
+        """Undo `give_first_weight`."""
         with self._open() as db:
             db.execute(f"DELETE FROM first_weights WHERE {_OF_NAME} AND attempt = ?", attempt.key)  # noqa: S608 - our own words
 
     def started_s(self, attempt: Attempt) -> float | None:
-        """When the evidence of an attempt begins at the earliest, Unix seconds; None: nobody said so."""
+        """The earliest start of an attempt's evidence, Unix seconds; None: unknown."""
         with self._open() as db:
             row = db.execute(
                 f"SELECT at_s FROM starts WHERE {_OF_NAME} AND attempt = ?",  # noqa: S608 - our own words
@@ -219,20 +219,20 @@ class Kept:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection; what is written on it is written when the block ends. Raises LedgerError."""
+        """A connection whose changes are committed at the end of the block. Raises LedgerError."""
         try:
             with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as db, db:
                 yield db
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(
-                "what the judge keeps cannot be read or written",
+                "the judge's ledger cannot be read or written",
                 saw=f"{self._path}: {error}",
                 do="check the volume's free space and permissions; `--ledger` names the file",
             ) from error
 
 
 def _put_newest(db: sqlite3.Connection, table: str, attempt: Attempt, at_s: float) -> bool:
-    """Make an attempt the newest in a table; False: it is so already."""
+    """Make an attempt the newest in a table; False: it already was."""
     db.execute("BEGIN IMMEDIATE")
     if _newest(db, table, attempt) == attempt.of:
         return False
@@ -241,14 +241,14 @@ def _put_newest(db: sqlite3.Connection, table: str, attempt: Attempt, at_s: floa
 
 
 def _newest(db: sqlite3.Connection, table: str, attempt: Attempt) -> str | None:
-    """What tells the newest try of a version in a table from others."""
+    """The stored name of the newest try of a version in a table."""
     where = f"{_OF_NAME} ORDER BY at_s DESC, rowid DESC LIMIT 1"
     row = db.execute(f"SELECT attempt FROM {table} WHERE {where}", attempt.names).fetchone()  # noqa: S608 - our own words
     return row[0] if row else None
 
 
 def _stored(attempt: Attempt) -> str:
-    """The try and the question in one text, as the file has them."""
+    """The try and the question as one text, as stored in the file."""
     return f"{attempt.of}#{attempt.asked}" if attempt.asked else attempt.of
 
 

@@ -1,4 +1,4 @@
-"""What `/metrics` of the judge server shows."""
+"""The metrics of the judge server, for `/metrics`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ REFUSALS = {"question": (401, 404, 413, 422, 500, 503), "route": (404, 405), "pa
 
 
 class _Seen(Protocol):
-    """What is known of releases: `Releases`."""
+    """What the metrics need from `Releases`."""
 
     def all(self) -> Sequence[Known]: ...
 
@@ -27,7 +27,7 @@ class _Seen(Protocol):
 
 
 class JudgeMetrics:
-    """The judge's own metrics; series of all verdicts and refusals exist at 0."""
+    """The judge's own metrics; the series of all verdicts and refusals exist at 0 from the start."""
 
     def __init__(self, releases: _Seen) -> None:
         self.registry = CollectorRegistry()
@@ -48,7 +48,7 @@ class JudgeMetrics:
 
 
 class _OfReleases(Collector):
-    """What is known when the page is read."""
+    """Collects the state of the releases when the page is read."""
 
     def __init__(self, releases: _Seen) -> None:
         self._releases = releases
@@ -62,7 +62,7 @@ class _OfReleases(Collector):
         verdicts = _family(m.JUDGE_VERDICT)
         said = {
             (f"{each.attempt.namespace}/{each.attempt.rollout}", each.attempt.canary): each.answer.verdict.value
-            for each in reversed(known)  # the newest last: it counts
+            for each in reversed(known)  # the newest last, so that it counts
             if each.answer
         }
         for names, verdict in said.items():
@@ -70,7 +70,7 @@ class _OfReleases(Collector):
         yield verdicts
         try:
             yield _family(m.JUDGE_QUARANTINED, self._releases.quarantined())
-        except LedgerError as error:  # all other metrics are shown
+        except LedgerError as error:  # the other metrics are still shown
             log.critical("failures_not_read", error=error.what, saw=error.saw, do=error.do)
 
 

@@ -1,4 +1,4 @@
-"""Which versions failed and must not come back: kept by this replica, and shared with the others where rights allow."""
+"""The versions that failed and must not return: stored by this replica, and shared with others if its rights allow."""
 
 import math
 from collections.abc import Callable
@@ -17,27 +17,27 @@ from rollout.server.shared_map import CONFIG_MAP, ClusterSilent, SharedMap, Told
 log = structlog.get_logger()
 
 _LONGEST_NOTE = 300
-_FAR_S = 10 * 365.25 * 86400.0  # no clock is so wrong: somebody has written it
+_FAR_S = 10 * 365.25 * 86400.0  # no clock is that wrong: a person must have written such a time
 _NO_ROOM = (
-    f"the other replicas do not know this: the ConfigMap {CONFIG_MAP} has no room for it, because others wrote much "
-    "into it, or there is enough that is newer"
+    f"the other replicas do not know this: the ConfigMap {CONFIG_MAP} has no room for it, because others wrote too "
+    "much into it, or newer entries fill it"
 )
 
 
 @dataclass(slots=True)
 class Seen:
-    """What replicas share about a release, read once for an answer: its parts rest on one state."""
+    """What replicas share about a release, read once per answer so that all its parts use the same state."""
 
-    known: Tries | None  # None: nothing is shared, or the cluster was silent
-    notes: tuple[str, ...] = ()  # what a person should know about that
+    known: Tries | None  # None: nothing is shared, or the cluster did not answer
+    notes: tuple[str, ...] = ()  # information about that for a person
 
 
 class Quarantine:
-    """What one replica keeps, and what all share. A verdict never waits for the cluster's answer to be a good one.
+    """What one replica stores, and what all share. A verdict never depends on the cluster's answer.
 
     Args:
-        kept: this replica's.
-        shared: None: each replica finds everything by itself.
+        kept: this replica's store.
+        shared: the shared store; None: each replica finds everything by itself.
         now_s: the metric store's clock, Unix seconds; raises nothing.
     """
 
@@ -45,7 +45,7 @@ class Quarantine:
         self._kept, self._shared, self._now_s = kept, shared, now_s
 
     def look(self, attempt: Attempt) -> Seen:
-        """Read what is shared."""
+        """Read the shared state."""
         if self._shared is None:
             return Seen(None)
         try:
@@ -54,11 +54,11 @@ class Quarantine:
             return Seen(None, tuple(_notes(error)))
 
     def failure(self, attempt: Attempt, report: str, seen: Seen | None = None) -> tuple[Failure | None, list[str]]:
-        """The failure that keeps an attempt in quarantine, and what a person should know. Raises LedgerError.
+        """The failure that keeps an attempt in quarantine, and notes for a person. Raises LedgerError.
 
         Args:
             report: URL of the page about it.
-            seen: what the same answer has read; None: nothing yet.
+            seen: the shared state that this answer has read; None: not read yet.
         """
         own, seen = self._kept.failure(attempt), seen or self.look(attempt)
         if self._shared is None or seen.known is None:
@@ -70,7 +70,7 @@ class Quarantine:
             return found, notes + _notes(error)
 
     def keep(self, failure: Failure) -> list[str]:
-        """A FAIL is answered even where it cannot be kept: then it rests on the samples alone."""
+        """Store a failure, and return notes. A FAIL is answered even if it cannot be stored, from the samples alone."""
         try:
             self._kept.keep(failure)
         except LedgerError as error:
@@ -83,7 +83,7 @@ class Quarantine:
             return _notes(error)
 
     def lift(self, attempt: Attempt, at_s: float) -> tuple[int, list[str]]:
-        """See `Kept.lift`; with it what a person should know. It holds for all failures that are known by now."""
+        """As `Kept.lift`, with notes for a person. It lifts all failures that are known now."""
         until_s = max([at_s, *(each.at_s for each in self._kept.failures_of(attempt.names))])
         lifted = self._kept.lift(attempt, until_s)
         if self._shared is None:
@@ -95,7 +95,7 @@ class Quarantine:
         return lifted, _room(told)
 
     def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
-        """See `Kept.give_first_weight`; no replica gives it after another, as far as they can share it."""
+        """As `Kept.give_first_weight`. If replicas can share, only one of them gives it."""
         if not self._kept.give_first_weight(attempt, at_s):
             return False
         if self._shared is None:
@@ -106,13 +106,13 @@ class Quarantine:
             _notes(error)
             return True
         if told is Told.KNOWN:
-            self._kept.take_first_weight_back(attempt)  # it is not this replica's to give, nor to take back
+            self._kept.take_first_weight_back(attempt)  # another replica gave it, so this one must not take it back
             return False
         _room(told)
         return True
 
     def take_first_weight_back(self, attempt: Attempt) -> None:
-        """Nobody heard that this replica gave it: any replica may give it. Raises LedgerError."""
+        """Undo this replica's permission, because it was not received: any replica may give it. Raises LedgerError."""
         self._kept.take_first_weight_back(attempt)
         if self._shared is None:
             return
@@ -131,19 +131,19 @@ class Quarantine:
         self._kept.check()
 
     def count(self) -> int:
-        """How many failures this replica knows, also those that were lifted elsewhere since it was asked."""
+        """The failures that this replica knows, including those that other replicas have lifted since."""
         return self._kept.count()
 
     def failures(self, *, most: int = -1) -> list[Failure]:
-        """Those that this replica knows and nobody lifted anywhere, the newest first. Raises LedgerError.
+        """The failures that this replica knows and that no replica has lifted, newest first. Raises LedgerError.
 
         Args:
-            most: how many of those that this replica knows are looked at; -1: all.
+            most: how many of this replica's failures are checked; -1: all.
         """
         return self._unlifted(self._kept.failures(most=most))
 
     def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
-        """The same of one version."""
+        """The same for one version."""
         return self._unlifted(self._kept.failures_of(names))
 
     def _unlifted(self, own: list[Failure]) -> list[Failure]:
@@ -158,11 +158,11 @@ class Quarantine:
         return [each for each in own if each.at_s > until_s.get(each.attempt, -math.inf)]
 
     def start(self, attempt: Attempt, clock: Callable[[], float], seen: Seen | None = None) -> None:
-        """A try is under way. Its evidence begins now, or when another replica first heard of it. Raises LedgerError.
+        """Store that a try runs. Its evidence starts now, or when another replica first saw it. Raises LedgerError.
 
         Args:
-            clock: the metric store's; what it raises is raised.
-            seen: what the same answer has read; None: nothing yet.
+            clock: the metric store's clock; its exceptions pass through.
+            seen: the shared state that this answer has read; None: not read yet.
         """
         began_s = self._begun(self._shared, seen or self.look(attempt), attempt, clock) if self._shared else None
         if began_s is not None:
@@ -176,7 +176,7 @@ class Quarantine:
         return self._kept.started_s(attempt)
 
     def started_anew_s(self, attempt: Attempt) -> float | None:
-        """The same, with what another replica was told to lift meanwhile. Raises LedgerError."""
+        """The same, including lifts at other replicas meanwhile. Raises LedgerError."""
         if self._shared is not None:
             try:
                 self._take_lift(self._shared.read(attempt), attempt)
@@ -185,7 +185,7 @@ class Quarantine:
         return self._kept.started_s(attempt)
 
     def _begun(self, shared: SharedMap, seen: Seen, attempt: Attempt, clock: Callable[[], float]) -> float | None:
-        """When all replicas take a try to have begun; None: they cannot be asked."""
+        """The start of a try on which all replicas agree; None: they cannot be asked."""
         if seen.known is None:
             return None
         try:
@@ -204,9 +204,9 @@ class Quarantine:
     def _agreed(
         self, known: Tries, attempt: Attempt, own: Failure | None, report: str
     ) -> tuple[Failure | None, list[str]]:
-        """Take over what another replica found or was told.
+        """Adopt what another replica found or was told.
 
-        Only a lift that was written down lifts: when a try began says nothing about who let it.
+        Only a recorded lift lifts a failure: the start of a try does not show that a person allowed it.
         """
         lifted_s, notes = self._take_lift(known, attempt)
         if own and own.at_s <= lifted_s:
@@ -223,7 +223,7 @@ class Quarantine:
         return own, notes
 
     def _catch_up(self, shared: SharedMap, seen: Seen, attempt: Attempt, failure: Failure | None) -> list[str]:
-        """Share what this replica noted while the cluster was silent; with what a person should know."""
+        """Share what this replica stored while the cluster did not answer. Returns notes for a person."""
         lifted_s, known = self._kept.lifted_s(attempt), seen.known or Tries({})
         if lifted_s > known.lifted_s(attempt):
             seen.known, _ = shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
@@ -234,7 +234,7 @@ class Quarantine:
         return []
 
     def _take_lift(self, known: Tries, attempt: Attempt) -> tuple[float, list[str]]:
-        """Until when a version is lifted, once this replica knows what another was told; and what is not believed."""
+        """The time up to which a version is lifted, with other replicas' lifts, and notes on ignored times."""
         lifted_s, shared_s = self._kept.lifted_s(attempt), known.lifted_s(attempt)
         if shared_s <= lifted_s:
             return lifted_s, []
@@ -244,26 +244,26 @@ class Quarantine:
             self._kept.lift(attempt, shared_s)
         except LedgerError as error:
             if not known.failure(attempt, after_s=shared_s):
-                raise  # the evidence from before the lift would fail it again
+                raise  # otherwise the evidence from before the lift would fail the version again
             _not_kept(error)
         return shared_s, []
 
     def _is_ahead(self, at_s: float) -> bool:
-        """Whether a time in the ConfigMap is too far ahead to be believed."""
+        """Whether a time in the ConfigMap is too far in the future to be accepted."""
         return at_s > self._now_s() + AHEAD_S
 
     def _ahead(self, at_s: float, what: str) -> list[str]:
-        """Why a time in the ConfigMap is not believed; nothing: it is past."""
+        """The reason why a time in the ConfigMap is not accepted; empty: it is past."""
         if not self._is_ahead(at_s):
             return []
         ahead_s = at_s - self._now_s()
         log.warning("time_ahead", what=what, at_s=at_s, ahead_s=ahead_s)
         far = span(ahead_s) if ahead_s < _FAR_S else "far"
         said = f"the ConfigMap {CONFIG_MAP} says that the version {what} at {at_s:.10g}"
-        return [f"{said}, {far} ahead of Prometheus's clock: it is not believed; lift the version"]
+        return [f"{said}, {far} ahead of Prometheus's clock: this is ignored; lift the version"]
 
     def _tell(self, shared: SharedMap, failure: Failure, lifted_s: float) -> list[str]:
-        """Share a failure, unless the version was lifted since it was judged; with what a person should know."""
+        """Share a failure, unless the version was lifted since it was judged. Returns notes for a person."""
         said = failure.answer
         found = Shared(failed_s=failure.at_s, reason=said["reason"], since=said["since"])
 
@@ -276,7 +276,7 @@ class Quarantine:
         return _room(shared.change(failure.attempt, told)[1])
 
     def _tell_first_weight(self, shared: SharedMap, known: Tries, attempt: Attempt) -> None:
-        """Share the first weight that this replica gave while it could tell nobody."""
+        """Share the first weight that this replica gave while it could not share."""
         given_s = self._kept.first_weight_s(attempt)
         if given_s is None:
             return
@@ -289,7 +289,7 @@ class Quarantine:
 
 
 def _answer(known: Shared, report: str) -> dict[str, Any]:
-    """The answer that another replica gave, without its evidence."""
+    """Another replica's answer, without its evidence."""
     return {
         "verdict": Verdict.FAIL.value,
         "reason": known.reason,
@@ -306,7 +306,7 @@ def _not_kept(error: LedgerError) -> None:
 
 
 def _room(told: Told) -> list[str]:
-    """What a person should know where the ConfigMap is full."""
+    """A note for a person if the ConfigMap is full."""
     if told is not Told.NO_ROOM:
         return []
     log.warning("not_shared", error=_NO_ROOM)

@@ -1,4 +1,4 @@
-"""What the judge is asked, checked: bodies of requests, and the part of a plan that a profile can serve."""
+"""Validates the judge's questions: request bodies, and the part of a plan that a profile can serve."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from rollout.signals.plan import SignalSelection
 from rollout.signals.profile import Names, Profile, SeriesOf, impossible
 from rollout.spec import RolloutSpec, parse_spec
 
-# RFC 1123, as Kubernetes has it. A data plane's name of a version may be a path, such as Envoy's `httproute/shop/web`.
+# RFC 1123, as in Kubernetes. A data plane's name of a version may be a path, such as Envoy's `httproute/shop/web`.
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*([:/][A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -41,7 +41,7 @@ Version = Annotated[
 
 
 def _percent(given: Any) -> Any:
-    """A weight as Argo Rollouts hands it over: a text."""
+    """A weight. Argo Rollouts sends it as a text."""
     if isinstance(given, bool) or given == "":
         raise ValueError("write the next weight in percent, such as 25; to ask only about harm leave `to_percent` out")
     if isinstance(given, str):
@@ -81,14 +81,14 @@ class JudgeBody(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Of what decides a verdict besides the samples. Raises SpecError for a plan that is not YAML."""
+        """A digest of what decides a verdict besides the samples. Raises SpecError if the plan is not YAML."""
         plan = read_yaml(self.plan, name="plan") if isinstance(self.plan, str) else self.plan
         judged_by = json.dumps([self.stable, self.profile, plan or {}], sort_keys=True, default=str)
         return hashlib.sha256(judged_by.encode()).hexdigest()[:12]
 
 
 class FlaggerBody(BaseModel):
-    """The body of Flagger's webhooks; what a later version adds is not looked at."""
+    """The body of Flagger's webhooks; fields of later versions are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -99,7 +99,7 @@ class FlaggerBody(BaseModel):
     metadata: dict[str, str] = {}
 
     def question(self) -> JudgeBody:
-        """The same question as Argo Rollouts asks. Raises ValidationError."""
+        """The same question in the form of Argo Rollouts. Raises ValidationError."""
         asked = {key: self.metadata[key] for key in ("to_percent", "profile", "plan") if key in self.metadata}
         names = {"canary": self.name, "stable": f"{self.name}-primary", "rollout": self.name}
         return JudgeBody.model_validate({"namespace": self.namespace, **names, **asked})
@@ -112,11 +112,11 @@ class Plan:
     spec: RolloutSpec
     config: JudgeConfig
     selection: SignalSelection
-    expected: tuple[str, ...]  # that must be counted before a step passes
+    expected: tuple[str, ...]  # signals that must be counted before a step passes
 
     @classmethod
     def of(cls, text: str, profile: Profile) -> "Plan":
-        """The plan of a request, a text. Raises SpecError, also for signals that the profile cannot give."""
+        """Read the plan of a request. Raises SpecError, also for signals that the profile cannot give."""
         spec = parse_spec(text, name="plan")
         named = _signals(text)
         if missing := sorted(impossible(profile, named, spec.signals.own)):
@@ -131,14 +131,14 @@ class Plan:
         return cls(spec, spec.judge_config(), kept.selection(), kept.expected())
 
     def counters(self, profile: Profile) -> tuple[SeriesOf, ...]:
-        """What is counted. A signal that the plan leaves out is not."""
+        """The series to count. Signals that the plan leaves out are not counted."""
         judged = {row for row, options in self.spec.signals.root.items() if options is not None}
         own = {f"{options.counter.name}": options for options in self.spec.signals.own.values()}
         return tuple(each for each in profile.counters(own) if each.signal in judged or each.signal in own)
 
 
 def _refuse_what_needs_a_controller(spec: RolloutSpec) -> None:
-    """Raises SpecError for limits that this judge could not keep: it sees no users, and no number of their requests."""
+    """Raise SpecError for limits that this judge cannot keep: it sees neither users nor the number of requests."""
     impossible_keys = {
         "sticky": spec.sticky is not None,
         "risk_budget.requests": spec.risk_budget.requests is not None,
@@ -153,7 +153,7 @@ def _refuse_what_needs_a_controller(spec: RolloutSpec) -> None:
 
 
 def _signals(text: str) -> Mapping[str, Any]:
-    """The signals as they stand in a plan that was parsed."""
+    """The section `signals` of a plan, parsed but not validated."""
     data = read_yaml(text, name="plan")
     signals = data.get("signals") if isinstance(data, dict) else None
     return {name: options for name, options in signals.items() if name != "custom"} if isinstance(signals, dict) else {}

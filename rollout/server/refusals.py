@@ -1,4 +1,4 @@
-"""Refusals of the judge: errors as problems, and all that an engine would wait for silently, counted."""
+"""The judge's refusals: errors become problems, and every refusal after which an engine waits silently is counted."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -25,39 +25,39 @@ Handler = Callable[[Request, Exception], Response | Awaitable[Response]]
 
 
 class TooLong(Exception):
-    """A body that is longer than anything that could be meant."""
+    """A body is longer than any sensible question."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"more than {most:,} bytes")
 
 
 class TooBusy(RolloutError):
-    """So many questions wait that one did not have its turn in time."""
+    """A question did not get a thread in time, because too many are waiting."""
 
     def __init__(self, waiting: int) -> None:
         super().__init__(
             "the judge had no time for this question",
-            saw=f"{count(waiting)} more wait for what it asks others",
-            do="see whether Prometheus, the ledger's volume and the Kubernetes API answer quickly",
+            saw=f"{count(waiting)} more wait for answers of other servers",
+            do="check whether Prometheus, the ledger's volume and the Kubernetes API answer quickly",
         )
 
 
 def exception_handlers(metrics: JudgeMetrics, routes: str) -> dict[int | type[Exception], Handler]:
-    """For what no endpoint of the API answers.
+    """Handlers of requests that no endpoint of the API answers.
 
     Args:
-        routes: that there are, for a person.
+        routes: the existing routes, as text for a person.
     """
     no_route = partial(_no_route, metrics, routes)
     return {NoSuchRelease: _no_page, LedgerError: partial(_no_ledger, metrics), 404: no_route, 405: no_route}
 
 
 async def counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -> Response:
-    """The endpoint's answer; errors on purpose become problems, and every refusal is counted."""
+    """The endpoint's answer. Errors raised on purpose become problems, and every refusal is counted."""
     try:
         answer = await endpoint(request)
     except HTTPException:
-        raise  # of a route: it is counted as such
+        raise  # an unknown route or method, counted by its own handler
     except ValidationError as error:
         places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {advice(e)}" for e in listed(error))
         answer = problem(422, "the question is not valid", places)
@@ -71,9 +71,9 @@ async def counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -
         answer = problem(503, error.what, error.saw, do=error.do)
     except RolloutError as error:
         answer = problem(500, error.what, error.saw, do=error.do)
-    except Exception as error:  # counted as all others: an engine waits silently
+    except Exception as error:  # also counted, because the engine then waits silently
         log.exception("failed", path=request.url.path)
-        answer = problem(500, "the judge failed on this question", type(error).__name__, do="see its log")
+        answer = problem(500, "the judge failed on this question", type(error).__name__, do="read its log")
     if answer.status_code >= 400 and answer.status_code != 409:
         _refused(metrics, request, answer, "question")
     return answer
@@ -85,7 +85,7 @@ def _refused(metrics: JudgeMetrics, request: Request, answer: Response, reason: 
 
 
 async def _no_route(metrics: JudgeMetrics, routes: str, request: Request, error: Exception) -> Response:
-    """What an engine asks where nothing answers is counted; what a browser looks for is not."""
+    """The answer for an unknown route or method. An engine's request is counted, a browser's is not."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     what = "there is no such route" if status == 404 else f"this route takes no {request.method}"
     answer = problem(status, what, f"{request.method} {request.url.path[:100]}", do=f"POST to one of: {routes}")
@@ -96,7 +96,7 @@ async def _no_route(metrics: JudgeMetrics, routes: str, request: Request, error:
 
 
 async def _no_ledger(metrics: JudgeMetrics, request: Request, error: Exception) -> Response:
-    """A page, or readiness, for which the ledger cannot be read."""
+    """The answer for a page or readiness probe if the ledger cannot be read."""
     what, saw, do = (error.what, error.saw, error.do) if isinstance(error, LedgerError) else ("", "", "")
     answer = problem(503, what, saw, do=do)
     _refused(metrics, request, answer, "page")

@@ -1,4 +1,4 @@
-"""All releases that the judge is asked about. Folded windows are kept for those that are asked about often."""
+"""All releases that the judge is asked about. Folded windows are kept for releases with frequent questions."""
 
 import json
 import math
@@ -29,31 +29,31 @@ from rollout.sources.raw_samples import RawSamples
 log = structlog.get_logger()
 
 _MOST_KNOWN = 500  # releases whose windows are kept
-_MOST_PLANS = 100  # that are not read again
+_MOST_PLANS = 100  # parsed plans that are cached
 _FORGOTTEN_AFTER_S = 3600.0
 _MOST_SHOWN = 200  # failures, and releases of other replicas, on one page
-_SHOWN_S = 60.0  # an answer about a weight: engines ask every 15 s
+_SHOWN_S = 60.0  # how long an answer about a weight is shown: engines ask every 15 s
 
 
 @dataclass(slots=True)
 class Known:
-    """A release that was asked about."""
+    """A release about which the judge was asked."""
 
     attempt: Attempt
     stable: str
     evidence: Evidence
-    began_s: float | None = None  # when its evidence begins at the earliest, Unix seconds; None: nobody said so
-    asked_s: float = 0.0  # on a steady clock
+    began_s: float | None = None  # the earliest start of its evidence, Unix seconds; None: unknown
+    asked_s: float = 0.0  # on the monotonic clock
     answered_s: float = 0.0  # Unix seconds
-    answer: Answer | None = None  # that a person is shown
-    to_percent: float | None = None  # the weight that it is about; None: whether there is harm
+    answer: Answer | None = None  # the answer that people are shown
+    to_percent: float | None = None  # the weight that `answer` is about; None: whether there is harm
 
     @property
     def asked_whether(self) -> str:
         return "whether it does harm" if self.to_percent is None else f"whether {weight(self.to_percent)} is safe"
 
     def show(self, answer: Answer, to_percent: float | None) -> None:
-        """Show an answer, but not that of an analysis in the background right after one about a weight."""
+        """Show an answer, unless it comes from a background analysis right after an answer about a weight."""
         now_s = time.time()
         is_less = to_percent is None and self.to_percent is not None and answer.verdict is not Verdict.FAIL
         if not is_less or now_s - self.answered_s > _SHOWN_S:
@@ -62,7 +62,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Elsewhere:
-    """The last verdict of another replica, as Prometheus has it."""
+    """The last verdict of another replica, read from Prometheus."""
 
     release: str  # namespace/name
     canary: str
@@ -72,7 +72,7 @@ class Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question whose plan and profile can be used, and what the quarantine says about it."""
+    """A question with a valid plan and profile, and what the quarantine says about it."""
 
     asked: JudgeBody
     attempt: Attempt
@@ -80,7 +80,7 @@ class Question:
     plan: Plan
     seen: Seen
     notes: list[str]
-    answer: dict[str, Any] | None  # of a version that failed before
+    answer: dict[str, Any] | None  # set if the version failed before
 
 
 class Releases:
@@ -89,9 +89,9 @@ class Releases:
     Args:
         samples: the metric store.
         profiles: by name.
-        kept: what outlives the samples.
-        url: under which people reach the pages.
-        pod: the name of the one that this runs in, as Prometheus has it.
+        kept: the store for what outlives the samples.
+        url: the URL under which people reach the pages.
+        pod: the name of this process's pod in Prometheus.
     """
 
     def __init__(
@@ -101,23 +101,23 @@ class Releases:
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
         self._namespace, self._pod = namespace_of(url), pod
-        self._plan = lru_cache(_MOST_PLANS)(self._read_plan)  # engines send the same one with each question
+        self._plan = lru_cache(_MOST_PLANS)(self._read_plan)  # engines send the same plan with each question
 
     def judge(self, asked: JudgeBody, *, attempt_of: str = "") -> dict[str, Any]:
-        """The answer to a question, as an object. What was never seen is NO_DATA.
+        """The answer to a question, as an object. A canary that was never seen gives NO_DATA.
 
         Args:
-            attempt_of: what tells this try of the canary from others of the same name.
+            attempt_of: tells this try of the canary from other tries with the same name.
 
-        Raises: as `question` and `judged` do.
+        Raises: what `question` and `judged` raise.
         """
         question = self.question(asked, attempt_of=attempt_of)
         return question.answer or self.judged(question)
 
     def question(self, asked: JudgeBody, *, attempt_of: str = "") -> Question:
-        """What needs no metric store: whether the version failed before.
+        """Check a question, and whether the version failed before. This needs no metric store.
 
-        Raises: SpecError for a plan or profile that cannot be used; LedgerError.
+        Raises: SpecError if the plan or profile cannot be used; LedgerError.
         """
         profile = self._profile(asked.profile)
         plan = self._plan(asked.plan if isinstance(asked.plan, str) else json.dumps(asked.plan or {}), asked.profile)
@@ -128,7 +128,7 @@ class Releases:
         if answer:
             try:
                 self._start(attempt, seen)
-            except SourceUnreachable as error:  # the failure is answered all the same
+            except SourceUnreachable as error:  # the failure is still answered
                 log.warning("start_not_noted", error=error.what, saw=error.saw)
         return Question(asked, attempt, profile, plan, seen, notes, answer)
 
@@ -136,7 +136,7 @@ class Releases:
         """The answer from the samples.
 
         Args:
-            must_be_seen: for a canary that has none raise NeverSeen.
+            must_be_seen: raise NeverSeen if the canary has no samples.
 
         Raises: SourceUnreachable, LedgerError.
         """
@@ -162,14 +162,14 @@ class Releases:
         return with_notes(said, notes)
 
     def last_failure(self, names: tuple[str, str, str]) -> Failure | None:
-        """The newest failure of any try of a version that this replica knows, whatever was asked."""
+        """The newest failure of any try of a version that this replica knows, for any question."""
         return next(iter(self.failures_of(names)), None)
 
     def may_have_first_weight(self, attempt: Attempt, said: Mapping[str, Any]) -> bool:
-        """Whether a canary has had no traffic yet, and may have some: once for each try, or it would never be judged.
+        """Whether a canary without traffic so far may get some: once per try, otherwise it would never be judged.
 
         Args:
-            said: the answer about it. One that is scraped by nobody has no requests at any weight.
+            said: the answer about it. A canary that is not scraped has no requests at any weight.
 
         Raises: SourceUnreachable.
         """
@@ -179,11 +179,11 @@ class Releases:
         return self._kept.give_first_weight(attempt, self._samples.now_s())
 
     def take_first_weight_back(self, attempt: Attempt) -> None:
-        """The answer that gave it was heard by nobody. Raises LedgerError."""
+        """Undo the permission, because its answer was not received. Raises LedgerError."""
         self._kept.take_first_weight_back(attempt)
 
     def lift(self, attempt: Attempt) -> tuple[int, list[str]]:
-        """Let a version be tried again; see `Quarantine`. It needs no metric store."""
+        """Allow a version to be tried again; see `Quarantine`. This needs no metric store."""
         notes = []
         try:
             at_s = self._samples.now_s()
@@ -198,29 +198,29 @@ class Releases:
         return lifted, notes + more
 
     def check(self) -> None:
-        """Whether questions can be answered, as far as it is this machine's. Raises LedgerError."""
+        """Check that this machine can answer questions. Raises LedgerError."""
         self._kept.check()
 
     def all(self) -> list[Known]:
-        """Those that were asked about lately, the newest first."""
+        """The releases with recent questions, newest first."""
         with self._lock:
             self._forget()
             return [known for known in reversed(self._known.values()) if known.answer]
 
     def quarantined(self) -> int:
-        """How many failures are in quarantine."""
+        """The number of failures in quarantine."""
         return self._kept.count()
 
     def failures(self) -> list[Failure]:
-        """The newest of those in quarantine."""
+        """The newest failures in quarantine."""
         return self._kept.failures(most=_MOST_SHOWN)
 
     def not_shown(self) -> int:
-        """How many failures are older than those."""
+        """The number of failures that are older than those of `failures`."""
         return max(0, self._kept.count() - _MOST_SHOWN)
 
     def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
-        """Those of a version, the newest first."""
+        """The failures of a version, newest first."""
         return self._kept.failures_of(names)
 
     @property
@@ -229,10 +229,10 @@ class Releases:
         return self._kept.is_shared
 
     def elsewhere(self) -> list[Elsewhere]:
-        """What other replicas were asked about, and this one was not; nothing while Prometheus is away.
+        """Releases about which only other replicas were asked; empty while Prometheus cannot be reached.
 
-        Other judges may be read by the same Prometheus. Replicas of this one are in the namespace that its URL names,
-        and in the job that reads this pod, where it is seen.
+        The same Prometheus may scrape other judges. Replicas of this judge are in the namespace that its URL names, and
+        in the job that scrapes this pod, if it is scraped.
         """
         here = f'namespace=~"{self._namespace}|"' if self._namespace else ""
         verdicts = f"{JUDGE_VERDICT}{{{here}}} == 1"
@@ -263,7 +263,7 @@ class Releases:
         return Plan.of(text, self._profile(profile))
 
     def _start(self, attempt: Attempt, seen: Seen) -> None:
-        """A try that has a name is under way: its evidence begins now, unless it is the newest.
+        """Store that a named try runs: its evidence starts now, unless it is already the newest try.
 
         Raises: SourceUnreachable, LedgerError.
         """
@@ -271,7 +271,7 @@ class Releases:
             self._kept.start(attempt, self._samples.now_s, seen)
 
     def _of(self, question: Question) -> Known:
-        """What is known of this release under this plan, or nothing yet."""
+        """The record of this release under this plan; a new one if there is none."""
         asked, attempt = question.asked, question.attempt
         started_s = self._kept.started_s(attempt)
         key = json.dumps([*attempt.key, started_s, asked.stable, asked.profile, asked.plan], sort_keys=True)
@@ -287,14 +287,14 @@ class Releases:
         return known
 
     def _forget(self) -> None:
-        """Forget what nobody asks about any more. The lock is held."""
+        """Drop releases without recent questions. The lock is held."""
         since_s = time.monotonic() - _FORGOTTEN_AFTER_S
         while self._known and (len(self._known) > _MOST_KNOWN or next(iter(self._known.values())).asked_s < since_s):
             self._known.popitem(last=False)
 
 
 def now_s(samples: RawSamples) -> float:
-    """By the clock of the metric store, as everything that is compared; by this machine's where that is away."""
+    """The time by the metric store's clock, or by this machine's if the store cannot be reached."""
     try:
         return samples.now_s()
     except SourceUnreachable:

@@ -1,4 +1,4 @@
-"""What replicas of the judge tell each other about the tries of a release's versions. Pure."""
+"""What the judge's replicas share about the tries of a release's versions. Pure."""
 
 import math
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, RootMod
 from rollout.server.answers import cut
 from rollout.server.kept import Attempt
 
-_MOST = 10  # lifts of a release that are kept, and so many other entries, the newest ones
+_MOST = 10  # the newest lifts of a release that are kept, and as many of its other entries
 _MOST_BYTES = 200_000  # of all releases: a replica reads them with each question
-_MOST_OF_ALL = 1_000_000  # with what others wrote there; Kubernetes takes no ConfigMap of more than 1 MiB
-_MOST_OF_ONE = 50_000  # no release has a longer line by the judge
+_MOST_OF_ALL = 1_000_000  # including what others wrote there; the limit of a ConfigMap is 1 MiB
+_MOST_OF_ONE = 50_000  # the judge never writes a longer line for a release
 _LONGEST_SINCE = 40  # letters
-AHEAD_S = 60.0  # of the clock, what is written down may be: clocks differ a little
+AHEAD_S = 60.0  # how far in the future a stored time may be: clocks differ a little
 
 
 class Shared(BaseModel):
-    """What is known of one try of a version; times are those of the metric store, Unix seconds."""
+    """What is known about one try of a version. Times are by the metric store's clock, Unix seconds."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     failed_s: FiniteFloat | None = None
-    reason: Annotated[str, AfterValidator(cut)] = ""  # an answer has it, and a person may have written it
+    reason: Annotated[str, AfterValidator(cut)] = ""  # shown in answers; a person may have written it
     since: Annotated[str, AfterValidator(lambda text: text[:_LONGEST_SINCE])] | None = None
-    lifted_s: FiniteFloat | None = None  # all failures of the version up to then; only where its bare name is the key
+    lifted_s: FiniteFloat | None = None  # all failures of the version up to then are lifted; only under its plain name
     began_s: FiniteFloat | None = None
     first_weight_s: FiniteFloat | None = None
 
@@ -35,18 +35,18 @@ class Shared(BaseModel):
 
 
 class Tries(RootModel[dict[str, Shared]]):
-    """All that is shared about one release."""
+    """Everything that is shared about one release."""
 
     @property
     def at_s(self) -> float:
         return max((one.at_s for one in self.root.values()), default=0.0)
 
     def lifted_s(self, attempt: Attempt) -> float:
-        """Until when the failures of a version are lifted; -inf: nobody lifted any."""
+        """The time up to which a version's failures are lifted; -inf: none were lifted."""
         return self.root.get(attempt.canary, Shared()).lifted_s or -math.inf
 
     def failure(self, attempt: Attempt, *, after_s: float) -> Shared | None:
-        """The failure of an attempt. One that names no question holds for all: a person wrote it."""
+        """The failure of an attempt. One without a question was written by a person and holds for all questions."""
         for key in (_key(attempt), _try(attempt)):
             found = self.root.get(key, Shared())
             if found.failed_s is not None and found.failed_s > after_s:
@@ -54,7 +54,7 @@ class Tries(RootModel[dict[str, Shared]]):
         return None
 
     def with_failure(self, attempt: Attempt, failed: Shared, *, after_s: float) -> "Tries":
-        """Another failure; the first since the last lift counts."""
+        """Add a failure; the first one since the last lift counts."""
         if self.failure(attempt, after_s=after_s):
             return self
         known = self.root.get(_key(attempt), Shared())
@@ -62,38 +62,38 @@ class Tries(RootModel[dict[str, Shared]]):
         return self._with(_key(attempt), known.model_copy(update=told))
 
     def with_lift(self, attempt: Attempt, at_s: float, *, up_to_s: float) -> "Tries":
-        """The version is lifted, and what is shared about its tries up to a time is forgotten."""
+        """Lift the version, and drop what is shared about its tries up to a time."""
         rest = {key: one for key, one in self.root.items() if _canary(key) != attempt.canary or one.at_s > up_to_s}
         lifted = rest.get(attempt.canary, Shared()).model_copy(update={"lifted_s": at_s})
         return Tries({**rest, attempt.canary: lifted})
 
     def with_first_weight(self, attempt: Attempt, at_s: float) -> "Tries":
-        """An attempt has its first weight; the same object: it had it, and no other build has had one since."""
+        """Give an attempt its first weight; the same object: it already had it, and no other build has since."""
         return self._with_newest(attempt, "first_weight_s", at_s)
 
     def with_own_first_weight(self, attempt: Attempt, at_s: float, *, now_s: float) -> "Tries":
-        """An attempt had its first weight then; the same object: that is known, or another build had one since."""
+        """Add a past first weight of an attempt; the same object: it is known, or another build has had one since."""
         known = self._times(attempt, "first_weight_s", now_s)
         if _try(attempt) in known or at_s < max(known.values(), default=at_s):
             return self
         return self._with_time(attempt, "first_weight_s", at_s)
 
     def without_first_weight(self, attempt: Attempt) -> "Tries":
-        """Nobody heard that an attempt may have its first weight."""
+        """Remove an attempt's first weight, because the permission was not received."""
         return self._with_time(attempt, "first_weight_s", None)
 
     def with_start(self, attempt: Attempt, at_s: float) -> "Tries":
-        """An attempt has begun; the same object: it had, and no other build has begun since."""
+        """Add the start of an attempt; the same object: it had started, and no other build has since."""
         return self._with_newest(attempt, "began_s", at_s)
 
     def began_s(self, attempt: Attempt, *, now_s: float) -> float | None:
-        """When an attempt began; None: nobody said so, or another build has begun since."""
+        """The start of an attempt; None: unknown, or another build has started since."""
         began = self._times(attempt, "began_s", now_s)
         found = began.get(_try(attempt))
         return found if found == max(began.values(), default=None) else None
 
     def has_starts(self, attempt: Attempt, *, now_s: float) -> bool:
-        """Whether any build of a version has begun."""
+        """Whether any build of a version has started."""
         return bool(self._times(attempt, "began_s", now_s))
 
     def _with_newest(self, attempt: Attempt, what: str, at_s: float) -> "Tries":
@@ -101,7 +101,7 @@ class Tries(RootModel[dict[str, Shared]]):
         newest_s = max(known.values(), default=-math.inf)
         if known.get(_try(attempt)) == newest_s:
             return self
-        # By a clock that is a little ahead another build may be newer than now: each question would write again.
+        # If a clock is a little ahead, another build may be newer than now, and each question would write again.
         return self._with_time(attempt, what, max(at_s, math.nextafter(newest_s, math.inf)))
 
     def _with_time(self, attempt: Attempt, what: str, at_s: float | None) -> "Tries":
@@ -112,12 +112,12 @@ class Tries(RootModel[dict[str, Shared]]):
         return self if self.root.get(key, Shared()) == one else Tries({**self.root, key: one})
 
     def _times(self, attempt: Attempt, what: str, now_s: float) -> dict[str, float]:
-        """The times of one kind of a version's builds. Those ahead of the clock are not believed."""
+        """The times of one kind of a version's builds, without those in the future."""
         times = {key: getattr(one, what) for key, one in self.root.items() if _canary(key) == attempt.canary}
         return {key: at_s for key, at_s in times.items() if at_s is not None and at_s <= now_s + AHEAD_S}
 
     def newest(self) -> "Tries":
-        """As many as are kept. Lifts have room of their own: what failed later makes none of them void."""
+        """Only the newest entries. Lifts are counted separately, so that later failures never push a lift out."""
         in_order = sorted(self.root.items(), key=lambda item: (item[1].at_s, item[0]))
         lifts, others = (
             [item for item in in_order if (item[1].lifted_s is not None) is is_lift] for is_lift in (True, False)
@@ -126,10 +126,10 @@ class Tries(RootModel[dict[str, Shared]]):
 
 
 def change_of(data: Mapping[str, str], key: str, known: Tries, wanted: Tries) -> dict[str, str | None]:
-    """What to change in the data of all releases, so that one has the wanted tries; nothing: there is no room for them.
+    """The changes in the data of all releases so that `key` gets the wanted tries; empty: there is no room for them.
 
-    The releases of which nothing was heard for longest make room: None for each. What the judge cannot have written is
-    somebody else's: it stays, and takes room only where the ConfigMap has no more.
+    The releases without news for longest are removed (None). Data that the judge cannot have written stays; it reduces
+    the room only if the ConfigMap is full.
     """
     kept = wanted.newest()
     if any(one not in kept.root for one in wanted.root if wanted.root[one] != known.root.get(one)):
@@ -154,7 +154,7 @@ def _size(entry: tuple[str, str]) -> int:
 
 
 def _heard_s(text: str) -> float | None:
-    """When something was last told of a release; None: the judge did not write this."""
+    """The time of the last news about a release; None: the judge did not write this text."""
     if len(text) > _MOST_OF_ONE:
         return None
     try:

@@ -1,6 +1,6 @@
-"""What replicas of the judge share about all releases, in one ConfigMap of their own namespace.
+"""Shares state about all releases between the judge's replicas, in one ConfigMap in their namespace.
 
-It takes the right to get and patch that one object. Nothing that moves traffic can be changed with it.
+It needs the right to get and patch only that object. With this right, nothing that moves traffic can be changed.
 """
 
 import hashlib
@@ -30,29 +30,29 @@ from rollout.server.shared import Tries, change_of
 CONFIG_MAP = "kanaria-judge-shared"
 _LONGEST_KEY = 253  # of a ConfigMap's data, letters
 _TIMEOUT_S = 2.0  # an engine waits for the verdict
-_TRIED_S = 2.0  # so long, where other replicas change it at the same time
-_TURN_S = 5.0  # so long for the other threads of this replica, each of which takes some hundredths
-_PAUSES_S = (0.0, 0.05)  # between two tries; of random length, or replicas would meet again
+_TRIED_S = 2.0  # how long to retry while other replicas change it at the same time
+_TURN_S = 5.0  # how long to wait for other threads of this replica; each takes some hundredths of a second
+_PAUSES_S = (0.0, 0.05)  # between two tries; random, so that replicas do not collide again
 _REFUSED = {
-    401: "the service account's token is not accepted: see that its folder is mounted, and is of this cluster",
+    401: "the service account's token is not accepted: check that its folder is mounted and from this cluster",
     403: f"let the judge's service account get and patch the ConfigMap {CONFIG_MAP}",
     404: f"make an empty ConfigMap {CONFIG_MAP} in the judge's namespace: the component `shared` has it",
-    409: "nothing: it is tried again with the next question",
-    422: f"see whether an admission policy forbids the change, and whether {CONFIG_MAP} is immutable",
+    409: "nothing: the next question tries again",
+    422: f"check whether an admission policy forbids the change, and whether {CONFIG_MAP} is immutable",
 }
-_BUSY = "nothing: it is tried again with the next question; if it stays so, see how the API server is"
-_NO_API = "see KUBERNETES_SERVICE_HOST, and whether a proxy stands between the judge and the API server"
+_BUSY = "nothing: the next question tries again; if this continues, check the API server"
+_NO_API = "check KUBERNETES_SERVICE_HOST, and whether there is a proxy between the judge and the API server"
 
 
 class ClusterSilent(RolloutError):
-    """What is shared cannot be read or written. The verdict does not depend on it."""
+    """The shared state cannot be read or written. The verdict does not depend on it."""
 
 
 class Told(Enum):
-    """What became of a change."""
+    """The outcome of a change."""
 
     NEW = "new"  # it was made
-    KNOWN = "known"  # it was so already
+    KNOWN = "known"  # nothing had to change
     NO_ROOM = "no room"  # the ConfigMap is full
 
 
@@ -60,13 +60,13 @@ Change = Callable[[Tries], Tries]
 
 
 class SharedMap:
-    """The ConfigMap in the cluster that this process runs in."""
+    """The ConfigMap in the cluster in which this process runs."""
 
     def __init__(self, account: Path, environment: Mapping[str, str] = os.environ) -> None:
         """
         Args:
-            account: the folder of a service account: `namespace`, `ca.crt`, and `token`, which is read anew each time.
-            environment: names the API server, as in every pod.
+            account: the folder of a service account: `namespace`, `ca.crt`, and `token`, which is read again each time.
+            environment: has the address of the API server, as in every pod.
 
         Raises: SpecError outside a cluster.
         """
@@ -83,7 +83,7 @@ class SharedMap:
             ) from error
         if not host or not port:
             raise SpecError(
-                "there is no Kubernetes API to share anything through",
+                "there is no Kubernetes API through which replicas could share",
                 saw="no KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT in the environment",
                 do="run it in a pod, or leave --share out",
             )
@@ -91,24 +91,24 @@ class SharedMap:
         self._path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
         address = f"[{host}]" if ":" in host else host
         self._http = loopback.client(f"https://{address}:{port}", timeout_s=_TIMEOUT_S, trust=trust)
-        self._changing = threading.Lock()  # the threads of one replica need not meet at the API server
-        self._silent_s = -math.inf  # when it last gave no answer, on a steady clock
+        self._changing = threading.Lock()  # so that threads of one replica do not collide at the API server
+        self._silent_s = -math.inf  # when the API last gave no answer, on the monotonic clock
 
     def read(self, attempt: Attempt) -> Tries:
-        """What is shared about the release of an attempt. Raises ClusterSilent, as all do here."""
+        """What is shared about the release of an attempt. Every method raises ClusterSilent."""
         return self._tries(attempt, self._read()[1])
 
     def lifts(self, attempts: Iterable[Attempt]) -> dict[Attempt, float]:
-        """Until when the failures of some attempts are lifted, with one look; see `Tries.lifted_s`."""
+        """The times up to which failures are lifted, for several attempts with one read; see `Tries.lifted_s`."""
         _, data = self._read()
         found = {}
         for attempt in attempts:
-            with suppress(ClusterSilent):  # of one release: somebody wrote in its line
+            with suppress(ClusterSilent):  # a person wrote something unreadable into this release's line
                 found[attempt] = self._tries(attempt, data).lifted_s(attempt)
         return found
 
     def change(self, attempt: Attempt, change: Change) -> tuple[Tries, Told]:
-        """Change what is shared, whoever else does so at the same time. Gives what is shared then."""
+        """Change the shared state, even if other replicas change it at the same time. Returns the new state."""
         with self._alone():
             until_s = time.monotonic() + left_s(_TRIED_S)
             while True:
@@ -126,11 +126,11 @@ class SharedMap:
                     return changed.newest(), Told.NEW
                 if time.monotonic() > until_s:
                     raise _busy(f"{self._path} was changed by others for {_TRIED_S:.0f} s")
-                time.sleep(random.uniform(*_PAUSES_S))  # noqa: S311 - no secret
+                time.sleep(random.uniform(*_PAUSES_S))  # noqa: S311 - not a secret
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One thread of this replica at a time. None waits where another of them just got no answer."""
+        """Let one thread of this replica in at a time. If one just got no answer, the others do not wait."""
         began_s = time.monotonic()
         if not self._changing.acquire(timeout=left_s(_TURN_S)):
             raise _busy(f"{self._path} is being changed for other questions for {_TURN_S:.0f} s")
@@ -150,7 +150,7 @@ class SharedMap:
             return str(found["metadata"]["resourceVersion"]), dict(found.get("data") or {})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ClusterSilent(
-                "what answers in the place of the Kubernetes API gives no ConfigMap",
+                "the server at the Kubernetes API's address returned no ConfigMap",
                 saw=f"HTTP {answer.status_code} for {self._path}: {answer.text[:60]!r}",
                 do=_NO_API,
             ) from error
@@ -162,7 +162,7 @@ class SharedMap:
             return Tries.model_validate_json(data.get(key, "{}"))
         except ValidationError as error:
             raise ClusterSilent(
-                "what the judge's replicas share cannot be read",
+                "the shared state of the judge's replicas cannot be read",
                 saw=f"`{key}` in the ConfigMap {CONFIG_MAP}: {first_complaint(error, whole='it'):.150}",
                 do="delete that line: `kubectl edit configmap`",
             ) from error
@@ -174,12 +174,12 @@ class SharedMap:
                 headers["content-type"] = "application/merge-patch+json"
             return self._http.request(method, self._path, headers=headers, json=body)
         except (httpx.HTTPError, OSError, ValueError) as error:
-            if left_s():  # else it was given no time
+            if left_s():  # otherwise the deadline had passed, and the API is not to blame
                 self._silent_s = time.monotonic()
             raise ClusterSilent(
-                "the Kubernetes API gives no answer",
+                "the Kubernetes API does not answer",
                 saw=f"{error!r:.150}",
-                do="nothing is lost: this replica goes on by itself",
+                do="nothing is lost: this replica continues by itself",
             ) from error
 
     def _check(self, answer: httpx.Response) -> None:
@@ -188,18 +188,18 @@ class SharedMap:
         status = answer.status_code
         do = _BUSY if status == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error else _NO_API
         raise ClusterSilent(
-            "the Kubernetes API does not take what the judge's replicas share",
+            "the Kubernetes API refuses the shared state of the judge's replicas",
             saw=f"HTTP {status} for {self._path}",
             do=_REFUSED.get(status, do),
         )
 
 
 def _busy(saw: str) -> ClusterSilent:
-    do = "nothing: it is tried again with the next question"
-    return ClusterSilent("what the judge found is not shared with its other replicas", saw=saw, do=do)
+    do = "nothing: the next question tries again"
+    return ClusterSilent("the judge's result is not shared with its other replicas", saw=saw, do=do)
 
 
 def _key(attempt: Attempt) -> str:
-    """Of a release in the data; `_` is in no name of Kubernetes."""
+    """The key of a release in the data. Kubernetes names do not contain `_`."""
     key = f"{attempt.namespace}_{attempt.rollout}"
     return key if len(key) <= _LONGEST_KEY else hashlib.sha256(key.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The secret that questions carry, in a file that may change in place, as a secret of the cluster does."""
+"""The token that questions must carry. Its file may change in place, as a mounted Secret does."""
 
 import hmac
 from collections.abc import Callable, Collection
@@ -11,16 +11,16 @@ from rollout.format import count
 
 
 class TokenUnusable(RolloutError):
-    """There is no token to compare with: the caller is not at fault."""
+    """The server has no usable token to compare with; the caller is not at fault."""
 
 
 def token_in(path: Path) -> Callable[[], str]:
-    """Reads the token anew each time. It raises TokenUnusable."""
+    """A function that reads the token again at each call. It raises TokenUnusable."""
     return partial(_read, path)
 
 
 def is_given(token: str, authorization: str, more: Collection[str] = ()) -> bool:
-    """Whether a header `Authorization: Bearer TOKEN`, or one of other texts, has the token."""
+    """Whether a header `Authorization: Bearer TOKEN`, or one of the texts in `more`, holds the token."""
     scheme, _, credentials = authorization.partition(" ")
     given = [*more, *([credentials.strip()] if scheme.lower() == "bearer" else [])]
     return any(hmac.compare_digest(each.encode(), token.encode()) for each in given)

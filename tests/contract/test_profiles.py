@@ -288,7 +288,7 @@ def test_a_native_histogram_without_buckets_is_explained(samples: RawSamples, na
     assert said.verdict is Verdict.NO_DATA
     assert 'no series for `bentoml_service_request_duration_seconds_bucket{namespace="shop",' in said.reason
     assert 'rollouts_pod_template_hash="native"' in said.reason
-    assert "as a native histogram: let Prometheus keep" in why
+    assert "as a native histogram, without buckets: let Prometheus also keep" in why
 
 
 class _At(RawSamples):

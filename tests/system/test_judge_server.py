@@ -485,7 +485,7 @@ def test_a_question_with_time_left_continues_a_reading_that_timed_out(cluster: C
         first = callers.submit(asking, 8.0)
         assert reads.wait(60)
         patient = [callers.submit(asking, limit_s) for limit_s in (60.0, 120.0)]
-        with pytest.raises(SourceUnreachable, match="more samples than were read in time"):
+        with pytest.raises(SourceUnreachable, match="more samples than could be read in time"):
             first.result()
         assert [each.result()["verdict"] for each in patient] == ["pass", "pass"]
     assert spans[4][0] == spans[3][0] > spans[2][0]
@@ -532,9 +532,9 @@ def test_a_reading_that_timed_out_is_continued(cluster: Cluster, tmp_path: Path)
     asked = JudgeBody.model_validate(question("good", to_percent=5))
     with closing(Slow(cluster.url)) as samples:
         releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
-        with within(8.0), pytest.raises(SourceUnreachable, match="more samples than were read in time") as error:
+        with within(8.0), pytest.raises(SourceUnreachable, match="more samples than could be read in time") as error:
             releases.judge(asked)
-        assert "the next question goes on from there" in error.value.do
+        assert "the next question continues from there" in error.value.do
         assert releases.judge(asked)["verdict"] == "pass"
         assert spans[4][0] > spans[2][0]
 
@@ -906,19 +906,19 @@ def test_explain_names_the_query_that_finds_nothing(cluster: Cluster) -> None:
     twice = subprocess.run([*command, "--canary=twice"], capture_output=True, text=True, check=False)
     assert (twice.returncode, "each event is counted twice" in twice.stdout) == (3, True), twice
     wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
-    assert (wrong.returncode, "--canary is no name" in wrong.stderr) == (2, True), wrong
+    assert (wrong.returncode, "--canary is not a name" in wrong.stderr) == (2, True), wrong
 
 
 @pytest.mark.parametrize(
     ("labels", "options", "words"),
     [
         ({}, ["--namespace=prod"], 'of bentoml_service_request_total, namespace is "shop"'),
-        ({}, ["--profile=istio"], "there is no series istio_requests_total at all: look whether the pods are scraped"),
+        ({}, ["--profile=istio"], "there is no series istio_requests_total: check whether the pods are scraped"),
         ({"rollouts_pod_template_hash": ""}, [], "with namespace shop, rollouts_pod_template_hash is lacking"),
         (
             {"endpoint": "/livez"},
             [],
-            "its series are there, and none of them counts: look at what the profile leaves out",
+            "its series exist, but none of them counts: check what the profile leaves out",
         ),
     ],
     ids=["namespace", "profile", "no pod label", "left out"],
@@ -942,8 +942,8 @@ def test_explain_names_the_label_that_does_not_match(
     [
         ("localhost:9090", TOKEN, "--prometheus http://localhost:9090"),
         ("ftp://x", TOKEN, "--prometheus http://x"),
-        ("http://", TOKEN, "no URL of a Prometheus"),
-        ("http://localhost:nine", TOKEN, "no URL of a Prometheus"),
+        ("http://", TOKEN, "not the URL of a Prometheus"),
+        ("http://localhost:nine", TOKEN, "not the URL of a Prometheus"),
         ("http://localhost:9090", "\n", "token is too short"),
         ("http://localhost:9090", "secret", "with 6 letters"),
         ("http://localhost:9090", None, "token cannot be read"),

@@ -166,7 +166,7 @@ def test_a_damaged_file_is_rewritten_from_the_wanted_split(
         damage(path)
         damage(room.spare_of(path))
     router = EnvoyRouter(settings)
-    with pytest.raises(RouterRefused, match="it will start with it"):
+    with pytest.raises(RouterRefused, match="the gateway will start with it"):
         router.apply(Split(STABLE))
     assert served(settings) == Split(STABLE)
 
@@ -176,7 +176,7 @@ def test_a_rollback_to_stable_needs_no_disk_space(small_disk: SmallDisk) -> None
     settings = GatewaySettings(small_disk.folder / "gateway", stats_port=1)
     set_up(settings)
     small_disk.fill()
-    with pytest.raises(RouterRefused, match="it will start with it"):
+    with pytest.raises(RouterRefused, match="the gateway will start with it"):
         EnvoyRouter(settings).apply(Split(STABLE))
     assert served(settings) == Split(STABLE)
 

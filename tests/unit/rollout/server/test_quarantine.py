@@ -78,10 +78,10 @@ def test_a_failure_survives_the_replica_that_found_it(api: KubernetesApi, attemp
         (401, "token is not accepted"),
         (403, "let the judge's service account get and patch the ConfigMap kanaria-judge-shared"),
         (404, "make an empty ConfigMap kanaria-judge-shared"),
-        (429, "tried again with the next question"),
-        (500, "tried again with the next question"),
-        (503, "tried again with the next question"),
-        (302, "a proxy stands between"),
+        (429, "the next question tries again"),
+        (500, "the next question tries again"),
+        (503, "the next question tries again"),
+        (302, "there is a proxy between"),
     ],
 )
 def test_a_verdict_does_not_wait_for_permission_to_share_it(api: KubernetesApi, status: int, do: str) -> None:
@@ -115,7 +115,7 @@ def test_an_answer_that_is_not_the_apis_is_reported(api: KubernetesApi) -> None:
     api.page = "<html>please log in</html>"
     (note,) = replica(api, "a").keep(failed(BAD))
     assert "please log in" in note
-    assert "a proxy stands between" in note
+    assert "there is a proxy between" in note
     assert "kubectl" not in note
 
 
@@ -203,7 +203,7 @@ def test_an_unreachable_api_server_is_reported(api: KubernetesApi) -> None:
     away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     replica(api, "a").keep(failed(BAD))
     alone = quarantine(Kept(api.folder.parent / "a"), away)
-    assert "gives no answer" in alone.failure(BAD, "")[1][0]
+    assert "does not answer" in alone.failure(BAD, "")[1][0]
     lifted, notes = alone.lift(BAD, 150.0)
     assert (lifted, len(notes)) == (1, 1)
     assert replica(api, "a").failure(BAD, "") == (None, [])
@@ -544,10 +544,10 @@ def test_an_api_server_that_hangs_delays_no_verdict(api: KubernetesApi) -> None:
     attempts = [Attempt("shop", f"model-{number}", "7fd54") for number in range(6)]
     notes = results_of_parallel(*(lambda each=each: one.keep(failed(each)) for each in attempts))  # type: ignore[misc]
     assert all(len(said) == 1 for said in notes)
-    assert any("gives no answer" in said[0] for said in notes)
+    assert any("does not answer" in said[0] for said in notes)
     assert one.give_first_weight(BUILD, 100.0)
     found, (note,) = one.failure(attempts[0], "")
-    assert (found, "gives no answer" in note) == (failed(attempts[0]), True)
+    assert (found, "does not answer" in note) == (failed(attempts[0]), True)
     assert len(one.failures()) == 6
     api.goes_on.set()
     for each in attempts:
