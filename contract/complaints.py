@@ -112,7 +112,7 @@ def _clause(details: ErrorDetails, model: type[BaseModel], whole: str) -> str:
     place = f"`{'.'.join(map(str, loc))}`" if loc else whole
     if details["type"] == "extra_forbidden":
         known = [name for part in _parts(model, loc[:-1]) for name in part.model_fields]
-        return f"{place} is no key here{nearest(str(loc[-1]), known)}"
+        return f"{place} is not a key here{nearest(str(loc[-1]), known)}"
     if details["type"] == "missing":
         return f"{place} is missing"
     shown = _REPR.repr(details["input"])  # only the beginning: there may be millions of values

@@ -1,1 +1,1 @@
-"""Simulated releases: real judge, real decisions, random traffic and a clock that jumps; the same for the same seed."""
+"""Simulates releases: real judge and decisions, random traffic, a clock that jumps. Runs repeat for the same seed."""

@@ -1,4 +1,4 @@
-"""`kanaria simulate`: what a plan would do with your traffic, before any user meets it."""
+"""`kanaria simulate`: shows what a plan would do with your traffic, before it affects a user."""
 
 import json
 import os
@@ -41,72 +41,76 @@ def simulate(
     rps: Annotated[str | None, _flag(_TRAFFIC, "Requests a second. Default: 20.")] = None,
     base: Annotated[str | None, _flag(_TRAFFIC, "Share of requests that fail on stable. Default: 0.1%.")] = None,
     rejected: Annotated[
-        str | None, _flag(_TRAFFIC, "Share of requests that stable rejects, because they are wrong. Default: 0%.")
+        str | None, _flag(_TRAFFIC, "Share of requests that stable rejects because they are invalid. Default: 0%.")
     ] = None,
     median: Annotated[str | None, _flag(_TRAFFIC, "Median latency of stable. Default: 20ms.")] = None,
-    p99: Annotated[str | None, _flag(_TRAFFIC, "99th percentile of it; log-normal. Default: 100ms.")] = None,
+    p99: Annotated[
+        str | None, _flag(_TRAFFIC, "99th percentile of stable's latency; log-normal. Default: 100ms.")
+    ] = None,
     classes: Annotated[
-        str | None, _flag(_TRAFFIC, "How many classes are predicted, or the share of each: 60%,30%,10%. Default: 10.")
+        str | None, _flag(_TRAFFIC, "Number of predicted classes, or the share of each: 60%,30%,10%. Default: 10.")
     ] = None,
     low_confidence: Annotated[
         str | None, _flag(_TRAFFIC, "Share of predictions with low confidence. Default: 2%.")
     ] = None,
     labels: Annotated[
-        str | None, _flag(_TRAFFIC, "Share of predictions whose true label comes, at once. Default: 0%.")
+        str | None, _flag(_TRAFFIC, "Share of predictions whose true label arrives, at once. Default: 0%.")
     ] = None,
-    wrong: Annotated[str | None, _flag(_TRAFFIC, "Share of those that are wrong on stable. Default: 5%.")] = None,
+    wrong: Annotated[
+        str | None, _flag(_TRAFFIC, "Share of labelled predictions that are wrong on stable. Default: 5%.")
+    ] = None,
     own: Annotated[
-        str | None, _flag(_TRAFFIC, "Share of bad events of each signal of your own, of stable. Default: 2%.")
+        str | None, _flag(_TRAFFIC, "Share of stable's events that are bad, for each of your own signals. Default: 2%.")
     ] = None,
     worse: Annotated[
         str | None,
-        _flag(_REGRESSION, "Errors: a factor, 5x, or a share more, +2%. Default: 5x, unless another flag is given."),
+        _flag(_REGRESSION, "Errors: a factor, 5x, or an added share, +2%. Default: 5x, unless another flag is given."),
     ] = None,
     stricter: Annotated[
-        str | None, _flag(_REGRESSION, "Rejected requests: a factor, 2x, or a share more, +10%.")
+        str | None, _flag(_REGRESSION, "Rejected requests: a factor, 2x, or an added share, +10%.")
     ] = None,
     slower: Annotated[
-        str | None, _flag(_REGRESSION, "Latency: a factor, 1.5x, or a share slower than every bound, +5%.")
+        str | None, _flag(_REGRESSION, "Latency: a factor, 1.5x, or an added share slower than every bound, +5%.")
     ] = None,
     shift: Annotated[str | None, _flag(_REGRESSION, "New share of one class, numbered from 0: 3=40%.")] = None,
-    wronger: Annotated[str | None, _flag(_REGRESSION, "Wrong labels: a factor, 2x, or a share more, +5%.")] = None,
+    wronger: Annotated[str | None, _flag(_REGRESSION, "Wrong labels: a factor, 2x, or an added share, +5%.")] = None,
     better: Annotated[
         str | None,
         _flag(
             _BETTER,
-            "Wrong labels of a better canary, as a factor: 0.1x. Default: 0.5x where the plan says `require: better`, "
-            "else none is simulated.",
+            "Wrong labels of a better canary, as a factor: 0.1x. Default: 0.5x if the plan says `require: better`, "
+            "otherwise none is simulated.",
         ),
     ] = None,
     own_worse: Annotated[
-        str | None, _flag(_REGRESSION, "Signals of your own: a factor, 3x, or a share more, +5%.")
+        str | None, _flag(_REGRESSION, "Your own signals: a factor, 3x, or an added share, +5%.")
     ] = None,
     after: Annotated[
-        str | None, _flag(_REGRESSION, "When it begins, after the canary's first request: 10m. Default: at once.")
+        str | None, _flag(_REGRESSION, "When the harm begins, after the canary's first request: 10m. Default: at once.")
     ] = None,
     drift: Annotated[
-        str | None, _flag(_NOISE, "Error ratios swing between a Nth and N times their value in an hour. Default: 1x.")
+        str | None, _flag(_NOISE, "Error ratios swing between 1/N and N times their value in an hour. Default: 1x.")
     ] = None,
     shared_bursts: Annotated[
-        str | None, _flag(_NOISE, "Bursts on both versions at once: correlation of requests in one. Default: 0%.")
+        str | None, _flag(_NOISE, "Bursts on both versions at once: correlation of requests in a burst. Default: 0%.")
     ] = None,
-    own_bursts: Annotated[str | None, _flag(_NOISE, "The same for bursts of each version's own. Default: 0%.")] = None,
+    own_bursts: Annotated[str | None, _flag(_NOISE, "The same for bursts on one version only. Default: 0%.")] = None,
     burst: Annotated[str | None, _flag(_NOISE, "Length of a burst. Default: 5s.")] = None,
     retries: Annotated[str | None, _flag(_NOISE, "Mean size of a cluster of failures. Default: 1.")] = None,
     history: Annotated[
         str | None,
-        _flag(_NOISE, "How long stable was measured before the release, for its noise. Default: 30m."),
+        _flag(_NOISE, "How long stable's noise was measured before the release. Default: 30m."),
     ] = None,
     releases: Annotated[int, typer.Option(min=10, max=1_000_000, help="Simulated releases of each kind.")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer.")] = 1,
-    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes. Default: one for each core.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes. Default: one per core.")] = None,
     out: Annotated[Path | None, typer.Option(help="HTML file to write. Default: in the state folder.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon a harmful
-    one is stopped, what it harms, and how long a promotion takes.
+    """Simulate releases with this plan and your traffic: how often a harmless canary is rolled back, how soon a harmful
+    one is stopped, how much it harms, and how long a promotion takes.
 
-    The judge and the decisions are those that run in production, to the end of the watch after promotion.
+    The judge and the decisions are those of production, to the end of the watch after promotion.
     """
     with explained():
         plan = read_spec(spec).model_copy(update={"sticky": None})  # users are not simulated, only requests

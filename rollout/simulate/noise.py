@@ -1,6 +1,6 @@
-"""What makes requests depend on each other: drift and bursts, as factors on the ratios of both versions.
+"""Models dependence between requests: drift and bursts, as factors on the ratios of both versions.
 
-They are drawn for every window, whatever the canary's weight, so a step neither begins nor ends a burst.
+They are drawn for every window, whatever the canary's weight, so a step does not start or end a burst.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Ratios = NDArray[np.float64]
 class Noise:
     """How requests depend on each other. By default they do not."""
 
-    shared_icc: float = 0.0  # strength of bursts that hit both versions at once: correlation of two requests in one
-    own_icc: float = 0.0  # the same for bursts of each version's own
+    shared_icc: float = 0.0  # strength of bursts on both versions at once: correlation of two requests in a burst
+    own_icc: float = 0.0  # the same for bursts on one version
     burst_s: float = 5.0  # length of a burst, at least a window
-    blip_s: float = 0.0  # length of a blip, in which half of all events are bad; 0: there are none
-    blip_every_s: float = 300.0  # from one to the next, on average
-    are_blips_shared: bool = True  # they hit both versions at once
+    blip_s: float = 0.0  # length of a blip, in which half of all events are bad; 0: no blips
+    blip_every_s: float = 300.0  # time between two blips, on average
+    are_blips_shared: bool = True  # whether blips hit both versions at once
     retries: float = 1.0  # mean size of a cluster of failures, at least 1; on both versions
     drift: float = 1.0  # both error ratios swing between 1/drift and drift times their value, at least 1
     drift_period_s: float = 3600.0
@@ -68,7 +68,7 @@ class NoiseFactors:
         return np.asarray(self._drift**swing, dtype=np.float64)
 
     def _blips(self) -> Ratios:
-        """1 outside blips; in one, as much as raises the ratio to `_MOST_FAIL` for the share of the window in it."""
+        """1 outside blips; inside, a factor that raises the ratio to `_MOST_FAIL` for the blip's part of the window."""
         if not self._noise.blip_s or not self._ratio:
             return np.ones(_DRAWN)
         blips = self._rng.poisson(_DRAWN * self._window_s / self._noise.blip_every_s)

@@ -11,10 +11,10 @@ from rollout.ui.html import templates
 
 
 def render_page(findings: Findings, command: str) -> str:
-    """The page; it needs no network, now or later.
+    """The page. It never needs a network.
 
     Args:
-        command: the command line, so that anybody can repeat it.
+        command: the command line, so that the reader can repeat it.
     """
     drawn = [
         (

@@ -1,4 +1,4 @@
-"""The same task for many items, spread over processes, with the results in order.
+"""Runs a task for many items, spread over processes, and returns the results in order.
 
 A task must draw its randomness from its item, so that results do not depend on the number of processes.
 """
@@ -17,10 +17,10 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """A number of processes; with one, everything runs in the present process."""
+    """A number of processes; with one, everything runs in the current process."""
 
     def __init__(self, jobs: int) -> None:
-        # A fresh interpreter each: a copy of this process would share the locks of its threads.
+        # A new interpreter for each: a fork of this process would copy the locks of its threads.
         context = multiprocessing.get_context("spawn")
         self._pool = (
             ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_the_parent)
@@ -29,7 +29,10 @@ class Workers:
         )
 
     def each(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`task` of every item, in order, each as soon as it is done. A task is a module's function, or a `partial`."""
+        """The results of `task` for every item, in order and as soon as each is done.
+
+        A task is a function of a module, or a `partial` of one.
+        """
         return self._pool.map(task, items, chunksize=_CHUNK) if self._pool else map(task, items)
 
     def __enter__(self) -> "Workers":

@@ -1,4 +1,4 @@
-"""A study's pictures, as Plotly figures in the style of the release report."""
+"""Draws a study's pictures as Plotly figures, in the style of the release report."""
 
 import math
 from collections import Counter
@@ -106,7 +106,7 @@ def _harm(findings: Findings) -> Picture:
 
 
 def _over_time(times_s: Sequence[float], colour: str) -> go.Figure:
-    """The share of all releases that are done by each time."""
+    """The share of all releases that have finished by each time."""
     figure = new_figure(None)
     done = sorted(time_s for time_s in times_s if math.isfinite(time_s))
     longest = max(done, default=60.0)

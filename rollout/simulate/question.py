@@ -1,4 +1,4 @@
-"""The traffic to simulate: what users send, how noisy it is, and what a bad canary does to it."""
+"""The traffic to simulate: what users send, how noisy it is, and how a bad canary answers it."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from rollout.simulate.traffic import Behaviour, Scenario
 from rollout.spec import RolloutSpec
 from rollout.units import Seconds
 
-_BETTER = 0.5  # of stable's wrong labels, where the plan requires a better version and nothing else is said
+_BETTER = 0.5  # share of stable's wrong labels, if the plan requires a better version and no flag is given
 _P99_SIGMAS = 2.3263  # standard normal quantile
 _NUMBER = r"(\d*\.?\d+)"
 
@@ -64,7 +64,7 @@ def _classes(value: Any) -> Any:
         return (1 / int(value),) * int(value)
     shares = [_share(part.strip()) for part in value.split(",")]
     if len(shares) < 2 or not all(isinstance(share, float) and share > 0 for share in shares):
-        raise ValueError("write how many classes there are, 2 to 1000, or the share of each, such as 60%,30%,10%")
+        raise ValueError("write the number of classes, 2 to 1000, or the share of each, such as 60%,30%,10%")
     return tuple(share / sum(shares) for share in shares)
 
 
@@ -155,7 +155,7 @@ def parse_question(flags: Mapping[str, str | None]) -> Question:
 
 
 def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
-    """The traffic of a release whose canary is bad. Raises QuestionError for harm that `spec` does not judge."""
+    """The traffic of a release with a bad canary. Raises QuestionError for harm that `spec` does not judge."""
     _check_is_judged(question, spec)
     latency, signals = spec.signals.get(Latency), spec.signals
     bounds = sorted(latency.slower_than_ms) if latency else []
@@ -187,7 +187,7 @@ def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
 
 
 def better_of(question: Question, scenario: Scenario, spec: RolloutSpec) -> Scenario | None:
-    """The traffic of a release whose canary is better; None where that is not asked."""
+    """The traffic of a release with a better canary; None if it is not asked for."""
     factor = question.better
     if factor is None and spec.require == "better":
         factor = _BETTER
@@ -225,7 +225,7 @@ def _changed(stable: Behaviour, question: Question) -> Behaviour:
 
 
 def _own_shares(spec: RolloutSpec) -> list[str]:
-    """The signals of the user's own that are shares of bad events."""
+    """The user's own signals that are shares of bad events."""
     return [name for name, options in spec.signals.own.items() if options.between is None]
 
 
@@ -261,5 +261,5 @@ def _check_is_judged(question: Question, spec: RolloutSpec) -> None:
         raise QuestionError(
             "without labels wrong answers cannot be told from right ones",
             saw="--labels 0%",
-            do="give the share of predictions whose true label comes, such as `--labels 10%`",
+            do="give the share of predictions whose true label arrives, such as `--labels 10%`",
         )

@@ -1,7 +1,7 @@
 """One simulated release, from the canary's first request to rollback or to the end of its watch.
 
-Judge, decisions, steps and state are the real ones; only the world is simulated: random traffic,
-a clock that jumps, versions that are always up. A person who is asked never answers.
+Judge, decisions, steps and state are the real ones. Only the environment is simulated: random traffic, a clock that
+jumps, versions that are always up. A person who is asked never answers.
 """
 
 import math
@@ -27,24 +27,24 @@ from rollout.spec import RolloutSpec
 
 _LABELS = "wrong_label"
 _STABLE, _CANARY = "model:stable", "model:canary"
-_LOST_S = 0.04  # not counted at a change of weight: from the last reading before it to the first one after
+_LOST_S = 0.04  # not counted at a change of weight: from the last reading before it to the first reading after it
 
 Seed = int | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How one simulated release went. Times are seconds since the canary's first request, copied or live."""
+    """The result of one simulated release. Times are seconds since the canary's first request, copied or live."""
 
     outcome: Literal["promoted", "rolled_back", "held"]  # held: left to a person
-    signal: str | None  # what stopped it: a signal, `guard` or `deadline`; None when promoted
+    signal: str | None  # what stopped it: a signal, `guard` or `deadline`; None if promoted
     stopped_s: float  # when it was promoted or rolled back, or when a person was asked
     live_s: float | None  # when the canary got its first live request; None: never
     full_s: float | None  # when it got all the traffic
     promoted_s: float | None  # when it was promoted, even if the watch rolled it back later
     asked_s: float | None  # when a person was first asked
     harmed: float  # users' requests that the canary answered worse than stable would have, in expectation
-    harmed_before: float  # of them, those until promotion
+    harmed_before: float  # those harmed before promotion
     requests: float  # all requests of users in that time, in expectation
 
 
@@ -62,14 +62,14 @@ def simulate_release(
     """Release a canary that behaves as `scenario` says. The same arguments give the same run.
 
     Args:
-        history_s: for how long stable was measured before, for phi; 0: not at all.
+        history_s: how long stable was measured before, for phi; 0: not measured.
         patience_s: how long a release that asks a person may wait for evidence; None: as long as a step may last.
-        noise_of: what is taken from the history of a signal.
-        traffic: instead of that of `scenario` by `seed`, and as new.
-        until_s: since the canary's first request; a release that is not over by then is left as it is.
+        noise_of: computes the noise from the history of a signal.
+        traffic: unused traffic that replaces that of `scenario` and `seed`.
+        until_s: seconds since the canary's first request; the simulation stops then, even if the release is not over.
 
-    Requests are simulated, but neither users nor the content of answers: sticky callers, disagreement in the shadow and
-    means of numbers of the user's own are left out of `spec`, and so are paired labels unless the scenario has them.
+    Requests are simulated, but not users or the content of answers. So sticky callers, disagreement in the shadow step
+    and means of the user's own numbers are left out of `spec`, and also paired labels unless the scenario has them.
 
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
@@ -88,7 +88,7 @@ def simulate_release(
 
 
 class _Labels:
-    """Lets the labels of an answer count when it has the age that the plan asks for."""
+    """Delays the labels of an answer until it has the age that the plan asks for."""
 
     def __init__(self, spec: RolloutSpec) -> None:
         options = spec.signals.get(WrongLabel)
@@ -96,7 +96,7 @@ class _Labels:
         self._young: deque[Window] = deque()
 
     def grown(self, windows: Sequence[Window]) -> Sequence[Window]:
-        """The windows of one tick, with the labels of answers that are of age now instead of the newest."""
+        """The windows of one tick, in which the labels of answers that have reached the age replace the newest."""
         if not self._after_s or not windows:
             return windows
         self._young += [window for window in windows if window.signal == _LABELS]
@@ -112,7 +112,7 @@ class _Labels:
 
 
 class _Simulation:
-    """The world of one release, and the controller's part in it."""
+    """The environment of one release, and the controller's part in it."""
 
     def __init__(self, traffic: Traffic, deployment: Deployment, patience_s: float) -> None:
         self._traffic, self._deployment, self._patience_s = traffic, deployment, patience_s
@@ -120,7 +120,7 @@ class _Simulation:
         self._labels = _Labels(self._release.spec)
         self._judgement: Judgement | None = None
         self._recent = RecentErrors()
-        self._seen_s = self._traffic.now_s  # when requests of the canary were last counted in the present step
+        self._seen_s = self._traffic.now_s  # when requests of the canary were last counted in the current step
         self._live_s: float | None = None
         self._full_s: float | None = None
         self._promoted_s: float | None = None
@@ -130,7 +130,7 @@ class _Simulation:
         self._harmed_before: float | None = None
 
     def run(self, until_s: float) -> Run:
-        """Run until the release is over, or that long."""
+        """Run until the release is over, at most until `until_s`."""
         while self._traffic.elapsed_s < until_s:
             action = decide(self._release, self._facts(), self._judgement)
             if isinstance(action, EnterStep):
@@ -184,7 +184,7 @@ class _Simulation:
     def _promote(self, action: Promote) -> None:
         self._go_on(e.Promoted(at_s=self._traffic.now_s, release=1, reason=action.reason))
         self._promoted_s, self._harmed_before = self._traffic.elapsed_s, self._harmed
-        if not self._release.held_back_percent:  # else the split stays as it is
+        if not self._release.held_back_percent:  # otherwise the split stays as it is
             self._begin_counting()
 
     def _go_on(self, event: e.Event) -> None:
@@ -193,7 +193,7 @@ class _Simulation:
         self._seen_s = self._traffic.now_s
 
     def _begin_counting(self) -> None:
-        """Counting begins with the first reading under the new weight."""
+        """Start counting with the first reading under the new weight."""
         self._count_harm(_LOST_S)
         self._traffic.skip(_LOST_S)
 
@@ -216,7 +216,7 @@ class _Simulation:
             self._deployment = replace(self._deployment, release=release)
 
     def _count_harm(self, seconds: float) -> None:
-        """Add the expected harm to users in the `seconds` to come."""
+        """Add the expected harm to users in the next `seconds`."""
         self._harmed += self._traffic.harmed(self._release.live_percent / 100, seconds)
 
     def _is_left_to_a_person(self, action: Hold) -> bool:

@@ -1,4 +1,4 @@
-"""Many simulated releases of a harmless and of a harmful canary, and their results together."""
+"""Simulates many releases of a harmless and of a harmful canary, and combines their results."""
 
 import math
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Findings:
 
     @property
     def out_of_time(self) -> Proportion:
-        """Harmless canaries that reached a step's deadline without enough evidence, even if they went on later."""
+        """Harmless canaries that reached a step's deadline without enough evidence, even if they continued later."""
         return proportion(
             [run.signal == "deadline" or (run.signal is None and run.asked_s is not None) for run in self.harmless]
         )
@@ -47,7 +47,7 @@ class Findings:
 
     @property
     def promotion_s(self) -> list[float]:
-        """For each harmless canary: from its first request to promotion; inf for never."""
+        """For each harmless canary: seconds from its first request to promotion; inf: never."""
         return [run.stopped_s if run.outcome == "promoted" else math.inf for run in self.harmless]
 
     @property
@@ -57,18 +57,19 @@ class Findings:
 
     @property
     def better_promotion_s(self) -> list[float]:
-        """For each better canary: from its first request to promotion; inf for never."""
+        """For each better canary: seconds from its first request to promotion; inf: never."""
         return [run.stopped_s if run.outcome == "promoted" else math.inf for run in self.better]
 
     @property
     def live_s(self) -> list[float]:
-        """For each harmless canary: from its first request, a copy, to its first live one; inf for never."""
+        """For each harmless canary: seconds from its first request, a copy, to its first live request; inf: never."""
         return [math.inf if run.live_s is None else run.live_s for run in self.harmless]
 
     @property
     def detection_s(self) -> list[float]:
-        """For each harmful canary: from its first live request, or the later beginning of its harm, until it was
-        stopped. 0 when no user met it; inf for never.
+        """For each harmful canary: seconds from its first live request, or the later start of its harm, to its stop.
+
+        0: no user met it; inf: it was never stopped.
         """
         return [self._stopped_after_s(run) for run in self.harmful]
 
@@ -84,7 +85,7 @@ class Findings:
 
     @property
     def over_requests(self) -> Proportion | None:
-        """Harmful canaries that harmed more requests before promotion than the plan allows; None: any number."""
+        """Harmful canaries that harmed more requests before promotion than the plan allows; None: no limit."""
         allowed = self.spec.risk_budget.requests
         return None if allowed is None else proportion([run.harmed_before > allowed for run in self.harmful])
 
@@ -120,10 +121,10 @@ def study(
     """Simulate `releases` of each kind. The findings depend on the seed, not on `jobs`.
 
     Args:
-        scenario: the harmful canary's; the harmless one behaves like stable.
-        better: a better canary's; None: none is simulated.
-        history_s: for how long stable was measured before.
-        on_progress: gets the number of runs that are done.
+        scenario: that of the harmful canary; the harmless canary behaves like stable.
+        better: that of a better canary; None: none is simulated.
+        history_s: how long stable was measured before.
+        on_progress: gets the number of finished runs.
     """
     kinds = (replace(scenario, canary=scenario.stable), scenario, *([better] if better else []))
     task = partial(_simulate, spec, kinds, history_s)

@@ -1,6 +1,6 @@
 """Random traffic for two versions: users' requests, and how stable and canary answer, window after window.
 
-The caller gives the canary's share, and gets the counts that a metric source would have read. Requests arrive as a
+The caller passes the canary's share and gets the counts that a metric source would have read. Requests arrive as a
 Poisson process and are split at random. Failures, slow answers and predictions are then drawn from the version's
 ratios, which `noise` changes.
 """
@@ -16,7 +16,7 @@ from rollout.compare import copied
 from rollout.judge import Pair, Window
 from rollout.simulate.noise import Noise, NoiseFactors, Ratios
 
-_CHUNK = 64  # windows drawn at once for one weight; after a change of the weight the rest is thrown away
+_CHUNK = 64  # windows drawn at once for one weight; after a change of the weight the rest is discarded
 _START_S = 1_800_000_000.0  # an arbitrary Unix time
 
 Counts = NDArray[np.int64]
@@ -28,11 +28,11 @@ class Behaviour:
 
     error_ratio: float = 0.0
     slow_ratios: tuple[tuple[int, float], ...] = ()  # (bound in ms, share slower); bounds rise, shares do not
-    class_shares: tuple[float, ...] = ()  # of the predictions; sum 1
+    class_shares: tuple[float, ...] = ()  # of the predictions; they sum to 1
     low_confidence_ratio: float | None = None  # of the predictions; None: not measured
-    wrong_label_ratio: float = 0.0  # of the predictions whose true label comes
+    wrong_label_ratio: float = 0.0  # of the labelled predictions
     rejected_ratio: float | None = None  # of the requests that did not fail; None: not counted
-    own_ratios: tuple[tuple[str, float], ...] = ()  # (signal of the user's own, share of the answers that are bad)
+    own_ratios: tuple[tuple[str, float], ...] = ()  # (user's own signal, share of answers that are bad)
 
     def harm_over(self, other: "Behaviour") -> float:
         """Share of requests that this version answers worse than `other`: the largest of the differences."""
@@ -51,12 +51,12 @@ class Scenario:
 
     rps: float  # requests a second to both versions together
     stable: Behaviour
-    canary: Behaviour  # from `harm_after_s` on; before, the canary behaves like stable
+    canary: Behaviour  # from `harm_after_s` on; until then the canary behaves like stable
     harm_after_s: float = 0.0  # since the canary's first request
     noise: Noise = field(default_factory=Noise)
     window_s: float = 5.0
-    label_share: float = 0.0  # share of the predictions whose true label comes
-    are_labels_paired: bool = False  # the labels of copied requests tell which of the two versions was right
+    label_share: float = 0.0  # share of the predictions whose true label arrives
+    are_labels_paired: bool = False  # whether labels of copied requests tell which of the two versions was right
     is_canary_counted: bool = True  # False: it serves its share, but its counts never arrive
 
     @property
@@ -71,7 +71,7 @@ class Traffic:
     def __init__(self, scenario: Scenario, seed: int | tuple[int, ...]) -> None:
         """
         Args:
-            seed: of this release alone, for example (seed of the study, number of the release).
+            seed: used only by this release, for example (seed of the study, number of the release).
         """
         self.scenario = scenario
         self.elapsed_s = 0.0  # since the canary's first request
@@ -94,10 +94,10 @@ class Traffic:
         return self.elapsed_s >= self.scenario.harm_after_s
 
     def harmed(self, weight: float, seconds: float) -> float:
-        """Requests of users that the canary answers worse than stable would, in expectation, in the `seconds` to come.
+        """How many users' requests the canary is expected to answer worse than stable would in the next `seconds`.
 
         Args:
-            weight: canary share of the requests, 0 to 1; copies harm nobody.
+            weight: canary share of the requests, 0 to 1; copies do no harm.
         """
         harmful_s = self.elapsed_s + seconds - max(self.elapsed_s, self.scenario.harm_after_s)
         return self.scenario.rps * weight * self.scenario.harm * max(0.0, harmful_s)
@@ -110,8 +110,8 @@ class Traffic:
         Args:
             weight: canary share of the requests, 0 to 1.
             mirror: stable answers every request, and the canary gets a copy of each.
-            seconds: its length, where it is not that of the scenario.
-            compare: share of each version's requests that the other one is asked as well, see `rollout.compare`.
+            seconds: its length; None: the scenario's.
+            compare: share of each version's requests that the other version also gets; see `rollout.compare`.
         """
         if seconds is not None and seconds != self.scenario.window_s:
             (alone,) = self._draw(weight, mirror=mirror, seconds=seconds, compare=compare)
@@ -126,7 +126,7 @@ class Traffic:
         return drawn
 
     def skip(self, seconds: float) -> None:
-        """Let time pass in which nothing is counted."""
+        """Let time pass without counting anything."""
         self.elapsed_s += seconds
         self._drawn_for = None
 
@@ -150,7 +150,7 @@ class Traffic:
     def _draw(
         self, weight: float, *, mirror: bool, seconds: float | None = None, compare: float = 0.0
     ) -> Iterator[tuple[Window, ...]]:
-        """The next windows, up to where the canary's behaviour changes; or one window of `seconds`."""
+        """The next windows until the canary's behaviour changes, or one window of `seconds`."""
         scenario = self.scenario
         window_s = scenario.window_s if seconds is None else seconds
         healthy_s = scenario.harm_after_s - self.elapsed_s
@@ -205,21 +205,21 @@ class Traffic:
         if label_share:
             labelled = rng.binomial(answered, label_share)
             counts["wrong_label"] = (rng.binomial(labelled, version.wrong_label_ratio), labelled)
-        for signal, ratio in version.own_ratios:  # as noisy as errors: nobody knows what a counter of the user's counts
+        for signal, ratio in version.own_ratios:  # as noisy as errors, because it is unknown what they count
             clusters = rng.binomial(answered, np.minimum(1.0, ratio * errors / retries))
             counts[signal] = (np.minimum(answered, clusters + _repetitions(rng, clusters, retries)), answered)
         return counts
 
     def _labelled_copies(self, weight: float, compare: float, window_s: float, windows: int) -> Counts:
-        """Requests of a step that both versions answered and whose label comes; shape (windows,)."""
+        """Requests of a step that both versions answered and whose label arrives; shape (windows,)."""
         shares = copied(compare, weight)
         copies = (1 - weight) * shares.of_stable + weight * shares.of_canary
         return self._rng.poisson(self.scenario.rps * window_s * copies * self.scenario.label_share, windows)
 
     def _pairs(self, canary: Behaviour, labelled: Counts) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:
-        """The labelled copies about which only one version was right: those that the canary got wrong, and all.
+        """The labelled copies for which only one version was right: those that the canary got wrong, and all.
 
-        The versions make their mistakes independently of each other.
+        The two versions make mistakes independently.
         """
         mine, theirs = canary.wrong_label_ratio, self.scenario.stable.wrong_label_ratio
         lost, won = mine * (1 - theirs), theirs * (1 - mine)

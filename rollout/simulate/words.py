@@ -1,4 +1,4 @@
-"""The results of a study, in words and as data for programs."""
+"""Reports the results of a study in words, and as data for programs."""
 
 import math
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Story:
 
 
 def stories(findings: Findings) -> tuple[Story, ...]:
-    """What becomes of a harmless canary, of the harmful one, and of a better one where it was asked for."""
+    """What happens to a harmless canary, to the harmful one, and to a better one if it was asked for."""
     promoted, promoted_p90 = quantiles(findings.promotion_s)
     found, found_p90 = quantiles(findings.detection_s)
     harmed, harmed_p90 = quantiles(findings.harmed)
@@ -91,7 +91,7 @@ def _better(findings: Findings) -> tuple[Story, ...]:
 
 
 def _budget(findings: Findings) -> tuple[Answer, ...]:
-    """How often more users' requests are harmed than the plan allows; nothing where it does not say."""
+    """How often more users' requests are harmed than the plan allows; empty if the plan sets no limit."""
     over, allowed = findings.over_requests, findings.spec.risk_budget.requests
     if over is None or allowed is None:
         return ()
@@ -99,7 +99,7 @@ def _budget(findings: Findings) -> tuple[Answer, ...]:
 
 
 def _shadow(findings: Findings) -> tuple[Answer, ...]:
-    """How long it stays in the shadow, and why; nothing for a plan without one."""
+    """How long a canary stays in the shadow step, and why; empty for a plan without a shadow step."""
     if not findings.spec.has_shadow:
         return ()
     left, left_p90 = quantiles(findings.live_s)

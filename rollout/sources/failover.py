@@ -1,6 +1,6 @@
-"""Counters from a metric store, and directly from the processes while it gives none.
+"""Reads counters from a metric store, or directly from the processes while the store gives none.
 
-Both give the same counters under the same keys, so that a difference across the switch counts each request once.
+Both give the same counters under the same keys, so a difference across the switch counts each request once.
 """
 
 import time
@@ -20,13 +20,13 @@ from rollout.signals.custom import OwnCounter
 log = structlog.get_logger()
 
 _ASK_AGAIN_S = 5.0  # between two tries of a store that gave no reading
-_STARTS_IN_S = 30.0  # until then a store that has given nothing yet is still being started
+_STARTS_IN_S = 30.0  # for so long, a store that has given nothing yet counts as starting
 
 
 class Source(Protocol):
-    """A MetricSource that can be told that its first reading need not be complete."""
+    """A MetricSource whose first reading need not be complete if `has_read` is set."""
 
-    has_read: bool  # a version may be left out of a reading, because it was in one before
+    has_read: bool  # whether a reading may leave a version out, because an earlier reading had it
 
     @property
     def trouble(self) -> str | None: ...
@@ -42,10 +42,10 @@ class FailoverSource:
     """A MetricSource that reads directly whenever the store gives no trustworthy reading.
 
     Args:
-        store: asked first; owned, as `direct` is.
+        store: asked first; this object closes it, and `direct`.
         direct: reads the processes themselves.
         silent_s: how long the store may give nothing newer than its last reading, seconds; three scrape intervals.
-        steady_clock: seconds on a clock that is never set.
+        steady_clock: seconds on a monotonic clock.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class FailoverSource:
     ) -> None:
         self._store, self._direct, self._clock, self._silent_s = store, direct, steady_clock, silent_s
         self._newest_s = float("-inf")  # time of the last reading, Unix seconds
-        self._newer_at_s = steady_clock()  # when a reading was newer than the one before
-        self._error: SourceUnreachable | None = None  # why the store is not asked; None: it is
+        self._newer_at_s = steady_clock()  # when a reading was last newer than the one before it
+        self._error: SourceUnreachable | None = None  # why the store is not asked; None: it is asked
         self._began_s = self._asked_s = steady_clock()
         self._had_store = False
         self._probe: Future[Reading] | None = None
@@ -67,7 +67,7 @@ class FailoverSource:
 
     @property
     def trouble(self) -> str | None:
-        """Why counters are read directly, in words; while the store gives them, what it lacks."""
+        """Why counters are read directly, in words; if the store gives them, what it lacks."""
         is_starting = not self._had_store and self._clock() - self._began_s < _STARTS_IN_S
         if self._error is None:
             return self._store.trouble
@@ -78,7 +78,7 @@ class FailoverSource:
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
     ) -> Reading:
-        """See `MetricSource`. Raises SourceUnreachable when neither gives a reading."""
+        """See `MetricSource`. Raises SourceUnreachable if neither gives a reading."""
         reading = self._from_store(backends, mirrored, own)
         if reading is None or self._stands_still(reading):
             reading = self._direct.read(backends, mirrored=mirrored, own=own)
@@ -101,13 +101,13 @@ class FailoverSource:
         self.close()
 
     def _stands_still(self, reading: Reading) -> bool:
-        """Whether the store has scraped nothing for too long: with a full disk it answers, and takes no samples."""
+        """Whether the store has scraped nothing for too long: with a full disk it answers, but stores no samples."""
         return reading.at_s <= self._newest_s and self._clock() - self._newer_at_s > self._silent_s
 
     def _from_store(
         self, backends: tuple[Backend, ...], mirrored: str | None, own: Sequence[OwnCounter]
     ) -> Reading | None:
-        """The store's reading; None where it has none that may follow the last one."""
+        """The store's reading; None if it has none that may follow the last one."""
         try:
             reading = (
                 self._probed(backends, mirrored, own)
@@ -119,25 +119,25 @@ class FailoverSource:
             return None
         if reading is None:
             return None
-        # After direct readings the store first gives what it scraped before them. That is nothing new to anybody, and
-        # its next scrape will be: asked for one newer than a direct reading of the last beat, it might never come back.
+        # After direct readings, the store first returns older samples. They are nothing new, but its next scrape will
+        # be newer. If a reading had to be newer than the last tick's direct one, the store might never be used again.
         if self._error and reading.at_s <= self._newest_s - self._silent_s:
             return None
         self._error, self._had_store = None, True
         return reading
 
     def _probed(self, backends: tuple[Backend, ...], mirrored: str | None, own: Sequence[OwnCounter]) -> Reading | None:
-        """Ask a store that gave no reading, in a thread: its timeout must not hold up the control loop at each beat.
+        """Ask a store that gave no reading, in a thread: its timeout must not delay the control loop at every tick.
 
         Raises: SourceUnreachable.
         """
         if self._probe is None:
-            if self._clock() - self._asked_s >= _ASK_AGAIN_S:  # where there is no thread for it, with the next reading
+            if self._clock() - self._asked_s >= _ASK_AGAIN_S:  # without a free thread, the next reading tries again
                 self._probe = begun(self._pool, partial(self._store.read, backends, mirrored=mirrored, own=own))
             return None
         if not self._probe.done():
             return None
         probe, self._probe = self._probe, None
         probe.result()
-        # It answers. Its reading may be minutes old by now, or of other versions: take a new one.
+        # The store answers. The probe's reading may be minutes old or of other versions, so take a new one.
         return self._store.read(backends, mirrored=mirrored, own=own)

@@ -1,4 +1,4 @@
-"""The alerts that Prometheus itself has firing: what an Alertmanager says may come from anybody who can post to it."""
+"""Reads the firing alerts from Prometheus itself: anyone who can post to an Alertmanager can fake its alerts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class Firing:
     """One alert that fires now."""
 
     labels: Mapping[str, str]
-    since_s: float  # when its condition began to hold, Unix seconds
+    since_s: float  # when its condition started to hold, Unix seconds
 
 
 class FiringAlerts:
-    """The alerts of the Prometheus at `url`; `login` is given where it asks for one."""
+    """The alerts of the Prometheus at `url`; `login` is used if it requires one."""
 
     def __init__(self, url: str, *, timeout_s: float = 2.0, login: Login | None = None) -> None:
         self._http = loopback.client(url, timeout_s=timeout_s, keeps_connections=False, login=login)
 
     def now(self) -> Sequence[Firing]:
-        """Raises SourceUnreachable."""
+        """The alerts that fire now. Raises SourceUnreachable."""
         try:
             answer = self._http.get("/api/v1/alerts")
             check_login(answer)
@@ -36,7 +36,7 @@ class FiringAlerts:
             raise SourceUnreachable(
                 "Prometheus does not say which alerts fire",
                 saw=f"{error!r} from {self._http.base_url}",
-                do="see whether it runs: `kanaria processes show`",
+                do="check whether it runs: `kanaria processes show`",
             ) from error
         return [Firing(one.labels, one.since.timestamp()) for one in found.data.alerts if one.state == "firing"]
 

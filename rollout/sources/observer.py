@@ -1,4 +1,4 @@
-"""The page on which an observer says in which fields a canary's answers differ from stable's, in words for a person."""
+"""Reads from an observer's page in which fields a canary's answers differ from stable's, in words for a person."""
 
 import httpx
 from pydantic import ValidationError

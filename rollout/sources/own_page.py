@@ -1,4 +1,4 @@
-"""Whether the signals of the user's own can be counted from a metrics page as it is now."""
+"""Checks whether the user's own signals can be counted from the current metrics page."""
 
 import difflib
 import math
@@ -17,14 +17,14 @@ from rollout.signals.custom import Bound, CustomSignal, Mean, Page, Series, Shar
 from rollout.signals.selectors import Selector
 from rollout.sources.page import LARGEST_PAGE, lines, without_exemplars
 
-_NEAR = 3  # names that are offered for one that is not there
+_NEAR = 3  # similar names that are suggested for a missing one
 _SHOWN = 12  # values that are listed
-_FALLS = ("gauge", "info", "stateset")  # types of what may fall
+_FALLS = ("gauge", "info", "stateset")  # types whose values may fall
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about one signal that a person should know."""
+    """A problem with one signal, for a person."""
 
     signal: str
     saw: str
@@ -33,7 +33,7 @@ class Finding:
 
 
 def look(backend: Backend, own: Mapping[str, CustomSignal], *, timeout_s: float = 2.0) -> list[Finding]:
-    """What stands in the way of these signals on the page of one process. Raises SourceUnreachable."""
+    """The problems with these signals on the page of one process. Raises SourceUnreachable."""
     http = loopback.client(timeout_s=timeout_s, headers=backend.headers)
     try:
         url = f"{backend.url}{backend.metrics_path}"
@@ -50,7 +50,7 @@ def look(backend: Backend, own: Mapping[str, CustomSignal], *, timeout_s: float 
 
 
 def findings(text: str, own: Mapping[str, CustomSignal]) -> Iterator[Finding]:
-    """What stands in the way of these signals on a page. Raises ValueError for a page that cannot be read."""
+    """The problems with these signals on a page. Raises ValueError if the page cannot be read."""
     page = _Whole(text)
     for name, options in own.items():
         match options.counter.counted:
@@ -61,7 +61,7 @@ def findings(text: str, own: Mapping[str, CustomSignal]) -> Iterator[Finding]:
 
 
 class _Whole:
-    """A page with the type of everything on it."""
+    """A page with the types of its series."""
 
     def __init__(self, text: str) -> None:
         samples: defaultdict[str, list[Series]] = defaultdict(list)
@@ -80,7 +80,7 @@ class _Whole:
 
 
 def _series_of(family: Metric) -> Iterator[str]:
-    """Names of series that a family without a sample will have."""
+    """The names of the series that a family without samples will have."""
     if family.type == "counter":
         yield f"{family.name}_total"
     elif family.type == "histogram":
@@ -104,10 +104,10 @@ def _of_counter(name: str, wanted: Selector, page: _Whole, known: list[str], *, 
         yield _absent(name, wanted.name, known, is_certain=is_needed)
     elif page.types[wanted.name] in _FALLS:
         saw = f"`{wanted.name}` is a {page.types[wanted.name]}, which may fall"
-        yield Finding(name, saw, "name a counter: what has happened since the process began")
+        yield Finding(name, saw, "name a counter of what has happened since the process started")
     elif not page.samples.get(wanted.name):
         if is_needed:
-            yield Finding(name, f"`{wanted.name}` has no series yet", "it may come with traffic", is_certain=False)
+            yield Finding(name, f"`{wanted.name}` has no series yet", "it may appear with traffic", is_certain=False)
     elif (total := total_of(page.samples, wanted)) is None:
         yield _other_labels(name, wanted, page, is_certain=is_needed)
     elif not math.isfinite(total) or total < 0:
@@ -133,24 +133,24 @@ def _of_histogram(name: str, counted: Bound | Mean, page: _Whole) -> Iterator[Fi
         yield Finding(name, f"`{wanted.name}` has no bound {counted.bound:g}", f"choose one of its bounds: {listed}")
     if isinstance(counted, Mean) and not any(counted.low < bound < counted.high for bound in bounds):
         saw = f"`{wanted.name}` has no bound between {counted.low:g} and {counted.high:g}"
-        yield Finding(name, saw, f"let `between` hold some of its bounds: {listed}")
+        yield Finding(name, saw, f"choose `between` so that it contains some of its bounds: {listed}")
 
 
 def _absent(signal: str, name: str, known: list[str], *, is_certain: bool) -> Finding:
-    do = "write a name that is there" if is_certain else "where it is right, its series comes with the first event"
+    do = "write a name that exists" if is_certain else "if it is right, its series appears with the first event"
     return Finding(signal, f"there is no `{name}` on the page", _near(do, name, known), is_certain=is_certain)
 
 
 def _near(do: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=_NEAR)
-    return f"{do}; near it are: {', '.join(f'`{each}`' for each in near)}" if near else do
+    return f"{do}; similar names: {', '.join(f'`{each}`' for each in near)}" if near else do
 
 
 def _other_labels(signal: str, wanted: Selector, page: _Whole, *, is_certain: bool) -> Finding:
     asked = [matcher.label for matcher in wanted.matchers]
     values = {label: sorted({labels.get(label, "") for labels, _ in page.samples[wanted.name]}) for label in asked}
     there = "; ".join(f"{label} is {_listed([repr(value) for value in some])}" for label, some in values.items())
-    do = "correct them" if is_certain else "where they are right, the series comes with the first event"
+    do = "correct them" if is_certain else "if they are right, the series appears with the first event"
     return Finding(signal, f"no series of `{wanted.name}` has these labels", f"{do}: {there}", is_certain=is_certain)
 
 

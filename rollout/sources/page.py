@@ -1,4 +1,4 @@
-"""A metrics page as text: the samples that are wanted of it."""
+"""Reads the wanted samples from the text of a metrics page."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,16 +7,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.signals.counters import Sample
 
-LARGEST_PAGE = 16 * 2**20  # bytes: of thousands of classes, or of the gateway with many segments, it has some MB
-_LONGEST_LINE = 16_384  # letters; what reads the labels of a line takes four times as long for twice as many
-_EXEMPLAR = re.compile(r"(?<=\S) # \{[^{}]*\} \S+( \S+)?$", re.MULTILINE)  # what OpenMetrics may write after a value
+LARGEST_PAGE = 16 * 2**20  # bytes; with thousands of classes, or many segments at the gateway, it has some MB
+_LONGEST_LINE = 16_384  # letters; the parser of labels takes four times as long for twice as many
+_EXEMPLAR = re.compile(r"(?<=\S) # \{[^{}]*\} \S+( \S+)?$", re.MULTILINE)  # an exemplar, which OpenMetrics allows
 
 
 def parsed(text: str, series: Sequence[str], *, is_foreign: bool = False) -> list[Sample]:
-    """The samples of the lines that begin with one of `series`; a line that is too long for one is left out.
+    """The samples of the lines that begin with one of `series`. Lines that are too long are left out.
 
     Args:
-        is_foreign: the lines are somebody else's: where one cannot be read there are no samples of them.
+        is_foreign: the series are not Kanaria's: if one line cannot be read, no samples are returned.
 
     Raises: ValueError for a line that cannot be read, unless the lines are foreign.
     """
@@ -30,13 +30,13 @@ def parsed(text: str, series: Sequence[str], *, is_foreign: bool = False) -> lis
 
 
 def lines(text: str) -> Iterator[str]:
-    """The lines of a page, but for those that are too long for a sample."""
-    # Not `splitlines`: a label may hold U+2028, which it takes for an end.
+    """The lines of a page, without those that are too long for a sample."""
+    # Not `splitlines`, which would split at U+2028: a label may hold it.
     return (line for line in text.split("\n") if len(line) <= _LONGEST_LINE)
 
 
 def without_exemplars(text: str) -> str:
-    """A page without what only OpenMetrics has."""
+    """A page without exemplars, which only OpenMetrics has."""
     return _EXEMPLAR.sub("", text)
 
 

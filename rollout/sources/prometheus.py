@@ -1,7 +1,6 @@
-"""Counters read from Prometheus, as it last scraped them: the source where a Prometheus runs anyway.
+"""Reads the last scraped counters from Prometheus: the source if a Prometheus runs anyway.
 
-It asks for raw counters, never for a `rate()`: a range that is longer than the window would count a request several
-times.
+It asks for raw counters, never for a `rate()`: a range longer than the window would count a request several times.
 """
 
 import re
@@ -28,11 +27,11 @@ class PrometheusSource:
 
     Args:
         url: where Prometheus listens.
-        gateway: what the data plane counts, and which target of Prometheus it is.
-        observer: the target that counts for versions that do not; None: there is none. Readings do without it.
-        max_age_s: samples older than this are not used; three scrape intervals or more.
+        gateway: the data plane's counters, and its target in Prometheus.
+        observer: the target that counts for versions without counters; None: there is none. Readings work without it.
+        max_age_s: older samples are not used, seconds; three scrape intervals or more.
         timeout_s: longest wait for Prometheus, seconds.
-        login: where it asks for one.
+        login: used if Prometheus requires one.
     """
 
     def __init__(
@@ -50,35 +49,35 @@ class PrometheusSource:
         self._max_age_s = max_age_s
         self._newest_s = 0.0  # time of the newest reading, Unix seconds
         self.has_read = False
-        # Prometheus takes a megabyte of memory for each answer that it packs, and then has to collect it.
+        # Prometheus allocates a megabyte for each answer that it compresses, which it then has to collect.
         self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"}, login=login)
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
     ) -> Reading:
-        """See `MetricSource`. A version that Prometheus cannot scrape is left out, once it was in a reading."""
+        """See `MetricSource`. A version that Prometheus cannot scrape is left out if an earlier reading had it."""
         wanted = {backend.address: backend.tag for backend in backends if backend.has_metrics}
         gateway = self._gateway.address
         scraped_s, samples = self._latest((gateway, *wanted, *self._observers), _scraped_as(own))
         self.trouble = OBSERVER_AWAY if set(self._observers) - scraped_s.keys() else None
         missing = sorted({gateway, *wanted} - set(scraped_s))
-        are_all = len(missing) == len(wanted) == len(backends)  # one that has no page hinders nothing
+        are_all = len(missing) == len(wanted) == len(backends)  # a version without a page does not matter
         if missing and (gateway in missing or are_all or not self.has_read):
             raise SourceUnreachable(
                 "Prometheus has no fresh samples of the versions or of the gateway",
                 saw=f"no successful scrape of {', '.join(missing)} in the last {self._max_age_s:g} s",
-                do=f"see why these targets fail: {self._http.base_url}targets",
+                do=f"check why these targets fail: {self._http.base_url}targets",
             )
-        # Prometheus scrapes one page after another. A reading is as old as its oldest page, so that a page from before
-        # a change of the weight is never taken for one from after it.
+        # Prometheus scrapes one page after another. A reading is as old as its oldest page, so a page from before a
+        # change of the weight is never mistaken for one from after it.
         at_s = min(scraped_s.values())
         if at_s < self._newest_s - self._max_age_s:
-            # It takes no samples that are older than those it has, and answers with what was scraped at this time of
-            # the clock before. Counters of the past would look like processes that were restarted.
+            # Prometheus stores no samples older than those it has, and answers with those scraped earlier at this clock
+            # time. Such old counters would look like restarted processes.
             raise SourceUnreachable(
                 "Prometheus has only samples from before the clock was set back",
-                saw=f"its newest scrape now is {self._newest_s - at_s:.0f} s older than one that it gave before",
-                do="wait until the clock is where it was, or restart it with an empty data folder",
+                saw=f"its newest scrape now is {self._newest_s - at_s:.0f} s older than an earlier one",
+                do="wait until the clock has caught up, or restart Prometheus with an empty data folder",
             )
         self._newest_s = max(self._newest_s, at_s)
         self.has_read = True
@@ -107,13 +106,13 @@ class PrometheusSource:
     def _latest(
         self, instances: tuple[str, ...], own: Mapping[str, str]
     ) -> tuple[dict[str, float], dict[str, list[Sample]]]:
-        """When each instance was last scraped (only if recently and with success), and its samples.
+        """When each instance was last scraped (only if recently and successfully), and its samples.
 
         Args:
-            own: names of more series, by the names that they have in Prometheus.
+            own: the names of further series, by their names in Prometheus.
         """
-        # One query, so that all samples are of one moment. A sample in an answer carries the time of the query;
-        # `timestamp()` gives the time of the scrape, and drops the name, so that no metric can be mistaken for it.
+        # One query, so that all samples are from one moment. A sample in an answer has the time of the query.
+        # `timestamp()` gives the time of the scrape and drops the name, so it cannot be mistaken for a metric.
         among = f"instance=~`{'|'.join(re.escape(instance) for instance in instances)}`"
         names = "|".join((*self._gateway.series, *(name for name, _ in catalogue().of_versions), *own))
         answer = self._ask(f"{{__name__=~`{names}`,{among}}} or (timestamp(up{{{among}}}) and up{{{among}}} == 1)")
@@ -135,16 +134,16 @@ class PrometheusSource:
             answer = _Answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
             raise SourceUnreachable(
-                "Prometheus gives no answer",
+                "Prometheus does not answer",
                 saw=f"{error!r} from {self._http.base_url}",
-                do="see whether it runs: `kanaria status`",
+                do="check whether it runs: `kanaria status`",
             ) from error
-        # A warning means that the answer may lack something.
+        # A warning means that the answer may be incomplete.
         if answer.status != "success" or answer.warnings:
             raise SourceUnreachable(
-                "Prometheus did not answer in full",
+                "Prometheus's answer is incomplete",
                 saw=f"HTTP {response.status_code}, {'; '.join((answer.error, *answer.warnings))}",
-                do=f"see its log; the query was {query}",
+                do=f"read its log; the query was {query}",
             )
         return answer
 
@@ -152,8 +151,7 @@ class PrometheusSource:
 def _scraped_as(own: Sequence[OwnCounter]) -> dict[str, str]:
     """The names of the series of these counters, by the names that they may have in Prometheus.
 
-    prometheus_client writes a colon as `_` when it is asked for OpenMetrics, as Prometheus before 3.0 does: names of
-    vLLM's have one.
+    vLLM's names have a colon. prometheus_client writes it as `_` if asked for OpenMetrics, as by Prometheus before 3.0.
     """
     names = own_series(own)
     return {name.replace(":", "_"): name for name in names} | {name: name for name in names}

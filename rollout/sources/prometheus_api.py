@@ -1,4 +1,4 @@
-"""The HTTP API of a Prometheus, or of what speaks it: a form goes there, and an answer comes back, or an error."""
+"""A client of Prometheus's HTTP API, or of a server with the same API: sends a form, returns an answer or an error."""
 
 import ssl
 import zlib
@@ -18,22 +18,22 @@ from rollout.errors import SourceUnreachable
 
 _OWN_HEADERS = {"accept": "*/*", "user-agent": "kanaria"}
 _UNKNOWN_AUTHORITY = (
-    "give a file with the authority that its certificate is from (--prometheus-ca), and its name in --prometheus"
+    "give a file with the authority of its certificate (--prometheus-ca), and its host name in --prometheus"
 )
-_NO_ANSWER = "see whether it runs, and whether --prometheus names it"
+_NO_ANSWER = "check whether it runs, and whether --prometheus names it"
 _SHOWN = 80  # letters
 _LOOKED_AT = 1200  # bytes
-_WITH_HEAD, _BARE = zlib.MAX_WBITS + 32, -zlib.MAX_WBITS  # gzip's or zlib's head, or none, which some take for deflate
+_WITH_HEAD, _BARE = zlib.MAX_WBITS + 32, -zlib.MAX_WBITS  # gzip's or zlib's header; none, as some send for "deflate"
 
 
 class PrometheusApi:
-    """The one at `url`. Used from any thread.
+    """The Prometheus at `url`. Thread-safe.
 
     Args:
         timeout_s: longest wait for a whole answer, seconds.
-        login: where it asks for one.
-        trust: whose certificates count; None: those of the public authorities.
-        headers: that each question carries besides, such as the name of a tenant.
+        login: used if it requires one.
+        trust: the certificates to accept; None: those of the public authorities.
+        headers: further headers of each request, such as the name of a tenant.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class PrometheusApi:
         self.url, self._login, self._cookies = url.rstrip("/"), login, CookieJar()
         given = {name.lower() for name in headers}
         self._headers = {name: value for name, value in _OWN_HEADERS.items() if name not in given} | dict(headers)
-        # Compressed, a large answer takes both sides longer than the network within a cluster does.
+        # Compressing a large answer takes longer than sending it within a cluster.
         self._headers["accept-encoding"] = "identity"
         parts = urlsplit(url)
         if trust is None and parts.scheme == "https":
-            from contract.loopback import public_authorities  # noqa: PLC0415 - it takes httpx, and no other needs that
+            from contract.loopback import public_authorities  # noqa: PLC0415 - imports httpx, which only this needs
 
             trust = public_authorities()
         self._root, self._polled = parts.path.rstrip("/"), Polled(url, timeout_s=timeout_s, trust=trust)
 
     def ask(self, path: str, form: Mapping[str, str], *, timeout_s: float | None = None) -> Answer:
-        """What it answers, unpacked.
+        """Send a form. Returns the answer, decompressed.
 
         Args:
-            timeout_s: longest wait for it, seconds; None: as long as for all.
+            timeout_s: longest wait for this answer, seconds; None: the client's limit.
 
-        Raises: SourceUnreachable, also where it asks who reads or whose samples are meant; caused by a TimeoutError
-            where no whole answer came in time.
+        Raises: SourceUnreachable, also if a login or a tenant is required; its cause is a TimeoutError if the whole
+            answer did not arrive in time.
         """
-        question = Request(f"{self.url}{path}")  # noqa: S310 - nobody opens it: it is what cookies are for
+        question = Request(f"{self.url}{path}")  # noqa: S310 - it is not opened, only used for cookies
         self._cookies.add_cookie_header(question)
         sent = {**dict(question.header_items()), **self._headers, **self._logged_in()}
         try:
@@ -74,15 +74,15 @@ class PrometheusApi:
             said = Answer(answer.status, _unpacked(answer), answer.content_type, answer.headers)
         except (*FAILURES, zlib.error) as error:
             raise self.no_answer(repr(error)) from error
-        # Who spreads questions over several stores that differ may tell by a cookie which one answered before.
+        # A load balancer in front of several different stores may mark by a cookie which store answered before.
         self._cookies.extract_cookies(cast("HTTPResponse", _Said(answer.headers)), question)
         self._check_refusal(said)
         return said
 
     def no_answer(self, saw: str) -> SourceUnreachable:
-        """The error for what is no answer of Prometheus's."""
+        """The error for an answer that is not Prometheus's."""
         do = _UNKNOWN_AUTHORITY if has_unknown_authority(saw) else _NO_ANSWER
-        return SourceUnreachable("Prometheus gives no answer", saw=f"{saw:.200} from {self.url}", do=do)
+        return SourceUnreachable("Prometheus does not answer", saw=f"{saw:.200} from {self.url}", do=do)
 
     def close(self) -> None:
         """Close the connections."""
@@ -101,10 +101,10 @@ class PrometheusApi:
             ) from error
 
     def _check_refusal(self, answer: Answer) -> None:
-        """Raises SourceUnreachable where a store asks who reads, or whose samples are meant."""
+        """Raise SourceUnreachable if a store requires a login or a tenant."""
         if asks_for_tenant(answer.status, _text(answer)):
             raise SourceUnreachable(
-                "Prometheus does not know whose samples are meant",
+                "Prometheus needs the name of a tenant",
                 saw=seen(answer),
                 do=NAME_A_TENANT,
             )
@@ -117,18 +117,18 @@ class PrometheusApi:
 
 
 def seen(answer: Answer) -> str:
-    """What came in the place of an answer, such as the page of a login."""
+    """A short description of an unexpected answer, such as a login page."""
     place = f" to {answer.headers['location']}" if "location" in answer.headers else ""
     return " ".join(filter(None, (f"HTTP {answer.status}{place}", answer.content_type, repr(_text(answer)[:_SHOWN]))))
 
 
 def _text(answer: Answer) -> str:
-    """Its beginning."""
+    """The beginning of an answer."""
     return answer.body[:_LOOKED_AT].decode(errors="replace")
 
 
 def _unpacked(answer: Answer) -> bytes:
-    """The body, which some proxies pack whatever they are asked. Raises zlib.error."""
+    """The body, decompressed: some proxies compress it regardless of the request. Raises zlib.error."""
     body = answer.body
     for packing in reversed(answer.headers.get("content-encoding", "").lower().split(",")):
         match packing.strip():
@@ -140,7 +140,7 @@ def _unpacked(answer: Answer) -> bytes:
 
 
 class _Said:
-    """Headers as a jar of cookies takes them."""
+    """Headers in the form that a cookie jar takes."""
 
     def __init__(self, headers: HTTPMessage) -> None:
         self._headers = headers

@@ -1,6 +1,6 @@
-"""Raw samples from Prometheus's HTTP API, or from whatever speaks it: never a `rate()`, which counts events repeatedly.
+"""Reads raw samples from Prometheus's HTTP API or the same API: never a `rate()`, which counts events repeatedly.
 
-A range of raw samples is the answer to an instant query of `series[range]`.
+An instant query of `series[range]` returns a range of raw samples.
 """
 
 import json
@@ -32,11 +32,11 @@ from rollout.sources.prometheus_api import PrometheusApi, seen
 from rollout.sources.sample_text import Samples, without_samples
 
 _QUERY = "/api/v1/query"
-_SHORTEST_S = 60.0  # span of samples that is not parted any more
+_SHORTEST_S = 60.0  # a span of samples that is not split further
 _TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
-_SOON_S = 5.0  # longest wait for what costs the store nothing
-_SILENT_S = 2.0  # how long nothing more is asked of a store that did not even say what time it is
-_STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
+_SOON_S = 5.0  # longest wait for a query that costs the store nothing
+_SILENT_S = 2.0  # how long a store that did not even answer with its time is not asked again
+_STEP_S = 60  # of the search for the start of a release; Prometheus answers at most 11,000 steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Wanted:
     """Which series are read."""
 
     names: tuple[str, ...]
-    labels: tuple[tuple[str, tuple[str, ...]], ...]  # each with the values that it may have
-    left_out: tuple[tuple[str, str], ...] = ()  # labels with expressions of what their values are not
+    labels: tuple[tuple[str, tuple[str, ...]], ...]  # each with its allowed values
+    left_out: tuple[tuple[str, str], ...] = ()  # labels, with patterns that their values must not match
 
     @classmethod
     def of(cls, profile: Profile, counters: Sequence[SeriesOf], names: Names, *versions: str) -> Self:
@@ -59,12 +59,12 @@ class Wanted:
         return cls(series, labels, tuple(profile.leave_out.items()))
 
     def only_bounds(self, bounds: Collection[str]) -> "Wanted":
-        """The same, and of histograms only the buckets with these values of `le`."""
+        """The same, with only the histogram buckets that have these values of `le`."""
         every = sorted({spelling for bound in bounds for spelling in _spellings(bound)})
         return replace(self, labels=(*self.labels, ("le", ("", *every)))) if bounds else self
 
     def with_starts(self) -> "Wanted":
-        """The same, and since when each process runs, where it says so."""
+        """The same, with the start time of each process, if it exports that."""
         return replace(self, names=(*self.names, START_TIME))
 
     def __str__(self) -> str:
@@ -84,9 +84,9 @@ class RawSamples:
 
     Args:
         timeout_s: longest wait for one answer, seconds.
-        login: where it asks for one.
-        trust: whose certificates count; None: those of the public authorities.
-        headers: that each query carries besides, such as the name of a tenant.
+        login: used if it requires one.
+        trust: the certificates to accept; None: those of the public authorities.
+        headers: further headers of each query, such as the name of a tenant.
     """
 
     def __init__(
@@ -103,31 +103,31 @@ class RawSamples:
         self._api = PrometheusApi(url, timeout_s=timeout_s, login=login, trust=trust, headers=headers)
 
     def now_s(self) -> float:
-        """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
+        """The time by the store's clock, which the samples use, Unix seconds. Every method raises SourceUnreachable."""
         answer = self._soon("time()")
         with _as_prometheus(answer):
             found = answer["result"]
             return float(found[0]["value"][1] if answer["resultType"] == "vector" else found[0])
 
     def labels(self, query: str) -> list[dict[str, str]]:
-        """Those of all series that a query finds now."""
+        """The labels of all series that a query finds now."""
         answer = self._soon(query)
         with _as_prometheus(answer):
             return [dict(found["metric"]) for found in answer["result"]]
 
     def began_s(self, wanted: Wanted, *, until_s: float, longest_s: float) -> float | None:
-        """Since when these series are there without a break, Unix seconds, up to a minute too early.
+        """Since when these series have existed without a break, Unix seconds, up to a minute too early.
 
         Args:
             longest_s: how far to look back, seconds.
 
-        Returns: None where they are not there at `until_s`; a pod's series go on for five minutes after its end.
+        Returns: None if they do not exist at `until_s`; a pod's series continue for five minutes after its end.
         """
         end_s = math.floor(until_s)
         step_s = max(_STEP_S, math.ceil(longest_s / 10_000))
         form = {
             "query": f"count({wanted})",
-            "start": f"{end_s - step_s * math.floor(longest_s / step_s)}",  # so that the last step is at the end
+            "start": f"{end_s - step_s * math.floor(longest_s / step_s)}",  # so that the last step is at `end_s`
             "end": f"{end_s}",
             "step": f"{step_s}",
         }
@@ -150,7 +150,10 @@ class RawSamples:
         return self.asked(wanted, begin_s, end_s)()
 
     def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Callable[[], list[RawSeries]]:
-        """What reads the same, from an answer that has come; what was too much for one is asked for in parts."""
+        """Send the query of `between`. Returns a function that reads the answer.
+
+        If the answer is too large for one query, the function asks for parts.
+        """
         span_ms = max(1, math.ceil(1000 * (end_s - begin_s)))
         form = {"query": f"{wanted}[{span_ms}ms]", "time": f"{end_s:.3f}"}
         answer = self._api.ask(_QUERY, form)
@@ -177,7 +180,7 @@ class RawSamples:
     def ahead(
         self, wanted: Wanted, spans: Iterable[tuple[float, float]]
     ) -> Generator[tuple[float, list[RawSeries]], None, None]:
-        """The end of each span, and all samples in it. The next is asked for while one is read and worked on."""
+        """The end of each span, with all its samples. The next span is requested while one is processed."""
         coming: deque[tuple[float, Future[Callable[[], list[RawSeries]]]]] = deque()
         with ThreadPoolExecutor(1) as asking:
             for begin_s, end_s in spans:
@@ -192,7 +195,7 @@ class RawSamples:
         self._api.close()
 
     def _soon(self, query: str) -> dict[str, Any]:
-        """The data of what any store answers soon; at once an error, while it is known to hang."""
+        """The data of a query that any store answers quickly. It fails at once while the store is known to hang."""
         before_s = self._silence.begin()
         is_silent = is_over = False
         try:
@@ -208,14 +211,14 @@ class RawSamples:
                 self._silence.end(is_silent)
 
     def _ask(self, path: str, form: Mapping[str, str], timeout_s: float | None = None) -> dict[str, Any]:
-        """The data of an answer, for which `timeout_s` seconds are waited; None: as long as for all."""
+        """The data of an answer. `timeout_s`: longest wait, seconds; None: the client's limit."""
         return self._data(self._api.ask(path, form, timeout_s=timeout_s), form)
 
     def _data(self, said: Answer, form: Mapping[str, str], samples: list[Samples] | None = None) -> dict[str, Any]:
         """The data of an answer to a form.
 
         Args:
-            samples: takes up the samples of all series, whose places the data has; None: it has them itself.
+            samples: receives the samples of all series, and the data gets their indices; None: they stay in the data.
         """
         try:
             answer = from_json(said.body if samples is None else without_samples(said.body, samples))
@@ -223,45 +226,45 @@ class RawSamples:
             faults = [fault for fault in (answer.get("error"), *(answer.get("warnings") or ())) if fault]
         except (ValueError, AttributeError, TypeError) as error:
             raise self._api.no_answer(seen(said)) from error
-        # A warning means that the answer may lack something, as when a store behind Thanos is away.
+        # A warning means that the answer may be incomplete, for example if a store behind Thanos is down.
         if answer.get("status") != "success" or faults or not isinstance(data, dict):
             words = "; ".join(map(str, faults))
             raise (_TooMuch if _TOO_MUCH.search(words) else SourceUnreachable)(
-                "Prometheus did not answer in full",
+                "Prometheus's answer is incomplete",
                 saw=f"HTTP {said.status}: {words:.300}",
-                do=f"see its log; the query was {form['query']}",
+                do=f"read its log; the query was {form['query']}",
             )
         return data
 
 
 class _Silence:
-    """Whether a store hangs. Then one caller at a time finds out whether it still does, and no other waits for it."""
+    """Remembers whether a store hangs. Then one caller at a time checks it, and the others do not wait."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until_s = -math.inf  # on a steady clock; -inf: it does not hang
+        self._until_s = -math.inf  # on the monotonic clock; -inf: it does not hang
 
     def begin(self) -> float:
-        """Before anything is asked. Returns what `give_up` takes. Raises SourceUnreachable."""
+        """Call before a request. Returns the argument for `give_up`. Raises SourceUnreachable if it hangs."""
         with self._lock:
             now_s, before_s = time.monotonic(), self._until_s
             if now_s < before_s:
                 raise SourceUnreachable(
-                    "Prometheus gives no answer",
-                    saw=f"it gave none within {_SOON_S:.0f} s a moment ago",
-                    do="see whether it hangs; it is asked again in some seconds",
+                    "Prometheus does not answer",
+                    saw=f"it did not answer within {_SOON_S:.0f} s a moment ago",
+                    do="check whether it hangs; it is asked again in some seconds",
                 )
             if not math.isinf(before_s):
                 self._until_s = now_s + _SOON_S
             return before_s
 
     def end(self, is_silent: bool) -> None:
-        """After it was asked."""
+        """Call after a request."""
         with self._lock:
             self._until_s = time.monotonic() + _SILENT_S if is_silent else -math.inf
 
     def give_up(self, before_s: float) -> None:
-        """Who asked had no time left to find out: nothing is known that was not before, and the next one asks."""
+        """Call if the request ran out of its own time: nothing new is known, and the next caller checks."""
         with self._lock:
             if not math.isinf(before_s):
                 self._until_s = before_s
@@ -273,24 +276,24 @@ class _TooMuch(SourceUnreachable):
 
 @contextmanager
 def _as_prometheus(answer: Mapping[str, Any]) -> Iterator[None]:
-    """Raises SourceUnreachable where an answer has another form than Prometheus's."""
+    """Turn errors from an unexpected form of an answer into SourceUnreachable."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise SourceUnreachable(
-            "Prometheus answered in another form than its own",
+            "the answer does not have the form of Prometheus's API",
             saw=f"{answer!r:.200}",
-            do="see whether --prometheus names the root of Prometheus's HTTP API",
+            do="check whether --prometheus names the root of Prometheus's HTTP API",
         ) from error
 
 
 def _read(end_s: float, asked: Future[Callable[[], list[RawSeries]]]) -> tuple[float, list[RawSeries]]:
-    """What was asked for up to a time. Nothing holds the text of the answer any more."""
+    """The result of a request for samples up to `end_s`. The text of the answer is freed."""
     return end_s, asked.result()()
 
 
 def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[RawSeries]:
-    """The series of two spans that follow each other. A sample on the border may be in both."""
+    """The series of two consecutive spans, joined. A sample on the border may be in both."""
     known = {frozenset(series.labels.items()): series for series in first}
     for series in second:
         key = frozenset(series.labels.items())
@@ -304,7 +307,7 @@ def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[Raw
 
 
 def _spellings(bound: str) -> Iterator[str]:
-    """How pods may write a bound: `1` or `1.0`, by their libraries and by the release of Prometheus."""
+    """The ways to write a bound, `1` or `1.0`, which depend on the pod's library and on Prometheus's release."""
     yield bound
     whole = bound.removesuffix(".0")
     if whole.isdigit():

@@ -1,4 +1,4 @@
-"""The samples in an answer of Prometheus, read as text: as Python objects half a million of them take seconds."""
+"""Reads the samples in Prometheus's answers from the text: half a million samples as Python objects take seconds."""
 
 import re
 
@@ -10,18 +10,18 @@ Samples = tuple[Floats, Floats]  # times, Unix seconds, and values
 
 _VALUES = re.compile(rb'"values"\s*:\s*\[(?=\s*\[)')
 _END = re.compile(rb"\]\s*\]")
-_COMPACT = b'{"status":"success","data":{'  # how an answer begins where no spaces are written
-_FIRST_MS, _LAST_S = 10**12, 10**10 - 1  # a time in milliseconds has 13 digits from 2001 on, one in seconds 10
-_LARGEST = np.iinfo(np.int64).max  # any larger number is read as this
+_COMPACT = b'{"status":"success","data":{'  # the beginning of an answer without spaces
+_FIRST_MS, _LAST_S = 10**12, 10**10 - 1  # since 2001, a time in milliseconds has 13 digits, and one in seconds 10
+_LARGEST = np.iinfo(np.int64).max  # any larger number is read as this one
 
 
 def without_samples(content: bytes, samples: list[Samples]) -> bytes:
-    """An answer in which each series has the place of its samples in `samples`, which takes them up.
+    """Move the samples of an answer to `samples`; each series then has the index of its samples.
 
-    What is looked for cannot be part of a label: in a JSON text its quotes are escaped. Series that were scraped
+    The text that is searched for cannot be part of a label, because JSON escapes quotes. Series that were scraped
     together share one array of times.
 
-    Raises: ValueError for what is no sample.
+    Raises: ValueError for text that is not a sample.
     """
     parts, at = [], 0
     shared: dict[tuple[int, bytes], Floats] = {}
@@ -38,9 +38,9 @@ def without_samples(content: bytes, samples: list[Samples]) -> bytes:
 
 
 def _end(content: bytes, begin: int, *, is_compact: bool) -> tuple[int, int] | None:
-    """Where the samples that begin at a place end, and where the text goes on."""
+    """The end of the samples that start at `begin`, and where the text continues."""
     if is_compact:
-        # One letter is found many times as fast as two, of which the first is in every sample.
+        # A search for one letter is many times faster than for two letters, of which the first is in every sample.
         brace = content.find(b"}", begin)
         has_more = content[brace - 2 : brace] != b"]]" or content.find(b"{", begin, brace) >= 0
         place = content.find(b"]]", begin) if has_more else brace - 2
@@ -54,22 +54,22 @@ def _numbers(text: bytes) -> Samples:
     bare = text.translate(None, b'[]"')
     read = np.fromstring(bare, dtype=np.float64, sep=",")
     if len(read) != bare.count(b",") + 1 or len(read) % 2:
-        raise ValueError(f"these are no samples: {bare[:100]!r}")
+        raise ValueError(f"these are not samples: {bare[:100]!r}")
     return np.ascontiguousarray(read[::2]), np.ascontiguousarray(read[1::2])
 
 
 def _whole_numbers(text: bytes, shared: dict[tuple[int, bytes], Floats]) -> Samples | None:
-    """The same numbers five times as fast, where every value is whole and every time has three decimals or none.
+    """The same numbers five times as fast, if every value is whole and every time has three decimals or none.
 
-    Without spaces each sample is `[time,"value"]`, here without the last bracket. So how many characters are left out
-    tells whether all samples were read, and how many dots there were.
+    Without spaces, each sample is `[time,"value"]`, here without the last bracket. So the number of characters left out
+    shows whether all samples were read, and how many dots there were.
     """
     bare = text.translate(None, b'[]".')
-    if not bare[bare.rfind(b",") + 1 :].isdigit():  # of the last value numpy might read a part
+    if not bare[bare.rfind(b",") + 1 :].isdigit():  # numpy might read only a part of the last value
         return None
     try:
         read = np.fromstring(bare, dtype=np.int64, sep=",")
-    except (ValueError, DeprecationWarning):  # where warnings are errors: numpy reads up to what is no number
+    except (ValueError, DeprecationWarning):  # DeprecationWarning if warnings are errors: numpy stopped at a non-number
         return None
     times, values = read[::2], read[1::2]
     dots = len(text) - len(bare) - (4 * len(times) - 1)
@@ -86,7 +86,7 @@ def _whole_numbers(text: bytes, shared: dict[tuple[int, bytes], Floats]) -> Samp
 
 
 def _times(read: np.ndarray[tuple[int], np.dtype[np.int64]], dots: int) -> Floats | None:
-    """Times in seconds, of numbers that had so many dots before their last three digits."""
+    """Times in seconds, from numbers of which `dots` had a dot before their last three digits."""
     is_ms = read >= _FIRST_MS
     if int(np.count_nonzero(is_ms)) != dots or (~is_ms & (read > _LAST_S)).any():
         return None

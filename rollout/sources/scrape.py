@@ -1,4 +1,4 @@
-"""Counters read directly from the gateway and from each version's process: the source where no Prometheus runs."""
+"""Reads counters directly from the gateway and from each version's process: the source if no Prometheus runs."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +19,16 @@ from rollout.signals.custom import OwnCounter
 from rollout.sources.page import LARGEST_PAGE, parsed
 from rollout.sources.source import OBSERVER_AWAY, GatewayMetrics
 
-_OBSERVER_TIMEOUT_S = 0.5  # a reading waits for it, and can do without
+_OBSERVER_TIMEOUT_S = 0.5  # a reading waits for the observer, and works without it
 
 
 class ScrapeSource:
     """A MetricSource that needs no metric store.
 
     Args:
-        gateway: what the data plane counts, and where.
-        observer: `host:port` of what counts for versions that do not; None: nothing does. Readings do without it.
+        gateway: the data plane's counters, and their page.
+        observer: `host:port` of the observer, which counts for versions without counters; None: there is none.
+            Readings work without it.
         timeout_s: longest wait for a page, seconds.
     """
 
@@ -42,7 +43,7 @@ class ScrapeSource:
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
     ) -> Reading:
-        """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
+        """See `MetricSource`. A version that does not answer is left out if an earlier reading had it."""
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
         counting = {backend.address: backend for backend in backends if backend.has_metrics}
@@ -71,15 +72,15 @@ class ScrapeSource:
             raise SourceUnreachable(
                 "the gateway gives no metrics",
                 saw=f"{missing[gateway]!r} from {urls[gateway].copy_with(query=None)}",
-                do="see whether the gateway runs: `kanaria status`",
+                do="check whether the gateway runs: `kanaria status`",
             )
         # A version's counts before its first reading are not new events, so the first reading must have all versions.
-        are_all = len(missing) == len(of_versions) == len(backends)  # one that has no page hinders nothing
+        are_all = len(missing) == len(of_versions) == len(backends)  # a version without a page does not matter
         if missing and (are_all or not self.has_read):
             raise SourceUnreachable(
                 "a version gives no metrics",
                 saw="; ".join(f"{error!r} from {urls[instance]}" for instance, error in missing.items()),
-                do="see whether it runs: `kanaria status`",
+                do="check whether it runs: `kanaria status`",
             )
         self.has_read = True
         tables = [*self._gateway.tables(samples.pop(gateway), mirrored=mirrored)]
@@ -105,16 +106,16 @@ class ScrapeSource:
     def _page(
         self, url: httpx.URL, http: loopback.Client, headers: Mapping[str, str], own: tuple[str, ...]
     ) -> list[Sample] | Exception:
-        """The samples of one page that any signal needs, or why there are none."""
+        """The samples of one page that any signal needs, or the error."""
         series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
         try:
             page = loopback.whole(http, url, most=LARGEST_PAGE, headers=headers).raise_for_status()
-            text = page.content.decode(errors="replace")  # a `charset` of its own could take minutes
+            text = page.content.decode(errors="replace")  # not by its `charset`, which could take minutes
             return parsed(text, series) + (parsed(text, own, is_foreign=True) if own else [])
         except (httpx.HTTPError, ValueError) as error:
             return error
 
 
 def _tables(instance: str, page: list[Sample], counting: Mapping[str, Backend]) -> Iterator[Table]:
-    """The counts of one process: of its own version alone, but for the observer's, which counts for all."""
+    """The counts of one process: only of its own version, except for the observer, which counts for all."""
     return version_tables(instance, page, own=counting[instance].tag if instance in counting else None)

@@ -1,4 +1,4 @@
-"""Where raw counters come from. One contract test runs against every implementation."""
+"""The interfaces to sources of raw counters. One contract test runs against every implementation."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ OBSERVER_AWAY = "the observer gives no counts: answers are not compared"  # a so
 
 
 class MetricSource(Protocol):
-    """Where raw counters come from. Never rates, never averages."""
+    """A source of raw counters. Never rates, never averages."""
 
     @property
     def trouble(self) -> str | None:
-        """What is not as it should be although readings come, in words; None: nothing."""
+        """What is wrong although readings arrive, in words; None: nothing."""
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
@@ -25,32 +25,32 @@ class MetricSource(Protocol):
 
         Args:
             backends: the versions to read.
-            mirrored: the tag whose errors and latency are those of mirrored requests.
-            own: counters of the user's own that are wanted, too.
+            mirrored: the tag whose errors and latency come from mirrored requests.
+            own: the user's own counters, which are also read.
 
-        Raises: SourceUnreachable when no trustworthy reading can be had.
+        Raises: SourceUnreachable if there is no trustworthy reading.
         """
 
 
 class Observer(Protocol):
-    """Compares the answers of versions that do not count them themselves."""
+    """Compares the answers of versions that do not count themselves."""
 
     def differences(self, *, stable: str, canary: str) -> str:
-        """In which fields the canary's answers differ from stable's, in words; empty: in none, or it is not known."""
+        """The fields in which the canary's answers differ from stable's, in words; empty: in none, or unknown."""
 
 
 class GatewayMetrics(Protocol):
-    """What a source has to know about the data plane whose metrics it reads."""
+    """What a source needs to know about the data plane's metrics."""
 
     address: str  # `host:port`, the label of its samples
-    url: str  # of the page with its metrics, in Prometheus's format
-    socket: Path | None  # the Unix socket at which that page is; None: where its URL says
-    series: tuple[str, ...]  # the names of the series that are needed
+    url: str  # of its metrics page, in Prometheus's format
+    socket: Path | None  # the Unix socket of that page; None: the page is at its URL
+    series: tuple[str, ...]  # the names of the needed series
 
     def tables(self, samples: Iterable[Sample], *, mirrored: str | None = None) -> Iterable[Table]:
         """The data plane's counts of each version, under the names of `signals.counting`.
 
         Args:
-            mirrored: the tag whose copied requests count. Its users' requests are counted as well: it gets none while
-                it is mirrored, and those of an earlier attempt must not look new when it gets traffic again.
+            mirrored: the tag whose copied requests count. Its users' requests are also counted: it gets none while it
+                is mirrored, and those of an earlier attempt must not look new when it gets traffic again.
         """

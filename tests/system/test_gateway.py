@@ -207,7 +207,7 @@ def test_a_rollback_while_the_gateway_is_down_is_in_force_at_its_start(
     """Applying to an unreachable gateway is refused, but it never comes back with the bad canary."""
     gateway.router.apply(Split(stable.version, canary.version, 100))
     gateway.stop()
-    with pytest.raises(RouterRefused, match="out of reach"):
+    with pytest.raises(RouterRefused, match="cannot be reached"):
         gateway.router.apply(Split(stable.version))
     gateway.start()
     assert gateway.predict().json()["version"] == STABLE

@@ -1,4 +1,4 @@
-"""The built-in metric profiles, and those of a folder of the user's own."""
+"""The built-in metric profiles, and those in a folder of the user."""
 
 import re
 from collections.abc import Mapping
@@ -13,22 +13,22 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def built_in() -> dict[str, Profile]:
-    """The profiles that Kanaria brings, by name."""
+    """Kanaria's own profiles, by name."""
     return {path.stem: parse_profile(path.read_text(), name=path.stem) for path in sorted(_FOLDER.glob("*.yaml"))}
 
 
 def profiles(folder: Path | None = None) -> dict[str, Profile]:
-    """All profiles by name; those of `folder` take the place of built-in ones. Raises SpecError."""
+    """All profiles by name; those in `folder` replace built-in ones. Raises SpecError."""
     known = built_in()
     if folder is None:
         return known
     if not folder.is_dir():
-        raise SpecError("there is no folder of profiles", saw=str(folder), do="name the folder that has their files")
+        raise SpecError("there is no folder of profiles", saw=str(folder), do="name the folder with the profiles")
     base = _contents()
     for path in sorted(folder.glob("*.yaml")):
         if not _NAME.fullmatch(path.stem):
             do = "rename it: small letters, digits and `-`, such as `my-mesh.yaml`"
-            raise SpecError("a profile's file has a name that cannot be asked for", saw=path.name, do=do)
+            raise SpecError("the name of a profile's file is not valid", saw=path.name, do=do)
         try:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:

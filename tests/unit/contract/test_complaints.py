@@ -55,9 +55,9 @@ def said(model: type[BaseModel], **values: Any) -> list[str]:
 def test_a_misspelt_key_gets_a_suggestion() -> None:
     """The nearest valid key is suggested, also inside nested objects."""
     feature = {"name": "age", "minimum": 0, "maximun": 120}
-    misspelt = "`features.0.maximun` is no key here; did you mean `maximum`?"
+    misspelt = "`features.0.maximun` is not a key here; did you mean `maximum`?"
     assert said(Schema, features=[feature], answer=SCHEMA["answer"])[0] == misspelt
-    assert said(Schema, feature=[], **SCHEMA) == ["`feature` is no key here; did you mean `features`?"]
+    assert said(Schema, feature=[], **SCHEMA) == ["`feature` is not a key here; did you mean `features`?"]
 
 
 def test_a_complaint_shows_the_value_that_was_found() -> None:

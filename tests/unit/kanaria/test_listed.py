@@ -84,7 +84,7 @@ def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tm
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("flask:v1: {comand: 'serve {port}'}", "`comand` is no key here; did you mean `command`?"),
+        ("flask:v1: {comand: 'serve {port}'}", "`comand` is not a key here; did you mean `command`?"),
         ("flask:v1: {command: serve --port 80}", "write {port} in `command` or `environment`"),
         ("flask:v1: {command: 'serve {port}', url: 'http://a:1'}", "write either `command`"),
         ("flask:v1: {}", "write either `command`"),

@@ -52,7 +52,7 @@ def test_a_better_canary_has_fewer_wrong_labels() -> None:
             wrong(plan, **flags)
     with pytest.raises(QuestionError, match="--better 2x: write a number below 1"):
         wrong(plan, **labelled, better="2x")
-    with pytest.raises(QuestionError, match="give the share of predictions whose true label comes"):
+    with pytest.raises(QuestionError, match="give the share of predictions whose true label arrives"):
         wrong(strict)
 
 

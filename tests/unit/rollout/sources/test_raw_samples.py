@@ -221,7 +221,7 @@ def test_an_answer_in_another_form_raises_source_unreachable(
 ) -> None:
     """An API gateway answered in place of Prometheus."""
     store.answer = b'{"status": "success", "data": {"result": "none"}}'
-    with pytest.raises(SourceUnreachable, match="another form"):
+    with pytest.raises(SourceUnreachable, match="does not have the form"):
         ask(samples)
 
 
