@@ -1,17 +1,17 @@
 #!/bin/sh
-# Makes the virtual environment with every dependency at the version and with the hash of requirements.lock; quick when
-# nothing changed.
+# Makes the virtual environment with every dependency at the version and hash of requirements.lock; quick if nothing
+# changed.
 #
-# EXTRAS  what to install beside the base, such as `dev` or `serve,dev`; nothing: the base alone. Default: what the folder
-#         was made with before, or all,dev
-# PYTHON  the interpreter to take. Default: the newest one on the PATH that the project supports
-# UV      the uv to install with; nothing: take pip. Default: uv, where it is on the PATH
+# EXTRAS  what to install besides the base, such as `dev` or `serve,dev`; empty: only the base. Default: the extras of the
+#         existing folder, or all,dev
+# PYTHON  the interpreter to use. Default: the newest one on the PATH that the project supports
+# UV      the uv to install with; empty: use pip. Default: uv, if it is on the PATH
 # VENV    the folder. Default: .venv
 set -eu
 
 UV="${UV-uv}"
 VENV="${VENV:-.venv}"
-STAMP="$VENV/.ready" # what the folder was made with
+STAMP="$VENV/.ready" # the extras and files with which the folder was made
 if [ -z "${EXTRAS+given}" ]; then
     EXTRAS=all,dev
     [ ! -s "$STAMP" ] || EXTRAS=$(sed -n 's/^extras: //p' "$STAMP")
@@ -25,7 +25,7 @@ fail() {
     exit 2
 }
 
-# The version of an interpreter, such as 3.12.1; nothing when it does not run (a shim of pyenv may not).
+# The version of an interpreter, such as 3.12.1; empty if it does not run, as some pyenv shims do not.
 version_of() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true; }
 
 serves() {
@@ -33,7 +33,7 @@ serves() {
     [ -n "$minor" ] && [ "$minor" -ge "$LOW" ] && [ "$minor" -lt "$END" ]
 }
 
-# Sets PYTHON and VERSION to the newest interpreter that serves; PYTHON is empty when there is none, SEEN says what was found.
+# Sets PYTHON and VERSION to the newest supported interpreter; PYTHON is empty if there is none, SEEN lists what was found.
 find_python() {
     PYTHON='' SEEN=''
     minor=$((END - 1))
@@ -59,29 +59,29 @@ how_to_install() {
 
 remove_environment() {
     [ ! -L "$VENV" ] || fail "$VENV cannot be used: $1" "$VENV is a link to $(readlink "$VENV")" "remove the link, and run make setup again"
-    echo "setup: $VENV is made anew: $1"
+    echo "setup: making $VENV again: $1"
     rm -rf "$VENV"
 }
 
-[ -n "$LOW" ] && [ -n "$END" ] || fail "pyproject.toml does not say which Pythons serve" "no line requires-python = \">=3.x,<3.y\"" "restore it"
+[ -n "$LOW" ] && [ -n "$END" ] || fail "pyproject.toml does not say which Pythons are supported" "no line requires-python = \">=3.x,<3.y\"" "restore it"
 case "$(command -v "${UV:-no-uv}" || true)" in
-'' | "$PWD/$VENV"/*) UV='' ;; # BentoML brings one of its own, which goes when the folder does
+'' | "$PWD/$VENV"/*) UV='' ;; # BentoML installs its own uv, which disappears with the folder
 esac
 GIVEN="${PYTHON:-}" SEEN=''
 if [ -n "$GIVEN" ]; then
     VERSION=$(version_of "$GIVEN")
-    [ -n "$VERSION" ] || fail "the Python that was named does not run" "PYTHON=$GIVEN" "give the path of a Python $RANGE, or leave PYTHON out"
-    serves "$VERSION" || fail "the Python that was named does not serve: it takes $RANGE" "$GIVEN is Python $VERSION" "name another, or leave PYTHON out"
+    [ -n "$VERSION" ] || fail "the named Python does not run" "PYTHON=$GIVEN" "give the path of a Python $RANGE, or leave PYTHON out"
+    serves "$VERSION" || fail "the named Python is not supported: use $RANGE" "$GIVEN is Python $VERSION" "name another, or leave PYTHON out"
 fi
 
-# An environment that is there is kept, unless its Python no longer runs, no longer serves, or another one was asked for.
+# An existing environment is kept, unless its Python no longer runs or is not supported, or another one was asked for.
 if [ -e "$VENV/pyvenv.cfg" ]; then
     present=$(version_of "$VENV/bin/python")
     why=''
     if [ -z "$present" ]; then
         why="its Python no longer runs"
     elif ! serves "$present"; then
-        why="it has Python $present; $RANGE serve"
+        why="it has Python $present; $RANGE are supported"
     elif [ -n "$GIVEN" ] && [ "${present%.*}" != "${VERSION%.*}" ]; then
         why="it has Python $present; $VERSION was asked for"
     fi
@@ -89,7 +89,7 @@ if [ -e "$VENV/pyvenv.cfg" ]; then
         remove_environment "$why"
     fi
 elif [ -e "$VENV" ]; then
-    fail "$VENV is in the way" "something that is no virtual environment" "move it elsewhere, or make setup VENV=other-folder"
+    fail "$VENV is in the way" "something that is not a virtual environment" "move it elsewhere, or make setup VENV=other-folder"
 fi
 
 WANTED="extras: $EXTRAS
@@ -97,22 +97,22 @@ files: $(cat pyproject.toml requirements.lock setup.sh | cksum)"
 [ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ] || exit 0
 
 if [ -e "$VENV/pyvenv.cfg" ] && ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
-    remove_environment "it has no pip; making it was interrupted"
+    remove_environment "it has no pip, because its creation was interrupted"
 fi
 if [ ! -e "$VENV/pyvenv.cfg" ]; then
     [ -n "$GIVEN" ] || find_python
     if [ -n "$UV" ]; then
-        echo "setup: taking $("$UV" --version | cut -d' ' -f1,2) with ${PYTHON:-its own Python}${PYTHON:+ ($VERSION)}"
+        echo "setup: using $("$UV" --version | cut -d' ' -f1,2) with ${PYTHON:-its own Python}${PYTHON:+ ($VERSION)}"
         "$UV" venv --quiet --seed --python "${PYTHON:->=3.$LOW,<3.$END}" "$VENV" ||
-            fail "uv could not make $VENV" "its words above${SEEN:+; $SEEN}" \
-                "$([ -n "$PYTHON" ] && echo "correct that, or take pip: make setup UV=" || how_to_install)"
+            fail "uv could not make $VENV" "its message above${SEEN:+; $SEEN}" \
+                "$([ -n "$PYTHON" ] && echo "correct that, or use pip: make setup UV=" || how_to_install)"
     else
-        [ -n "$PYTHON" ] || fail "no Python was found that serves: it takes $RANGE" "${SEEN:-no python3 on the PATH}" "$(how_to_install)"
+        [ -n "$PYTHON" ] || fail "no supported Python was found: use $RANGE" "${SEEN:-no python3 on the PATH}" "$(how_to_install)"
         "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
             fail "Python cannot make a virtual environment" "$PYTHON ($VERSION) has no module venv or ensurepip" \
                 "install it (Debian, Ubuntu: apt-get install python3-venv), or another Python: make setup PYTHON=/path/to/python"
-        echo "setup: taking $PYTHON ($VERSION)"
-        "$PYTHON" -m venv "$VENV" || fail "$PYTHON could not make $VENV" "its words above" "remove $VENV, correct that, and run make setup again"
+        echo "setup: using $PYTHON ($VERSION)"
+        "$PYTHON" -m venv "$VENV" || fail "$PYTHON could not make $VENV" "its message above" "remove $VENV, correct that, and run make setup again"
     fi
 fi
 
@@ -124,7 +124,7 @@ install() {
     fi
 }
 
-# Writes the file of that name: the pins of the lock, with their hashes, that are for any of these extras (a, b).
+# Writes to file $2 the pins of the lock, with their hashes, that belong to any of the extras in $1 (a,b).
 locked() {
     awk -v extras=",$1," '/^# for: / { wanted = 0
         for (i = 3; i <= NF; i++) if (index(extras, "," $i ",")) wanted = 1
@@ -133,11 +133,11 @@ locked() {
     wanted { print }' requirements.lock >"$VENV/$2"
 }
 
-# What is pinned with its hash is resolved: nothing else is taken, from whichever index.
+# Only pinned packages with a matching hash are installed, whatever the index offers.
 install_locked() { install --require-hashes --no-deps -r "$@"; }
 
-# PyTorch's default Linux wheel carries gigabytes of CUDA; its own CPU index does not. Where that
-# cannot be reached, the wheel that the configured package index offers serves as well.
+# PyTorch's default Linux wheel needs gigabytes of CUDA; the wheel of its own CPU index does not. If that index cannot be
+# reached, the wheel of the configured package index also works.
 CPU_INDEX=https://download.pytorch.org/whl/cpu
 TORCH=$(sed -n 's/^\(torch==[^ +]*\) .*/\1/p' requirements.lock)
 has_torch() { "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '${TORCH#torch==}')" 2>/dev/null; }
@@ -160,7 +160,7 @@ case ",$EXTRAS," in *,all,* | *,serve,* | *,bench,*)
         locked torch-cpu torch-cpu.txt
         if cpu_index_answers; then
             if ! install_locked "$VENV/torch-cpu.txt" --index-url "$CPU_INDEX" 2>/dev/null; then
-                echo "setup: the lock has no hash of what PyTorch's own index offers: that is taken on its word"
+                echo "setup: the lock has no hash of the wheel of PyTorch's own index: it is installed unverified"
                 install --no-deps "$TORCH" --index-url "$CPU_INDEX"
             fi
         elif [ "$(uname -s)" != Linux ] || ! install_locked "$VENV/torch-cpu.txt" 2>/dev/null; then
@@ -172,11 +172,11 @@ esac
 echo "setup: installing the other dependencies (about a minute the first time)"
 MORE=''
 case ",$EXTRAS," in *,all,* | *,serve,* | *,bench,*)
-    has_cpu_torch || MORE=,cuda # PyTorch's default wheel needs what its CPU wheel does without
+    has_cpu_torch || MORE=,cuda # packages that PyTorch's default wheel needs and its CPU wheel does not
     ;;
 esac
 locked "base,$EXTRAS$MORE" requirements.txt
 install_locked "$VENV/requirements.txt"
-install --no-deps --no-build-isolation --editable . # setuptools, which builds it, is locked as well
+install --no-deps --no-build-isolation --editable . # setuptools, which builds it, is also locked
 echo "$WANTED" >"$STAMP"
 echo "setup: ready"

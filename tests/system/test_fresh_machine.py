@@ -44,7 +44,7 @@ def set_up(machine: FreshMachine) -> str:
 def test_the_set_up_prints_the_python_that_it_uses(set_up: str) -> None:
     """It also says when everything is ready."""
     lines = [line for line in set_up.splitlines() if line.startswith("setup: ")]
-    assert re.fullmatch(r"setup: taking python3(\.13)? \(3\.13\.\d+\)", lines[0])
+    assert re.fullmatch(r"setup: using python3(\.13)? \(3\.13\.\d+\)", lines[0])
     assert lines[-1] == "setup: ready"
 
 

@@ -73,7 +73,7 @@ def test_the_newest_suitable_python_is_used_and_named(machine: Machine) -> None:
     machine.python("python3", "3.14.1")
     done = machine.set_up()
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0] == "setup: taking python3.12 (3.12.1)"
+    assert done.stdout.splitlines()[0] == "setup: using python3.12 (3.12.1)"
     assert done.stdout.splitlines()[-1] == "setup: ready"
     assert done.stdout.splitlines()[-3:-1] == [
         f"pip: -m pip {QUIET} install {LOCKED}",
@@ -84,14 +84,14 @@ def test_the_newest_suitable_python_is_used_and_named(machine: Machine) -> None:
 def test_the_systems_python_is_used_whatever_its_name(machine: Machine) -> None:
     """Debian 13 has a python3, and a python3.13 only together with it."""
     machine.python("python3", "3.13.5")
-    assert "setup: taking python3 (3.13.5)" in machine.set_up().stdout
+    assert "setup: using python3 (3.13.5)" in machine.set_up().stdout
 
 
 def test_a_python_that_the_user_names_wins(machine: Machine) -> None:
     """`make setup PYTHON=python3.11` works although a newer one exists."""
     machine.python("python3.13", "3.13.5")
     machine.python("python3.11", "3.11.2")
-    assert "setup: taking python3.11 (3.11.2)" in machine.set_up(PYTHON="python3.11").stdout
+    assert "setup: using python3.11 (3.11.2)" in machine.set_up(PYTHON="python3.11").stdout
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_unsuitable_python_that_the_user_names_is_refused(machine: Machine, n
     done = machine.set_up(PYTHON=name)
     assert done.returncode == 2
     assert done.stderr == (
-        "setup: the Python that was named does not serve: it takes 3.11 to 3.13\n"
+        "setup: the named Python is not supported: use 3.11 to 3.13\n"
         f"  saw: {saw}\n  do:  name another, or leave PYTHON out\n"
     )
 
@@ -132,7 +132,7 @@ def test_unsuitable_pythons_are_listed(machine: Machine) -> None:
     machine.script(machine.bin / "python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127")
     done = machine.set_up()
     assert (done.returncode, done.stdout) == (2, "")
-    assert "setup: no Python was found that serves: it takes 3.11 to 3.13\n" in done.stderr
+    assert "setup: no supported Python was found: use 3.11 to 3.13\n" in done.stderr
     assert "saw: python3 is 3.9.2, python is 2.7.18\n" in done.stderr
 
 
@@ -170,9 +170,9 @@ def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("old", "why"),
     [
-        ("echo 3.10.4", "it has Python 3.10.4; 3.11 to 3.13 serve"),
+        ("echo 3.10.4", "it has Python 3.10.4; 3.11 to 3.13 are supported"),
         ("exit 127", "its Python no longer runs"),
-        ('case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac', "it has no pip; making it was interrupted"),
+        ('case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac', "it has no pip, because its creation was interrupted"),
     ],
 )
 def test_an_unsuitable_environment_is_made_again(machine: Machine, old: str, why: str) -> None:
@@ -182,7 +182,7 @@ def test_an_unsuitable_environment_is_made_again(machine: Machine, old: str, why
     (machine.project / ".venv/pyvenv.cfg").touch()
     done = machine.set_up()
     assert done.returncode == 0
-    assert done.stdout.splitlines()[:2] == [f"setup: .venv is made anew: {why}", "setup: taking python3 (3.13.5)"]
+    assert done.stdout.splitlines()[:2] == [f"setup: making .venv again: {why}", "setup: using python3 (3.13.5)"]
 
 
 def test_an_environment_of_another_python_than_the_named_one_is_made_again(machine: Machine) -> None:
@@ -192,8 +192,8 @@ def test_an_environment_of_another_python_than_the_named_one_is_made_again(machi
     machine.set_up()
     done = machine.set_up(PYTHON="python3.12")
     assert done.stdout.splitlines()[:2] == [
-        "setup: .venv is made anew: it has Python 3.13.5; 3.12.3 was asked for",
-        "setup: taking python3.12 (3.12.3)",
+        "setup: making .venv again: it has Python 3.13.5; 3.12.3 was asked for",
+        "setup: using python3.12 (3.12.3)",
     ]
 
 
@@ -223,16 +223,16 @@ def test_an_installed_uv_is_used(machine: Machine) -> None:
     answers = f'--version) echo "uv 0.13.9 (abc)";; venv) echo "$5"; {made};; *) echo "uv: $*";;'
     machine.script(machine.bin / "uv", f'case "$1" in {answers} esac')
     done = machine.set_up()
-    assert done.stdout.splitlines()[:2] == ["setup: taking uv 0.13.9 with its own Python", ">=3.11,<3.14"]
+    assert done.stdout.splitlines()[:2] == ["setup: using uv 0.13.9 with its own Python", ">=3.11,<3.14"]
     assert f"uv: pip install --quiet --python .venv/bin/python {LOCKED}\n" in done.stdout
     shutil.rmtree(machine.project / ".venv")
     machine.python("python3.12", "3.12.3")
     assert machine.set_up().stdout.splitlines()[:2] == [
-        "setup: taking uv 0.13.9 with python3.12 (3.12.3)",
+        "setup: using uv 0.13.9 with python3.12 (3.12.3)",
         "python3.12",
     ]
     shutil.rmtree(machine.project / ".venv")
-    assert machine.set_up(UV="").stdout.splitlines()[0] == "setup: taking python3.12 (3.12.3)"
+    assert machine.set_up(UV="").stdout.splitlines()[0] == "setup: using python3.12 (3.12.3)"
 
 
 def test_if_uv_cannot_download_a_python_the_error_says_how_to_get_one(machine: Machine) -> None:
@@ -241,7 +241,7 @@ def test_if_uv_cannot_download_a_python_the_error_says_how_to_get_one(machine: M
     machine.script(machine.bin / "uv", 'case "$1" in --version) echo "uv 0.13.9";; *) exit 2;; esac')
     done = machine.set_up()
     assert done.returncode == 2
-    assert "saw: its words above; python3 is 3.9.2\n" in done.stderr
+    assert "saw: its message above; python3 is 3.9.2\n" in done.stderr
     assert "do:  install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3 python3-venv;" in done.stderr
 
 
