@@ -1,6 +1,6 @@
 """Asks a vulnerability service about every package of this environment: `make audit`.
 
-Exit code: 0 nothing is known, 1 a package has a known vulnerability, 2 the service did not answer for all of them.
+Exit code: 0 no vulnerability is known, 1 a package has a known vulnerability, 2 the service did not answer for all.
 """
 
 import subprocess
@@ -24,7 +24,7 @@ def main() -> int:
     print(
         "audit: the vulnerability service did not answer, so nothing is known\n"
         f"  saw: {last[:300]}\n"
-        "  do:  try again where it is reached, or name another that speaks OSV's API: make audit ARGS='--osv-url URL'",
+        "  do:  try again where it can be reached, or name another service with OSV's API: make audit ARGS='--osv-url URL'",
         file=sys.stderr,
     )
     return 2

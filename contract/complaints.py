@@ -48,7 +48,7 @@ _ADVICE = {
     "path_type": "write a path",
     "string_too_long": "write at most {max_length} letters",
     "string_too_short": "write at least {min_length} letters",
-    "string_type": "write a text, in quotes where it looks like a number",
+    "string_type": "write a text, in quotes if it looks like a number",
     "too_long": "write at most {max_length} of them",
     "too_short": "write at least {min_length} of them",
     "tuple_type": "write a list in brackets, such as [25, 100]",

@@ -2,7 +2,7 @@
 
 Plans may be untrusted, and expressions run beside the gateway. So an expression is short, and the work of each of its
 parts is at most in proportion to the answer. It may not build new lists or texts, which could double with each letter,
-and it may not hold a list or an object of its own, which could replace each item of an answer.
+and it may not contain a list or an object, which could replace each item of an answer.
 Source of the language: https://jmespath.org/specification.html
 """
 

@@ -172,7 +172,10 @@ def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
     [
         ("echo 3.10.4", "it has Python 3.10.4; 3.11 to 3.13 are supported"),
         ("exit 127", "its Python no longer runs"),
-        ('case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac', "it has no pip, because its creation was interrupted"),
+        (
+            'case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac',
+            "it has no pip, because its creation was interrupted",
+        ),
     ],
 )
 def test_an_unsuitable_environment_is_made_again(machine: Machine, old: str, why: str) -> None:
