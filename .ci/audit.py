@@ -24,7 +24,8 @@ def main() -> int:
     print(
         "audit: the vulnerability service did not answer, so nothing is known\n"
         f"  saw: {last[:300]}\n"
-        "  do:  try again where it can be reached, or name another service with OSV's API: make audit ARGS='--osv-url URL'",
+        "  do:  try again where it can be reached, or name another service with the same API: "
+        "make audit ARGS='--osv-url URL'",
         file=sys.stderr,
     )
     return 2
