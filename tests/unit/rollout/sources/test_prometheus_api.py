@@ -203,7 +203,7 @@ def test_a_compressed_answer_is_decompressed(store: Store, packing: str, packed:
 def test_an_answer_that_cannot_be_decompressed_is_not_used(store: Store, damaged: bytes) -> None:
     """A part of it is not taken for the whole."""
     store.said, store.answer = {"content-encoding": "gzip"}, damaged
-    with api(store) as asked, pytest.raises(SourceUnreachable, match="no answer"):
+    with api(store) as asked, pytest.raises(SourceUnreachable, match="does not answer"):
         asked.ask(PATH, FORM)
 
 
@@ -267,7 +267,7 @@ def _refuses() -> str:
 def test_an_unreachable_address_is_reported(url: Callable[[], str], words: str) -> None:
     """The error says what was tried."""
     asked = PrometheusApi(url(), timeout_s=5.0)
-    with pytest.raises(SourceUnreachable, match="no answer") as refused:
+    with pytest.raises(SourceUnreachable, match="does not answer") as refused:
         asked.ask(PATH, FORM)
     assert words in refused.value.saw
     assert asked.url in refused.value.saw
