@@ -667,7 +667,7 @@ def test_pages_are_bounded_with_any_number_of_failures(judge: str, cluster: Clus
             "no_data",
             ["no series of stable", 'hash="unknown"'],
         ),
-        (question("twice"), "no_data", ["each event is counted twice", "prometheus_replica=a and b"]),
+        (question("twice"), "no_data", ["each event would count twice", "prometheus_replica=a and b"]),
         (question("young", to_percent=25), "inconclusive", ["more canary requests"]),
     ],
     ids=["unknown", "same version", "unknown stable", "two replicas", "too few requests"],
@@ -904,7 +904,7 @@ def test_explain_names_the_query_that_finds_nothing(cluster: Cluster) -> None:
     assert "errors, god: nothing" in missing.stdout
     assert 'with namespace shop, rollouts_pod_template_hash is lacking or "bad" or ' in missing.stdout
     twice = subprocess.run([*command, "--canary=twice"], capture_output=True, text=True, check=False)
-    assert (twice.returncode, "each event is counted twice" in twice.stdout) == (3, True), twice
+    assert (twice.returncode, "each event would count twice" in twice.stdout) == (3, True), twice
     wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, "--canary is not a name" in wrong.stderr) == (2, True), wrong
 
