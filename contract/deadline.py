@@ -36,7 +36,7 @@ def by(at_s: float) -> Iterator[None]:
 
 
 @contextmanager
-def anew(limit_s: float) -> Iterator[None]:
+def own_deadline(limit_s: float) -> Iterator[None]:
     """Give a block `limit_s` seconds of its own, for work that must be done even if no time is left outside."""
     token = _until_s.set(time.monotonic() + limit_s)
     try:

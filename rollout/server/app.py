@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from contract.deadline import anew, left_s, within
+from contract.deadline import left_s, own_deadline, within
 from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.errors import NoSuchRelease
 from rollout.explain.format import date
@@ -224,7 +224,7 @@ def make_app(
         metrics.asked.set_to_current_time()
         answer = await hook(asked)
         if isinstance(answer, _FirstWeight) and await request.is_disconnected():
-            with anew(_UNDONE_WITHIN_S):
+            with own_deadline(_UNDONE_WITHIN_S):
                 await hooks.unheard(asked)
         return answer
 

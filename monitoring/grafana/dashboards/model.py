@@ -9,7 +9,7 @@ from monitoring.grafana.dashboards.promql import class_shares, quantile, share, 
 from monitoring.grafana.dashboards.style import BAD, GOOD, PLAIN, WARN, About, Query
 
 _CHOSEN = 'version=~"$version"'
-_CORRECT, _WRONG = f'outcome="{m.CORRECT}"', f'outcome="{m.WRONG}"'
+_CORRECT = f'outcome="{m.CORRECT}"'
 _STEP = "30s"  # shares of few answers vary by chance; half a minute smooths them
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from contract import loopback
-from contract.deadline import anew, ended_within, left_s, within
+from contract.deadline import ended_within, left_s, own_deadline, within
 from contract.network import Network
 from tests.support.dribbling import Dribbling, dribbling
 from tests.support.thread_limit import no_more_threads
@@ -75,14 +75,14 @@ def test_requests_share_a_deadline_across_threads(server: Dribbling) -> None:
 
 
 def test_an_inner_deadline_never_extends_the_outer_one() -> None:
-    """Only `anew` does, for work that must be done in any case."""
+    """Only `own_deadline` does, for work that must be done in any case."""
     assert left_s(7.0) == 7.0
     with within(5.0):
         with within(100.0):
             assert 0.0 < left_s() <= 5.0
         with within(-1.0):
             assert left_s() == 0.0
-            with anew(3.0):
+            with own_deadline(3.0):
                 assert 2.0 < left_s() <= 3.0
     assert left_s() == float("inf")
 
