@@ -24,7 +24,7 @@ def _complaint(verb: str, what: str, files: Iterable[Path]) -> str | None:
         raise ToolMissing(
             "the rules cannot be checked without promtool",
             saw="no `promtool` on the PATH",
-            do="install Prometheus, which brings it (Debian: apt-get install prometheus)",
+            do="install Prometheus, which includes it (Debian: apt-get install prometheus)",
         )
     done = subprocess.run([promtool, verb, what, *map(str, files)], capture_output=True, text=True, check=False)
     return f"{done.stdout}{done.stderr}".strip() if done.returncode else None

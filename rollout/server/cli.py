@@ -242,7 +242,9 @@ def _check_url(url: str) -> None:
         is_whole = False
     if is_whole and parts.username is not None:
         do = "write them into a file: --prometheus-login FILE"
-        raise SpecError("the URL of Prometheus has a login in it, which is shown to many", saw="user:password@", do=do)
+        raise SpecError(
+            "the URL of Prometheus contains a login, and many people see this URL", saw="user:password@", do=do
+        )
     if is_whole and (parts.query or parts.fragment):
         do = "leave them out; to send something with each query, use a header: --prometheus-header 'NAME: VALUE'"
         raise SpecError("the URL of Prometheus has parameters", saw=url.partition("?")[2] or parts.fragment, do=do)
