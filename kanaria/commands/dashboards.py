@@ -117,10 +117,10 @@ def check_(
     login: LoginOption = None,
     authority: CaOption = None,
     header: HeaderOption = None,
-    last: Annotated[str, typer.Option(help="How far back to look, as Prometheus writes durations.")] = "15m",
+    last: Annotated[str, typer.Option(help="How far back to look, a duration as in Prometheus.")] = "15m",
     as_json: Json = False,
 ) -> None:
-    """Ask Prometheus everything that the panels ask. Fails on an error, an unknown metric or an empty panel."""
+    """Run every query of the panels. Fails on an error, an unknown metric or an empty panel."""
     try:
         span_s = promql_parser.parse_duration(last).total_seconds()
     except ValueError as error:

@@ -23,7 +23,7 @@ class JudgeCommands(LazyGroup):
         ),
         "explain": Source(
             "rollout.server.cli:explain",
-            "Say which query of a metric profile finds what in a Prometheus; exit code 3 where one finds nothing "
+            "Show what each query of a metric profile finds in a Prometheus. Exit code 3 if a query finds nothing "
             "to count.",
         ),
     }

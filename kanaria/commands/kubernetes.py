@@ -154,16 +154,16 @@ def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -
     usual = "service" if service_of(tag) is CONTRACT else "bentoml"
     if given is None:
         return usual + (_BY_WORKLOAD if engine is Engine.FLAGGER else "")
-    told_by = {f"{each}{_BY_WORKLOAD}": {"app": _WHOLE} for each in ("service", "bentoml")}
-    told_by |= {each: profile.versions for each, profile in known_profiles(folder).items()}
-    if given not in told_by:
+    labels_of = {f"{each}{_BY_WORKLOAD}": {"app": _WHOLE} for each in ("service", "bentoml")}
+    labels_of |= {each: profile.versions for each, profile in known_profiles(folder).items()}
+    if given not in labels_of:
         raise SetupError(
-            f"there is no metric profile {given}{nearest(given, sorted(told_by))}",
-            saw=f"profiles: {', '.join(sorted(told_by))}",
+            f"there is no metric profile {given}{nearest(given, sorted(labels_of))}",
+            saw=f"profiles: {', '.join(sorted(labels_of))}",
             do="correct the name, or give the folder of your profiles with --profiles",
         )
-    if useless := _useless(engine, told_by[given]):
-        fitting = (each for each, labels in sorted(told_by.items()) if not _useless(engine, labels))
+    if useless := _useless(engine, labels_of[given]):
+        fitting = (each for each, labels in sorted(labels_of.items()) if not _useless(engine, labels))
         raise SetupError(
             f"with {engine} the profile {given} cannot tell two versions apart",
             saw=" and ".join(f"it uses the label {label}, which {why}" for label, why in useless.items()),

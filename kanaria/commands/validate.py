@@ -106,8 +106,8 @@ def validate(
                 typer.echo(f" • {sentence}")
             _warn_of_unknown_routes(plan, versions)
             if addresses := Settings().notify:
-                told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
-                typer.echo(f"Decisions are sent to {', '.join(address.name for address in told)}.")
+                found = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
+                typer.echo(f"Decisions are sent to {', '.join(address.name for address in found)}.")
             if not _is_readable(plan, answer, route):
                 raise typer.Exit(EXIT_BAD_INPUT)
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)

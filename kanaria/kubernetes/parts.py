@@ -90,7 +90,7 @@ def parent(gateway: Gateway) -> dict[str, str]:
     return {"name": gateway.name, "namespace": gateway.namespace}
 
 
-def pod_monitor(wanted: Wanted, told_by: str) -> Manifest:
+def pod_monitor(wanted: Wanted, version_label: str) -> Manifest:
     """A PodMonitor: Prometheus reads the pods often, with the label that tells versions apart.
 
     It does not honour the pods' own labels: otherwise a canary's page could claim to be a pod of stable.
@@ -101,7 +101,7 @@ def pod_monitor(wanted: Wanted, told_by: str) -> Manifest:
         "metadata": named(wanted),
         "spec": {
             "selector": {"matchLabels": {"model": wanted.name}},
-            "podTargetLabels": [told_by],
+            "podTargetLabels": [version_label],
             "podMetricsEndpoints": [{"port": PORT, "interval": _SCRAPE}],
         },
     }

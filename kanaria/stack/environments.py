@@ -143,13 +143,13 @@ class Environments:
         in_use = self._in_use()
         unused = [note for note in self._notes() if note.stem not in in_use]
         for note in sorted(unused, key=_used_s, reverse=True)[self._kept :]:
-            aside = note.with_suffix(_REMOVED)
-            note.rename(aside)  # from here on `find` does not see it
-            if time.time() - _used_s(aside) < _JUST_USED_S:
-                aside.rename(note)
+            removed = note.with_suffix(_REMOVED)
+            note.rename(removed)  # from here on `find` does not see it
+            if time.time() - _used_s(removed) < _JUST_USED_S:
+                removed.rename(note)
                 continue
-            shutil.rmtree(self._folder / self._folder_of(aside), ignore_errors=True)
-            aside.unlink()
+            shutil.rmtree(self._folder / self._folder_of(removed), ignore_errors=True)
+            removed.unlink()
 
     def _in_use(self) -> set[str]:
         """The keys of environments in which a process runs or should run."""

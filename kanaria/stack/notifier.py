@@ -86,11 +86,11 @@ class News:
                 if event.release is not None and event.at_s > since_s and (kind := _kind(ledger, event, event.release))
             ]
 
-    def notice(self, told: _NewsItem) -> Notice:
+    def notice(self, item: _NewsItem) -> Notice:
         """The message about an event."""
         with closing(Ledger(self._path, read_only=True)) as ledger:
-            own = ledger.numbered(release=told.release)
-            return notice([event for number, event in own if number <= told.mark.number])
+            own = ledger.numbered(release=item.release)
+            return notice([event for number, event in own if number <= item.mark.number])
 
 
 def _kind(ledger: Ledger, event: e.Event, release: int) -> NoticeKind | None:
@@ -203,7 +203,7 @@ class Notifier(threading.Thread):
 
     def _read(self, queue: _Queue, end: Mark) -> None:
         """Put new events of the kinds that its address wants into the queue."""
-        news = [told for told in self._news.after(queue.read_to) if told.kind in queue.address.kinds]
+        news = [item for item in self._news.after(queue.read_to) if item.kind in queue.address.kinds]
         if news and not queue.waiting:
             queue.waits_since_s = time.monotonic()
         queue.waiting += news
@@ -228,10 +228,10 @@ class Notifier(threading.Thread):
 
     def _deliver(self, queue: _Queue) -> None:
         """Try to deliver the oldest message."""
-        told, address = queue.waiting[0], queue.address
-        entry = f"entry {told.mark.number} of the ledger"
-        links = f"{self._page}/releases/{told.release} · {self._page}/ · {entry}"
-        outcome, message = self._written(told, is_first_try=not queue.failures)
+        item, address = queue.waiting[0], queue.address
+        entry = f"entry {item.mark.number} of the ledger"
+        links = f"{self._page}/releases/{item.release} · {self._page}/ · {entry}"
+        outcome, message = self._written(item, is_first_try=not queue.failures)
         try:
             address.send(f"{self._name}: {message.title}", (*message.lines, links))
         except NotDelivered as error:
@@ -242,20 +242,20 @@ class Notifier(threading.Thread):
             log.info("notified_again", address=address.name)
         queue.failures, queue.waits_since_s = 0, time.monotonic()
         queue.waiting.popleft()
-        self._marks[address.key] = told.mark
+        self._marks[address.key] = item.mark
         self._keep_marks()
 
-    def _written(self, told: _NewsItem, *, is_first_try: bool) -> tuple[str, Notice]:
+    def _written(self, item: _NewsItem, *, is_first_try: bool) -> tuple[str, Notice]:
         """The outcome to count, and the message about an event; only a title if the text cannot be written."""
         try:
-            return m.DELIVERED, self._news.notice(told)
+            return m.DELIVERED, self._news.notice(item)
         except Exception as error:
             if is_first_try:
                 log.exception(
-                    "notification_without_text", release=told.release, entry=told.mark.number, error=str(error)
+                    "notification_without_text", release=item.release, entry=item.mark.number, error=str(error)
                 )
-            title = f"release {told.release}: {told.event.replace('_', ' ')} (entry {told.mark.number} of the ledger)"
-            return m.WITHOUT_TEXT, Notice(told.kind, title, ("Its text could not be written.",))
+            title = f"release {item.release}: {item.event.replace('_', ' ')} (entry {item.mark.number} of the ledger)"
+            return m.WITHOUT_TEXT, Notice(item.kind, title, ("Its text could not be written.",))
 
     def _failed(self, queue: _Queue, saw: str) -> None:
         self._counters.notified(m.FAILED)

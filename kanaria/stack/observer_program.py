@@ -42,14 +42,14 @@ class ObserverProgram:
 
     def program(self) -> Program:
         """The process."""
-        told = {
+        options = {
             "--socket": str(self.gateway.observer_socket),
             "--feedback": str(self.gateway.feedback_socket),
             _PORT: str(self.port),
             "--answers": str(self.gateway.answers_path.absolute()),
             "--recorded": str(self.recorded),
         }
-        arguments = [word for pair in told.items() for word in pair]
+        arguments = [word for pair in options.items() for word in pair]
         command = own_module("kanaria.stack.observer_process", *arguments)
         return Program(OBSERVER, command, self.environment, stop_wait_s=5.0, sandbox=self.sandbox)
 

@@ -305,8 +305,8 @@ class Stack:
         out_of_reach.check(settings, say)
         prometheus = PrometheusStack.find(settings, controller_host=certificates[1].host if certificates[1] else None)
         if settings.notify is not None:
-            told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
-            say(f"decisions are sent to {', '.join(address.name for address in told)}")
+            addresses = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
+            say(f"decisions are sent to {', '.join(address.name for address in addresses)}")
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         remove_left_over(settings)
         gateway = self._set_up_gateway(tag, certificates[0])
