@@ -116,8 +116,8 @@ class Commands(LazyGroup):
         "kubernetes": Source("kanaria.commands.kubernetes:app", "Write manifests for Argo Rollouts and Flagger."),
         "simulate": Source(
             "rollout.simulate.cli:simulate",
-            "Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon "
-            "a harmful one is stopped, what it harms, and how long a promotion takes.",
+            "Simulate releases with this plan and your traffic: how often a harmless canary is rolled back, how soon "
+            "a harmful one is stopped, how much it harms, and how long a promotion takes.",
         ),
         "rules": Source("monitoring.slo.cli:app", "Prometheus rules of the service level objectives and alerts."),
         "sbom": Source(
