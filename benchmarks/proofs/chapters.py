@@ -86,8 +86,8 @@ class Study:
 def false_rollbacks(study: Study) -> Iterator[Row]:
     """A harmless canary is judged at every window for an hour: 15 minutes each at 1, 5, 25 and 50 %.
 
-    With so many errors and so few requests the whole releases end with a question to a person. None of 400 was
-    promoted, so none reached the watch after promotion, which has its own chapter.
+    With so many errors and so few requests many of the whole releases end with a question to a person. The others are
+    promoted, and the watch after promotion counts as well.
     """
     drift, own, retries = Noise(drift=5, shared_icc=0.05), Noise(own_icc=0.05), Noise(retries=4)
     everything = replace(drift, own_icc=0.01, retries=2)

@@ -2,7 +2,7 @@
 
 It is measured on stable alone, before the release. Bursts, retries and slow periods that hit one version make events
 come in clusters, and a test that counts events cannot tell a cluster from harm. Without phi, clusters of four retries
-fail 18 % of healthy canaries, and bursts of half a minute 88 %; with phi at most 0.2 % (docs/benchmarks/noise.md).
+fail 12 % of healthy canaries, and bursts of half a minute 80 %; with phi at most 0.6 % (docs/benchmarks/noise.md).
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,7 @@
 """Which users the failures of a sticky release affected: each user counts once, for both versions together.
 
 A hash keeps a user on one side, so a user whose requests keep failing is one event, not many. Counted request by
-request, a few such users cause up to three in ten harmless canaries to be rolled back (docs/benchmarks/noise.md).
+request, a few such users cause up to a quarter of harmless canaries to be rolled back (docs/benchmarks/noise.md).
 Therefore only a user's first failure in the release may FAIL a canary; it counts for the version that failed. A user
 whose first failure was on stable does not count again when the canary fails: if each version counted separately, a
 ramp would move such users over and make the canary look harmful. For PASS every failure counts, because each is harm,
