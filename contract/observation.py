@@ -40,9 +40,7 @@ class FieldDifference(Record):
     field: str
     different: int = Field(ge=0)  # answers
     compared: int = Field(ge=0)  # answers in all
-    own: Annotated[
-        float, Field(ge=0, le=1)
-    ]  # share of requests in which stable's field differs between its own answers
+    own: Annotated[float, Field(ge=0, le=1)]  # share of requests in which stable's own answers differ in this field
 
 
 FieldDifferences = TypeAdapter(tuple[FieldDifference, ...])

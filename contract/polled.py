@@ -204,9 +204,7 @@ def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socke
             opened.settimeout(must_be_left_s() / left)
             opened.connect(address)
             if family != socket.AF_UNIX:
-                opened.setsockopt(
-                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-                )  # so that a form follows its headers at once
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a form follows its headers at once
         except OSError as error:
             opened.close()
             failure = error

@@ -36,7 +36,7 @@ class Met:
     stable: Answer
     other: Answer
     asked: Asked | None = None  # the request
-    is_sampled: bool = False  # the request is one of the steps, of which only some are copied
+    is_sampled: bool = False  # a request during the steps, of which only some are copied
 
 
 @dataclass(slots=True)

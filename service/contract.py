@@ -134,9 +134,8 @@ def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth:
         folder / SAMPLES_FILE, (Sample(features=row, label=label, tolerance=tolerance) for row, label in samples)
     )
     is_right = [answer.is_same(one.label, label) for one, label in zip(predictions, truths, strict=True)]
-    sure = median(
-        one.confidence or 0.0 for one in predictions
-    )  # another engine may answer less certain rows differently
+    # Another engine may answer less certain rows differently.
+    sure = median(one.confidence or 0.0 for one in predictions)
     order = sorted(range(len(rows)), key=lambda at: (not is_right[at], (predictions[at].confidence or 0.0) < sure))
     golden = order[:GOLDEN_REQUESTS]
     write_lines(

@@ -237,7 +237,7 @@ def _check_url(url: str) -> None:
         raise SpecError("that is not the URL of a Prometheus", saw=url, do=do)
     try:
         parts = urlsplit(url)
-        is_whole = bool(parts.hostname) and parts.port != 0  # which is read here, and may be no number
+        is_whole = bool(parts.hostname) and parts.port != 0  # reading the port raises ValueError if it is not a number
     except ValueError:
         is_whole = False
     if is_whole and parts.username is not None:

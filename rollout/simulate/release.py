@@ -65,7 +65,7 @@ def simulate_release(
         history_s: how long stable was measured before, for phi; 0: not measured.
         patience_s: how long a release that asks a person may wait for evidence; None: as long as a step may last.
         noise_of: computes the noise from the history of a signal.
-        traffic: unused traffic that replaces that of `scenario` and `seed`.
+        traffic: fresh traffic, used in place of that of `scenario` and `seed`.
         until_s: seconds since the canary's first request; the simulation stops then, even if the release is not over.
 
     Requests are simulated, but not users or the content of answers. So sticky callers, disagreement in the shadow step

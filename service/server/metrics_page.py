@@ -26,9 +26,7 @@ class MetricsPage:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._counted: Mapping[Path, bytes] | None = (
-            None  # the files from which the page was built; None: not built yet
-        )
+        self._counted: Mapping[Path, bytes] | None = None  # the files when the page was built; None: not built yet
         self._text = Text(b"")
 
     @property
@@ -40,9 +38,7 @@ class MetricsPage:
         """The current page."""
         counted = _read(self._folder)
         if counted != self._counted:
-            text = await in_thread(
-                partial(_put_together, self._folder)
-            )  # takes milliseconds, during which requests go on
+            text = await in_thread(partial(_put_together, self._folder))  # takes milliseconds; requests do not wait
             self._counted, self._text = counted, text
             return text
         return self._text
