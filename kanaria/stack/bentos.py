@@ -32,7 +32,7 @@ _DESCRIPTION, _NAME = (
     "x-bentoml-name",
 )  # a Bento's OpenAPI document; the key that marks its own routes
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
-COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
+COUNTERS = "prometheus_multiproc_dir"  # folder of the counters in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's default
 _USUAL_PORT = 3000  # BentoML's default
 _UNLIMITED_S = 3600.0  # for a service that turns its timeout off
@@ -247,7 +247,7 @@ def _timeout_s(config: dict[str, Any]) -> float:
 
 
 def _config(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the service that answers callers."""
+    """The configuration of the Bento's entry service."""
     entry = manifest.get("entry_service")
     configs = [each.get("config") or {} for each in manifest.get("services") or () if each.get("name") == entry]
     return configs[0] if configs else {}
@@ -256,7 +256,7 @@ def _config(manifest: dict[str, Any]) -> dict[str, Any]:
 def base_image_of(bento: str) -> str:
     """The base image of a Bento's container; empty if its manifest names none. Raises SetupError."""
     manifest = _manifest(bento)
-    named = [manifest.get(section) for section in ("image", "docker")]  # as BentoML 1.4, and before
+    named = [manifest.get(section) for section in ("image", "docker")]  # BentoML 1.4, earlier BentoML
     return next((str(each["base_image"]) for each in named if isinstance(each, dict) and each.get("base_image")), "")
 
 
@@ -292,7 +292,7 @@ def asked_for_by(bento: str) -> tuple[str, ...]:
     """The same as `variables_of`; empty if the Bento cannot be read."""
     try:
         return variables_of(bento)
-    except (SetupError, TypeError, AttributeError):  # its server will say what is wrong with the Bento
+    except (SetupError, TypeError, AttributeError):  # the Bento's server will report the error
         return ()
 
 
@@ -356,7 +356,7 @@ def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
 
 
 def store() -> Path:
-    """BentoML's home. Raises SetupError."""
+    """The folder of the BentoML store. Raises SetupError."""
     try:
         return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
     except RuntimeError as error:

@@ -31,7 +31,7 @@ class CallerKey(BaseModel):
 
     name: str = Field(pattern=rf"^{_NAME.pattern}$")
     scopes: tuple[Scope, ...] = Field(min_length=1)
-    labels: str | None = None  # whose answers it labels; None: its own
+    labels: str | None = None  # name of the key whose answers it labels; None: its own
     key: str = Field(min_length=1)
     made_s: float  # Unix seconds
 

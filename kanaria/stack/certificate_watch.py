@@ -35,7 +35,7 @@ Tell = Callable[[str, Validity], None]  # the service, and the certificate that 
 
 @dataclass(slots=True)
 class Renewed:
-    """One service whose certificate may change.
+    """Renews the certificate of one service.
 
     Args:
         read: returns the certificate in the files of the settings; raises SetupError while they cannot be used.

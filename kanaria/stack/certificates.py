@@ -1,4 +1,4 @@
-"""The certificates of the gateway and of the controller: read from the files of the settings, and checked."""
+"""Reads and checks the certificates of the gateway and the controller from the files in the settings."""
 
 import datetime as dt
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Certificate:
 
     chain: str  # PEM: the server's certificate first, then those of its authorities
     key: str  # PEM
-    names: tuple[str, ...]  # hosts and addresses that it is for
+    names: tuple[str, ...]  # hosts and addresses that it covers
     validity: Validity
 
     @property

@@ -86,5 +86,5 @@ def _signal(number: int) -> str:
 def _age_s(path: Path) -> float:
     try:
         return max(0.0, time.time() - path.stat().st_mtime)
-    except OSError:  # it was replaced a moment ago
+    except OSError:  # it is just being replaced
         return 0.0

@@ -158,7 +158,7 @@ class LocalFleet:
         return True
 
     def _bento(self, name: str, record: _Record) -> Program:
-        """The process of a Bento."""
+        """The program that serves a Bento."""
         comparison = record.comparison_schema
         command = self._command(
             record.tag, record.port
@@ -309,7 +309,7 @@ class LocalFleet:
         return tuple(sorted(wanted | {name for name in stored if tag_of(name) == tag}))
 
     def backends(self) -> tuple[Backend, ...]:
-        """All processes that run."""
+        """The addresses of all running processes."""
         return tuple(map(self._backend, self._records()))
 
     def _backend(self, record: _Record) -> Backend:

@@ -28,7 +28,7 @@ _LONGEST_WAIT_S = 300.0  # between two restarts that did not help
 
 
 class GatewayWatch(threading.Thread):
-    """A GatewayState, kept up to date until `stop`.
+    """A thread that keeps a `GatewayState` up to date until `stop`.
 
     Args:
         url: the gateway's URL.

@@ -25,7 +25,7 @@ class Connection(Protocol):
 
 
 class Handshake(asyncio.Protocol):
-    """One connection until its handshake is done.
+    """The protocol of one connection until its handshake is done.
 
     Args:
         context: the server's TLS context.

@@ -37,7 +37,7 @@ _ANY_ANSWER = Readiness("/", below=500)
 _IDLE_S = 1.0  # gunicorn closes a connection that is unused for 2 s
 _LARGEST = 2**20
 _TAG = re.compile(r"[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?:[a-z0-9]([-._a-z0-9]{0,61}[a-z0-9])?")  # as BentoML's
-_FILE = "the file's folder"  # in the context of a validation
+_FILE = "the file's folder"  # key in the context of a validation
 _DO = "correct it; what each key means: docs/own-service.md"
 
 
@@ -60,7 +60,7 @@ PathText = Annotated[str, BeforeValidator(lambda value: _path(value) if isinstan
 
 
 class Listed(BaseModel):
-    """One version of the file."""
+    """The entry of one version in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class Listed(BaseModel):
     folder: Path = Field(default=Path(), validate_default=True)  # where the command runs
     environment: dict[str, str] = {}
     ready: PathText | None = None  # None: ready when `/` answers with a status below 500
-    timeout: Seconds = 60.0  # until an answer begins
+    timeout: Seconds = 60.0  # for the start of an answer
     routes: tuple[PathText, ...] = ()  # paths whose answers come as a whole
     streams: tuple[PathText, ...] = ()  # paths whose answers may come in parts
     metrics: bool = False  # whether it serves counters for Prometheus

@@ -16,7 +16,7 @@ from kanaria.stack.identity import Identity
 from kanaria.stack.shortage import is_shortage
 
 KEEPER_LOCK, COMMAND_LOCK = "keeper.lock", "command.lock"  # of the keeper; of a command that acts in its place
-_OTHER_COMMAND_S = 90.0  # longest wait for another command
+_OTHER_COMMAND_S = 90.0  # longest wait for another command to end
 _POLL_S = 0.05
 _SAY_AFTER_S = 1.0
 _NOTE_BYTES = 256  # longer than any note
@@ -27,7 +27,7 @@ class Holder:
     """The process that has a lock."""
 
     pid: int
-    started_s: float  # as `Identity` has it
+    started_s: float  # as in `Identity`
     doing: str
 
     @property

@@ -29,7 +29,7 @@ Entry = TypeVar("Entry", bound=Named)
 
 
 class NamedFile(Generic[Entry]):
-    """The entries of one file.
+    """Reads and writes the entries of one file.
 
     Args:
         path: the file; a lock file is next to it.

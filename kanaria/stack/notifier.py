@@ -98,7 +98,7 @@ def _kind(ledger: Ledger, event: e.Event, release: int) -> NoticeKind | None:
         return kind_of(event, None)
     try:
         return kind_of(event, next(ledger.events(release=release)))
-    except LedgerError:  # the request of this one release cannot be read
+    except LedgerError:  # the first event of this release cannot be read
         return "promoted"
 
 

@@ -67,7 +67,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
     pages = SleepingServer(closing)
     labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
     await server.start()
-    others = [asyncio.create_task(_keep_told(answers, findings)), asyncio.create_task(labels.serve())]
+    others = [asyncio.create_task(_follow_answers_file(answers, findings)), asyncio.create_task(labels.serve())]
     try:
         await pages.serve()
     finally:
@@ -95,19 +95,19 @@ def _record_settings() -> RecordSettings:
     )
 
 
-async def _keep_told(path: Path, findings: Findings) -> None:
-    """Read `path` again whenever it is another one. What cannot be read changes nothing."""
+async def _follow_answers_file(path: Path, findings: Findings) -> None:
+    """Read `path` again whenever it changes. A file that cannot be read changes nothing."""
     seen: bytes | None = None
     while True:
         with suppress(OSError):
             content = path.read_bytes()  # noqa: ASYNC240 - a few hundred bytes that the kernel has in memory
             if content != seen:
                 seen = content
-                _tell(content, findings)
+                _apply(content, findings)
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def _tell(content: bytes, findings: Findings) -> None:
+def _apply(content: bytes, findings: Findings) -> None:
     try:
         findings.expect(OwnAnswers.model_validate_json(content))
     except ValidationError as error:

@@ -24,7 +24,7 @@ _MOST_VERSIONS = 4  # with open files: stable, the canary, and earlier ones
 
 @dataclass(frozen=True, slots=True)
 class RecordSettings:
-    """Where records are kept."""
+    """The paths, size limit and key of the records."""
 
     answers: Path  # the folder of the answers table
     predictions: Path  # the folder of the prediction log
@@ -45,7 +45,7 @@ class _RowLog(SegmentLog):
 
 @dataclass(slots=True)
 class _Open:
-    """The files of one version."""
+    """The open files of one version."""
 
     answers: AnswerLog
     log: _RowLog | None = None

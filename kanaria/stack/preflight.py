@@ -50,7 +50,7 @@ class Replay:
     """The result of the golden requests."""
 
     differences: tuple[str, ...]
-    took_ms: tuple[float, ...]  # of each answer
+    took_ms: tuple[float, ...]  # latency of each answer
 
 
 class LocalPreflight:

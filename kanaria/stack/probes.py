@@ -21,13 +21,13 @@ _SMALL = 65536  # bytes of an answer
 
 @dataclass(slots=True)
 class _Probe:
-    """The newest probe of one server."""
+    """The latest probe of one server."""
 
     pid: int  # the server's pid
     began_s: float
     server: Polled  # used by one probe at a time
     running: Future[str]
-    trouble: str = "no answer yet"  # by the last answer; empty: it is ready
+    trouble: str = "no answer yet"  # why it is not ready, by the last answer; empty: it is ready
 
 
 class Probes:

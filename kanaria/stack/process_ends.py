@@ -27,7 +27,7 @@ class ProcessEnds:
 
 
 def _opened(process: Identity) -> int | None:
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):  # a Python that was built for old systems
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):  # this Python was built for a system without it
         return None
     try:
         file = os.pidfd_open(process.pid)

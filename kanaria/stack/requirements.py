@@ -109,7 +109,7 @@ def _lack_of(requirement: Requirement, *, extra: str, seen: set[tuple[str, str]]
     try:
         installed = metadata.version(requirement.name)
         is_enough = requirement.specifier.contains(installed, prereleases=True)
-    except (metadata.PackageNotFoundError, InvalidVersion, TypeError):  # TypeError: a folder without a version
+    except (metadata.PackageNotFoundError, InvalidVersion, TypeError):  # TypeError: an installation without a version
         return f"{requirement}, which is not installed here"
     if not is_enough:
         return f"{requirement}, but {installed} is installed here"

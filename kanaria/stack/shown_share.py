@@ -53,9 +53,9 @@ class ShownShare(threading.Thread):
         self._end_left_behind = end_left_behind
         self._stopped = threading.Event()
         self._rates: deque[float] = deque(maxlen=_LOOKS)  # requests a second
-        self._before: tuple[float, float] | None = None  # requests, and when
+        self._before: tuple[float, float] | None = None  # number of requests, and time
         self._missed = 0.0
-        self.share: float | None = None  # in force; None: not known
+        self.share: float | None = None  # the share in force; None: unknown
 
     def run(self) -> None:
         while not self._stopped.wait(_EVERY_S):
@@ -93,7 +93,7 @@ class ShownShare(threading.Thread):
             self.share = share
 
     def _counted(self) -> tuple[float, float]:
-        """Users' requests whose answers come as a whole, and answers that the observer did not take, so far."""
+        """The totals of users' requests with whole answers, and of answers that the observer did not take."""
         page = self._admin.get(STATS_PATH, params={"filter": _FILTER}).raise_for_status().text
         samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
         requests = sum(each.value for each in samples if each.name == REQUESTS and each.labels.get("kind") == WHOLE)

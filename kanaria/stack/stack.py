@@ -1,4 +1,4 @@
-"""The stack of this machine: which processes there are, in what order they start, and how to reach them."""
+"""Starts, stops and upgrades the stack of this machine, and knows its processes and their addresses."""
 
 import errno
 import shutil
@@ -440,7 +440,7 @@ def startup_deadline_s(settings: Settings) -> float:
 
 
 def gateway_settings(settings: Settings, stats_port: int, *, with_keys: bool = True) -> GatewaySettings:
-    """The gateway of this state folder.
+    """The settings of this state folder's gateway.
 
     Args:
         with_keys: False for a gateway that is set up already; it then works even if the file of keys is damaged.

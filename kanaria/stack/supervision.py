@@ -44,7 +44,7 @@ class Program:
         default_factory=dict, repr=False
     )  # in addition to the keeper's own; may be secret
     folder: str = field(default_factory=os.getcwd)  # working directory
-    stop_wait_s: float = 30.0  # time to finish its work after SIGTERM
+    stop_wait_s: float = 30.0  # from SIGTERM to SIGKILL, to finish its work
     stop_order: int = 50  # lower stops first, equal ones together
     droppable: Sequence[str] = ()  # files that it appends to for another program; emptied at the size limit of a log
     listed: Sequence[str] | None = None  # patterns of the keeper's variables it gets, see `inherited`; None: all
@@ -114,7 +114,7 @@ class ProcessFiles:
         return self._programs[name].exists()
 
     def write_program(self, program: Program) -> None:
-        """Raises OSError."""
+        """Write the file of a program. Raises OSError."""
         self._programs.folder.mkdir(exist_ok=True)
         stored = _StoredProgram(
             command=tuple(map(str, program.command)),
@@ -140,7 +140,7 @@ class ProcessFiles:
         return self._known_states.at(self._states[name])
 
     def write_state(self, name: str, state: ProcessState) -> None:
-        """Raises OSError."""
+        """Write the file with the state of a program. Raises OSError."""
         self._states.folder.mkdir(exist_ok=True)  # never creates the state folder itself: it may be moved back
         write_whole(self._states[name], state.model_dump_json())
 
@@ -148,7 +148,7 @@ class ProcessFiles:
         self._states[name].unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget every program and process."""
+        """Remove the files of all programs and states."""
         for notes in (self._programs, self._states):
             for path in notes.folder.glob("*.json"):
                 path.unlink(missing_ok=True)

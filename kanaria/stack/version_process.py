@@ -67,7 +67,7 @@ def secluded(program: Program, sandbox: Sandbox | None) -> Program:
 
 
 def _in_own_python(tag: str, port: int) -> list[str]:
-    if sys.platform == "linux" and keeps_contract(tag):  # elsewhere a process that has imported torch cannot fork
+    if sys.platform == "linux" and keeps_contract(tag):  # on other systems a process that imported torch cannot fork
         return own_module(model_server.MODULE, tag, *_address(port))
     return own_module("bentoml", *_arguments(tag, port))
 
@@ -126,7 +126,7 @@ def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) ->
 
 
 def main() -> None:
-    """Become the server."""
+    """Prepare the version, then become its server."""
     parser = argparse.ArgumentParser(description="Serve a version. The keeper does this.")
     parser.add_argument("environments", type=Path)
     parser.add_argument("runtime", choices=get_args(Runtime))
@@ -206,7 +206,7 @@ def _environment(
     *,
     sandbox: Sandbox | None,
 ) -> Path | None:
-    """The environment that `tag` runs in; None: Kanaria's own Python."""
+    """The environment of `tag`, created if needed; None: it runs in Kanaria's own Python."""
     if runtime == "shared":
         return None
     wanted = wanted_by(tag)

@@ -1,4 +1,4 @@
-"""The workers of a version: how many a version gets, and which of them ended by themselves."""
+"""The workers of a version: decides their number, and counts those that end by themselves."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ _WORKER_WORDS = (".worker.", model_server.MODULE)
 
 
 def workers_for(settings: Settings, tag: str) -> int:
-    """How many workers each process of a version gets.
+    """The number of workers for each process of a version.
 
     The default is two if that many workers of two versions fit into the free memory, else one. A worker is assumed to
     need 400 MB plus the size of its model.

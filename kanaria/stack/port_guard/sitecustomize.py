@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-VARIABLE = "KANARIA_PORT_GUARD"  # which port, which header, which secret, as JSON
+VARIABLE = "KANARIA_PORT_GUARD"  # JSON with port, header and secret
 PROCESSES = "KANARIA_PORT_PROCESSES"  # number of processes of this version; not set: one
 _METRICS_PATH = "/metrics"  # after the service's prefix, if it has one
 _HOME = "BENTOML_HOME"
