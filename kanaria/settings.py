@@ -24,7 +24,7 @@ from kanaria.errors import SetupError
 from monitoring.prometheus.user import USER
 from service.signatures import Policy
 
-PREFIX = "KANARIA_"  # of a variable
+PREFIX = "KANARIA_"  # of the environment variables
 _LISTENING_FILE = "listening.json"
 
 Runtime = Literal["auto", "shared", "venv"]

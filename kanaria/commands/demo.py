@@ -15,7 +15,7 @@ def demo(
         ServiceName,
         typer.Option(help="What is released: a model of the contract, or a service without it."),
     ] = "digits",
-    fault: Annotated[Fault, typer.Option(help="How the bad version fails.")] = "wrong",
+    fault: Annotated[Fault, typer.Option(help="The fault of the bad version.")] = "wrong",
 ) -> None:
     """Show a whole release on this machine: a better version is promoted, a bad one is rolled back."""
     with explained():

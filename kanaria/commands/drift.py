@@ -37,7 +37,7 @@ _SHOWN_COLUMNS = 12
 _ARROWS = {"up": "↑", "down": "↓", "shape": ""}
 
 Last = Annotated[str, typer.Option(help="How far back to look, such as 15m, 1h, 3d.")]
-Version = Annotated[str | None, typer.Option(help="Bento whose traffic to look at. Default: the stable one.")]
+Version = Annotated[str | None, typer.Option(help="Version whose traffic is compared. Default: stable.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Leave out Evidently's pages, which take most of the time.")]
 
 
@@ -46,7 +46,7 @@ def report(
     last: Last = "1h",
     version: Version = None,
     release: Annotated[
-        str | None, typer.Option(help="Compare the canary of this release, a number or tag, with stable instead.")
+        str | None, typer.Option(help="Compare the canary of this release (number or tag) with stable instead.")
     ] = None,
     quick: Quick = False,
     as_json: Json = False,
@@ -99,7 +99,7 @@ def _never_a_result() -> Iterator[None]:
 
 
 def seconds(text: str) -> float:
-    """A duration as people write it. Raises SetupError."""
+    """Parse a duration such as `15m` into seconds. Raises SetupError."""
     try:
         return TypeAdapter[float](Seconds).validate_python(text)
     except ValidationError as error:

@@ -43,15 +43,18 @@ def _root() -> None:
 
 @app.command()
 def render(
-    tag: Annotated[str, typer.Argument(help="Bento in the store.")],
+    tag: Annotated[str, typer.Argument(help="Bento in the store, `name:version`.")],
     *,
-    engine: Annotated[Engine, typer.Option(help="What moves the traffic.")],
+    engine: Annotated[Engine, typer.Option(help="Engine that moves the traffic: argo or flagger.")],
     namespace: Annotated[str, typer.Option(help="Namespace of the model.")] = "default",
     name: Annotated[
         str | None, typer.Option(help="Name of the model. Default: the Bento's.", show_default=False)
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="Image of the Bento. Default: its tag, as containerized.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Image of the Bento. Default: its tag, as `bentoml containerize` names it.", show_default=False
+        ),
     ] = None,
     port: Annotated[
         int | None, typer.Option(help="Port of its server. Default: the Bento's.", show_default=False)
@@ -94,7 +97,10 @@ def render(
         typer.Option(help="File with the judge's token, which Flagger's hooks send in their URLs.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Default: print.", file_okay=False, show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder to write to. Default: print to standard output.", file_okay=False, show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write manifests with which Argo Rollouts or Flagger releases a Bento as far as the judge allows."""

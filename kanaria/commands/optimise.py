@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Tolerance = Annotated[float, typer.Option(min=0, max=100, help="Largest loss of accuracy, percentage points.")]
 Implementation = Annotated[
     str | None,
-    typer.Option(help="Class that loads it, package.module:Class. Default: as in its Bento, else in ./bentofile.yaml."),
+    typer.Option(help="Class that loads it, package.module:Class. Default: from its Bento, else ./bentofile.yaml."),
 ]
 
 
@@ -39,7 +39,7 @@ def optimise(
         typer.Option(help="Use this engine, even if it is not the fastest: frozen, bfloat16, onnx or onnx-int8."),
     ] = None,
     implementation: Implementation = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a version of that name.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite an existing version of the new model.")] = False,
 ) -> None:
     """Measure a model on every engine and save it as a new version on the fastest that keeps its accuracy.
 

@@ -1,4 +1,4 @@
-"""`kanaria sign`: sign the files of a version."""
+"""`kanaria sign`: signs the files of a version."""
 
 from pathlib import Path
 from typing import Annotated

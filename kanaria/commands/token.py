@@ -34,7 +34,7 @@ def add(
 
 @app.command(name="list")
 def list_() -> None:
-    """Show who has a token."""
+    """List the owners of tokens, with role and date."""
     tokens = NamedTokens(Settings().named_tokens).all()
     for token in tokens:
         Terminal().print(f"{token.name}: {token.role}, since {date(token.made_s)}")

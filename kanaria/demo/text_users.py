@@ -79,7 +79,7 @@ class TextUsers:
         self._end()
 
     def live(self) -> Live:
-        """The counters."""
+        """The current counters."""
         with self._lock:
             return self._recorder.live(self._now_s)
 

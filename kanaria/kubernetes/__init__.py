@@ -1,1 +1,1 @@
-"""The manifests of a model that Argo Rollouts or Flagger releases and the judge judges."""
+"""Manifests for a model that Argo Rollouts or Flagger releases as far as the judge allows."""

@@ -86,7 +86,7 @@ def service(wanted: Wanted, suffix: str = "") -> Manifest:
 
 
 def parent(gateway: Gateway) -> dict[str, str]:
-    """How a route names its gateway."""
+    """The reference of a route to its gateway."""
     return {"name": gateway.name, "namespace": gateway.namespace}
 
 

@@ -24,7 +24,7 @@ _STEPS = re.compile(r"\s*[0-9]+%?\s*(,\s*[0-9]+%?\s*)*")
 
 
 class Engine(StrEnum):
-    """What moves the traffic."""
+    """The engine that moves the traffic."""
 
     ARGO = "argo"
     FLAGGER = "flagger"
@@ -39,7 +39,7 @@ class Gateway:
 
     @classmethod
     def parse(cls, text: str) -> "Gateway":
-        """`NAMESPACE/NAME`. Raises SetupError."""
+        """Parse `NAMESPACE/NAME`. Raises SetupError."""
         namespace, slash, name = text.partition("/")
         if not slash or not _NAMESPACE.fullmatch(namespace) or not _NAMESPACE.fullmatch(name):
             raise SetupError(
@@ -52,7 +52,7 @@ class Gateway:
 class Wanted:
     """A model and how it is released. Raises SetupError if a cluster would refuse it."""
 
-    tag: str  # of the Bento
+    tag: str  # the Bento's tag
     name: str
     namespace: str
     image: str
@@ -158,7 +158,7 @@ class Wanted:
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """`5,25`. Raises SetupError."""
+    """Parse steps such as `5,25`. Raises SetupError."""
     if not _STEPS.fullmatch(text):
         do = "write whole percents from 1 to 99, the smallest first: --steps 5,25"
         raise SetupError("the steps are not rising weights", saw=text or "nothing", do=do)
