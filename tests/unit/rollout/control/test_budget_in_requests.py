@@ -284,7 +284,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "ledger.db", rps=200.0, versions={"m:v1": Version(0.01), "m:v2": Version(0.01)})
 
 
-def of_release(world: World) -> list[e.Event]:
+def release_events(world: World) -> list[e.Event]:
     ledger = Ledger(world.path, read_only=True)
     try:
         return list(ledger.events(release=1))
@@ -293,7 +293,7 @@ def of_release(world: World) -> list[e.Event]:
 
 
 def story(world: World) -> Timeline:
-    return timeline(of_release(world))
+    return timeline(release_events(world))
 
 
 def test_the_controller_keeps_shows_and_replays_the_budget(world: World, controller: Controller) -> None:
@@ -304,7 +304,9 @@ def test_the_controller_keeps_shows_and_replays_the_budget(world: World, control
         world.live(controller, 1)
     world.rps *= 20
     world.live(controller, 60)
-    returned = [event for event in of_release(world) if isinstance(event, e.StepEntered) and event.by == "controller"]
+    returned = [
+        event for event in release_events(world) if isinstance(event, e.StepEntered) and event.by == "controller"
+    ]
     assert returned
     assert returned[0].mirror
     assert "back to the shadow" in returned[0].reason
@@ -313,9 +315,9 @@ def test_the_controller_keeps_shows_and_replays_the_budget(world: World, control
     assert status.budget is not None
     assert status.budget.endswith("the plan allows 60 until promotion.")
     assert any(status.budget in topic.lines for topic in why(story(world)).topics)
-    ticks = [event for event in of_release(world) if isinstance(event, e.Ticked)]
-    judge = replayed(of_release(world))
+    ticks = [event for event in release_events(world) if isinstance(event, e.Ticked)]
+    judge = replayed(release_events(world))
     assert judge is not None
     assert ticks[-1].evidence.harmed_upper() is not None
-    if story(world).state.phase is Phase.STEPPING and isinstance(of_release(world)[-1], e.Ticked):
+    if story(world).state.phase is Phase.STEPPING and isinstance(release_events(world)[-1], e.Ticked):
         assert judge.judgement(story(world).state) == ticks[-1].evidence

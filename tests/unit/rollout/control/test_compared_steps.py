@@ -49,7 +49,7 @@ def release_of(controller: Controller) -> Release:
     return release
 
 
-def lived(world: World, controller: Controller, *, until: Phase, limit_s: float = 900) -> Release:
+def live_until(world: World, controller: Controller, *, until: Phase, limit_s: float = 900) -> Release:
     for _ in range(int(2 * limit_s)):
         if release_of(controller).phase is until:
             break
@@ -72,7 +72,7 @@ def splits(world: World) -> list[tuple[float, float]]:
 
 def test_steps_and_watch_are_compared_and_nothing_after_them(begin: Begin) -> None:
     world, controller = begin()
-    lived(world, controller, until=Phase.ENDED)
+    live_until(world, controller, until=Phase.ENDED)
     assert splits(world) == [(0, 0), (5, 10), (50, 10), (95, 10)]
     assert world.router.history[-1].compare_percent == 0
     assert compared_sentence(release_of(controller)) is None
@@ -91,7 +91,7 @@ def compared(world: World) -> dict[float, int]:
 
 def test_the_shadow_copies_everything_and_needs_no_further_comparison(begin: Begin) -> None:
     world, controller = begin(PLAN.model_copy(update={"steps": ("shadow", 50, 100)}))
-    lived(world, controller, until=Phase.WATCHING)
+    live_until(world, controller, until=Phase.WATCHING)
     found = [(split.mirror, split.compare_percent) for split in world.router.history if split.canary]
     assert found == [
         (False, 0),
@@ -115,7 +115,7 @@ def test_no_step_passes_while_nothing_was_compared(begin: Begin, steps: tuple[in
     assert evidence.verdict is Verdict.NO_DATA
     assert "disagreement" in evidence.reason, evidence.reason
     world.is_compared = True
-    assert lived(world, controller, until=Phase.WATCHING).outcome == "promoted"
+    assert live_until(world, controller, until=Phase.WATCHING).outcome == "promoted"
 
 
 @pytest.mark.parametrize(("compare", "signal"), [(0.1, "paired_label"), (0.0, None)])
@@ -124,14 +124,14 @@ def test_a_version_that_labels_prove_worse_is_found_by_pairs_of_the_steps(
 ) -> None:
     """No other signal shows it: it answers as fast and with the same confidence. Without pairs it is promoted."""
     world, controller = begin(PLAN.model_copy(update={"compare": compare}), differs_ratio=0.06, lost_ratio=0.9)
-    release = lived(world, controller, until=Phase.ENDED)
+    release = live_until(world, controller, until=Phase.ENDED)
     assert (release.outcome, release.outcome_signal) == (("rolled_back", signal) if signal else ("promoted", None))
 
 
 def test_a_version_that_labels_prove_better_may_differ_in_the_steps(begin: Begin) -> None:
     """A fifth of its answers differ and a tenth is allowed, but nine in ten of those that differ are right."""
     world, controller = begin(differs_ratio=0.2, lost_ratio=0.1)
-    release = lived(world, controller, until=Phase.WATCHING)
+    release = live_until(world, controller, until=Phase.WATCHING)
     assert release.outcome == "promoted"
     assert "better" in (release.outcome_reason or "")
     promoted = [event for event in events_of(world) if isinstance(event, e.Promoted)]
@@ -150,7 +150,7 @@ def test_without_labels_a_person_is_asked_about_a_version_that_differs_in_the_st
 def test_a_killed_controller_goes_on_with_the_same_evidence_and_split(begin: Begin, phase: Phase) -> None:
     """Pairs that arrived meanwhile count once; the gateway keeps its split."""
     world, controller = begin(differs_ratio=0.02)
-    lived(world, controller, until=phase)
+    live_until(world, controller, until=phase)
     world.live(controller, 11)
     controller.close()
     history = list(world.router.history)
@@ -185,5 +185,5 @@ def test_the_ledger_says_for_each_split_what_is_compared(begin: Begin) -> None:
 @pytest.mark.parametrize("signals", [("errors", "latency", "paired_label"), ("errors", "latency", "disagreement")])
 def test_one_of_the_signals_of_pairs_is_enough(begin: Begin, signals: tuple[str, ...]) -> None:
     world, controller = begin(PLAN.model_copy(update={"signals": Signals().only(*signals)}))
-    lived(world, controller, until=Phase.WATCHING)
+    live_until(world, controller, until=Phase.WATCHING)
     assert release_of(controller).outcome == "promoted"

@@ -34,7 +34,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
 
 
-def turns(world: World, controller: Controller, number: int) -> None:
+def run_beats(world: World, controller: Controller, number: int) -> None:
     """Beats as the loop makes them."""
     for _ in range(number):
         world.pass_time(BEAT_S)
@@ -71,10 +71,10 @@ def test_the_loop_continues_after_any_error(world: World, controller: Controller
     """When the cause is gone, the release continues as if nothing had happened; a short failure is not reported."""
     at_half(world, controller)
     read, world.read = world.read, fails(error)  # type: ignore[method-assign]
-    turns(world, controller, SAID_AFTER - 1)
+    run_beats(world, controller, SAID_AFTER - 1)
     assert controller.snapshot.troubles == ()
     world.read = read  # type: ignore[method-assign]
-    turns(world, controller, 3)
+    run_beats(world, controller, 3)
     assert world.live_until_ended(controller) == "promoted"
 
 
@@ -82,14 +82,14 @@ def test_the_loop_continues_after_any_error(world: World, controller: Controller
 def test_a_loop_that_keeps_failing_reports_it(world: World, controller: Controller, error: Exception) -> None:
     """Status and metrics show the last error, until the first beat that succeeds."""
     status, world.status = world.status, fails(error)  # type: ignore[method-assign]
-    turns(world, controller, SAID_AFTER)
+    run_beats(world, controller, SAID_AFTER)
     (trouble,) = controller.snapshot.troubles
     assert trouble.startswith("the controller cannot work: ")
     assert str(getattr(error, "what", error)) in trouble
     assert f"kanaria_controller_failed_beats_in_a_row {SAID_AFTER}.0" in shown(controller)
     assert f"kanaria_controller_failed_beats_total {SAID_AFTER}.0" in shown(controller)
     world.status = status  # type: ignore[method-assign]
-    turns(world, controller, 2)
+    run_beats(world, controller, 2)
     assert controller.snapshot.troubles == ()
     assert "kanaria_controller_failed_beats_in_a_row 0.0" in shown(controller)
 
@@ -102,15 +102,15 @@ def test_a_canary_loses_its_traffic_while_the_loop_keeps_failing(
     at_half(world, controller)
     whole = getattr(world, broken)
     setattr(world, broken, fails(ZeroDivisionError("a fault")))
-    turns(world, controller, RETURNED_AFTER - 1)
+    run_beats(world, controller, RETURNED_AFTER - 1)
     assert world.router.history[-1].canary_percent == 50
-    turns(world, controller, 5)
+    run_beats(world, controller, 5)
     assert (world.router.history[-1].stable.tag, world.router.history[-1].canary) == ("m:v1", None)
     aborted, *_ = decisions(world)
     assert isinstance(aborted, e.Aborted)
     assert (aborted.by, "a fault" in aborted.reason) == ("controller", True)
     setattr(world, broken, whole)
-    turns(world, controller, 3)
+    run_beats(world, controller, 3)
     assert [event.kind for event in decisions(world)] == ["aborted", "ended"]
     assert controller.snapshot.deployment.quarantined == {}
 
@@ -119,11 +119,11 @@ def test_an_unreachable_gateway_ends_no_release(world: World, controller: Contro
     """No rollback is possible then, and nobody is served; the release continues when it is back."""
     at_half(world, controller)
     world.router.reachable = False
-    turns(world, controller, RETURNED_AFTER + 20)
+    run_beats(world, controller, RETURNED_AFTER + 20)
     assert "the controller cannot work" in controller.snapshot.troubles[0]
     assert decisions(world) == []
     world.router.reachable = True
-    turns(world, controller, 5)
+    run_beats(world, controller, 5)
     assert world.live_until_ended(controller) == "promoted"
 
 
@@ -133,7 +133,7 @@ def test_a_promoted_version_stays_while_the_loop_fails(world: World, controller:
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
     world.status = fails(ZeroDivisionError("a fault"))  # type: ignore[method-assign]
-    turns(world, controller, RETURNED_AFTER + 5)
+    run_beats(world, controller, RETURNED_AFTER + 5)
     assert world.router.history[-1].stable.tag == "m:v2"
     assert decisions(world) == []
 
@@ -145,7 +145,7 @@ def test_a_rollback_works_while_the_keeper_is_away(world: World, controller: Con
         setattr(world, method, fails(KanariaError("the stack is not running", saw="no socket", do="wait")))
     with pytest.raises(KanariaError, match="not running"):  # from carrying it out; the decision stands
         controller.execute(c.RollbackNow("ann"))
-    turns(world, controller, 1)
+    run_beats(world, controller, 1)
     assert world.router.history[-1].canary is None
 
 
@@ -157,10 +157,10 @@ def test_the_controller_retries_a_ledger_that_cannot_be_opened(world: World, con
         again._open_ledger,
         fails(LedgerError("the ledger cannot be opened", saw="disk full", do="make room")),
     )
-    turns(world, again, SAID_AFTER)
+    run_beats(world, again, SAID_AFTER)
     assert again.snapshot.troubles == ("the controller cannot work: the ledger cannot be opened: disk full",)
     again._open_ledger = opened
-    turns(world, again, 2)
+    run_beats(world, again, 2)
     assert again.snapshot.troubles == ()
     assert again.snapshot.deployment.stable == "m:v1"
     again.close()

@@ -40,7 +40,7 @@ def events(world: World) -> list[e.Event]:
         ledger.close()
 
 
-def until(world: World, controller: Controller, phase: Phase, weight: float) -> None:
+def live_until(world: World, controller: Controller, phase: Phase, weight: float) -> None:
     """Let time pass until the release is in `phase` with this weight."""
     for _ in range(600):
         release = controller.snapshot.deployment.active
@@ -57,7 +57,7 @@ def newest(world: World) -> Split:
 def begin(world: World, controller: Controller, phase: Phase, weight: float) -> None:
     """Start a release, and return once it is in `phase` with this weight and the gateway has its split."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
-    until(world, controller, phase, weight)
+    live_until(world, controller, phase, weight)
     world.live(controller, 2)
 
 
@@ -78,7 +78,7 @@ def test_a_promoted_version_needs_no_fallback_to_keep_its_traffic(world: World, 
     """The old version is gone; the promoted one still gets all requests."""
     begin(world, controller, Phase.STEPPING, 100)
     world.edit("m:v1", health=Health.ABSENT, starts_at_all=False)
-    until(world, controller, Phase.WATCHING, 100)
+    live_until(world, controller, Phase.WATCHING, 100)
     world.live(controller, 2)
     assert newest(world).stable.tag == "m:v2"
 
@@ -121,7 +121,7 @@ def test_a_canary_that_is_intermittently_down_is_rolled_back(
 ) -> None:
     """Each outage is much shorter than `down_after`, and users notice none."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0, "soak": 200}), "ann"))
-    until(world, controller, Phase.STEPPING, 50)
+    live_until(world, controller, Phase.STEPPING, 50)
     while controller.snapshot.deployment.active is not None:
         for health, lasts_s in ((Health.UNREADY, away_s), (Health.READY, back_s)):
             if world.versions["m:v2"].health in {Health.READY, Health.UNREADY}:
@@ -135,7 +135,7 @@ def test_a_canary_that_is_intermittently_down_is_rolled_back(
 def test_a_canary_that_loads_after_a_reboot_is_not_down(world: World, controller: Controller) -> None:
     """`startup_deadline` limits its loading; afterwards it may miss a probe like any other version."""
     controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0}), "ann"))
-    until(world, controller, Phase.STEPPING, 50)
+    live_until(world, controller, Phase.STEPPING, 50)
     world.edit("m:v2", health=Health.STARTING, ready_s=world.steady_s + 60)
     world.live(controller, 61)
     world.edit("m:v2", health=Health.UNREADY)

@@ -19,7 +19,7 @@ from rollout.routers.router import Split
 from rollout.spec import RolloutSpec
 from rollout.ui.status import build_status
 from tests.support.world import Version, World
-from tests.unit.rollout.control.test_sticky_releases import ON_CANARY, StickyWorld, alone
+from tests.unit.rollout.control.test_sticky_releases import ON_CANARY, StickyWorld, errors_only
 
 PLAN = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, watch=600, risk_budget=0.02)
 ALONE = PLAN.model_copy(update={"holdback": 0.0})
@@ -42,7 +42,7 @@ def live_until_promoted(world: World, controller: Controller, spec: RolloutSpec 
         world.live(controller, 0.5)
 
 
-def of_release(world: World) -> list[e.Event]:
+def release_events(world: World) -> list[e.Event]:
     ledger = Ledger(world.path, read_only=True)
     try:
         return list(ledger.events(release=1))
@@ -51,7 +51,7 @@ def of_release(world: World) -> list[e.Event]:
 
 
 def story(world: World) -> Timeline:
-    return timeline(of_release(world))
+    return timeline(release_events(world))
 
 
 def splits(world: World) -> list[tuple[str, str | None, float]]:
@@ -92,7 +92,7 @@ def test_the_last_step_and_the_watch_compare_with_the_previous_version(world: Wo
     """Every signal keeps its rule, in a new judge that begins with the watch."""
     live_until_promoted(world, controller)
     world.live(controller, 20)
-    events = of_release(world)
+    events = release_events(world)
     (promoted,) = [place for place, event in enumerate(events) if isinstance(event, e.Promoted)]
     *_, before = (event for event in events[:promoted] if isinstance(event, e.Ticked))
     first, *_ = (event for event in events[promoted:] if isinstance(event, e.Ticked))
@@ -197,7 +197,7 @@ def test_a_controller_killed_in_the_watch_has_the_same_evidence(world: World, co
     world.live(second, 30)
     second.close()
     assert len(world.router.history) == changes
-    events = of_release(world)
+    events = release_events(world)
     judge, release = replayed(events), fold(events).release
     *_, last = (event for event in events if isinstance(event, e.Ticked))
     assert judge
@@ -236,15 +236,15 @@ def test_a_sticky_user_is_never_moved_back_and_counts_once_in_the_watch(tmp_path
     controller = world.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     world.live(controller, 30)
-    live_until_promoted(world, controller, alone(PLAN, sticky="x-user-id", watch=120.0))
+    live_until_promoted(world, controller, errors_only(PLAN, sticky="x-user-id", watch=120.0))
     world.broken = (ON_CANARY,)
     assert world.live_until_ended(controller) == "promoted"
     controller.close()
     assert {split.sticky for split in world.router.history if split.canary} == {"x-user-id"}
     shares = [100 if split.stable.tag == "m:v2" else split.canary_percent for split in world.router.history]
     assert shares == sorted(shares)
-    promoted = next(event.at_s for event in of_release(world) if isinstance(event, e.Promoted))
-    in_watch = [event for event in of_release(world) if isinstance(event, e.Ticked) and event.at_s > promoted]
+    promoted = next(event.at_s for event in release_events(world) if isinstance(event, e.Promoted))
+    in_watch = [event for event in release_events(world) if isinstance(event, e.Ticked) and event.at_s > promoted]
     windows = [window for event in in_watch for window in event.windows]
     assert sum((w.canary for w in windows if w.signal == "affected_users"), Pair(0, 0)).bad == 1
     assert sum((w.canary for w in windows if w.signal == "errors"), Pair(0, 0)).bad > 10

@@ -46,7 +46,7 @@ def live(world: World, controller: Controller, seconds: float, *, beat_s: float 
         controller.beat()
 
 
-def held(world: World, controller: Controller, *, is_paused: bool) -> None:
+def hold_canary(world: World, controller: Controller, *, is_paused: bool) -> None:
     """A canary that got requests and now waits."""
     controller.execute(StartRelease("m:v2", PLAN, "ann"))
     world.live(controller, MINUTE_S)
@@ -82,7 +82,7 @@ def test_hours_without_a_release_leave_nothing_behind(world: World, controller: 
 
 def test_twelve_hours_beside_a_paused_canary_leave_no_file_behind(world: World, controller: Controller) -> None:
     """No open file and none on disk; one event a minute, and no more memory than after the first hours."""
-    held(world, controller, is_paused=True)
+    hold_canary(world, controller, is_paused=True)
     live(world, controller, HISTORY_S + MINUTE_S)
     events, files, opened = controller._ledger.count(), files_of(world), psutil.Process().num_fds()
     assert memory_of(lambda: live(world, controller, 12 * HOUR_S)) < SLACK_BLOCKS
@@ -100,7 +100,7 @@ def test_a_canary_that_waits_without_requests_adds_an_event_a_minute(
 ) -> None:
     """There was one event for each reading, 45 MB in twelve hours."""
     hours = 2
-    held(world, controller, is_paused=is_paused)
+    hold_canary(world, controller, is_paused=is_paused)
     live(world, controller, HISTORY_S + MINUTE_S)  # older counts are dropped by now, not during the measurement
     events = controller._ledger.count()
     kept_blocks = memory_of(lambda: live(world, controller, hours * HOUR_S))
@@ -111,7 +111,7 @@ def test_a_canary_that_waits_without_requests_adds_an_event_a_minute(
 
 def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, controller: Controller) -> None:
     """This covers requests, a command, and a period in which the deadline counts every second."""
-    held(world, controller, is_paused=True)
+    hold_canary(world, controller, is_paused=True)
     live(world, controller, 30.0)
     assert controller._quiet.held
     controller.execute(Resume("ann"))
@@ -138,7 +138,7 @@ def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, cont
 
 def test_a_controller_killed_while_a_canary_waits_counts_everything_once(world: World, controller: Controller) -> None:
     """Deferred events had no evidence; its successor reads the requests that came meanwhile."""
-    held(world, controller, is_paused=True)
+    hold_canary(world, controller, is_paused=True)
     live(world, controller, 20.0)
     assert controller._quiet.held
     controller._ledger.close()  # nothing more is written

@@ -16,7 +16,7 @@ from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
 
-class Shared(World):
+class ContestedWorld(World):
     """A world in which another controller writes to the ledger at each reading of the counters."""
 
     def read(
@@ -40,7 +40,7 @@ def test_a_controller_ends_when_another_one_wrote_to_its_ledger(tmp_path: Path) 
     split = world.router.observed()
     assert split
     assert split.canary == "m:v2"
-    shared = Shared(path, versions=versions, now_s=world.now_s + 20, router=world.router)
+    shared = ContestedWorld(path, versions=versions, now_s=world.now_s + 20, router=world.router)
     shared.counters.update(world.counters)
     with pytest.raises(LedgerTaken, match="another process writes this ledger"):
         shared.unstarted_controller().run()

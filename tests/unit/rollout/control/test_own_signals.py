@@ -27,7 +27,7 @@ REQUIRED = KEYS + "{bad: refusals_total, of: answers_total, required: true}}}"
 
 
 @dataclass
-class ChattingWorld(World):
+class RefusingWorld(World):
     """Each version has a metrics page without version labels: refused requests and lengths of answers."""
 
     refuses: dict[str, float] = field(default_factory=dict)  # share of its answers, by version
@@ -62,11 +62,11 @@ class ChattingWorld(World):
         return replace(reading, counters=found)
 
 
-def world(path: Path, *, refuses: float) -> tuple[ChattingWorld, Controller]:
+def world(path: Path, *, refuses: float) -> tuple[RefusingWorld, Controller]:
     """A canary that refuses this share of its requests; stable refuses a tenth."""
     versions = {f"m:v{number}": Version(service=OWN) for number in (1, 2, 3)}
     shares = {"m:v1": 0.1, "m:v2": 0.1, "m:v3": refuses}
-    made = ChattingWorld(path, rps=50.0, versions=versions, refuses=shares)
+    made = RefusingWorld(path, rps=50.0, versions=versions, refuses=shares)
     controller = made.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     made.live(controller, 60)

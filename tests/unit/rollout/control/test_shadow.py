@@ -286,7 +286,7 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "ledger.db", rps=8.0, versions={"m:v1": Version(0.0), "m:v2": Version(0.0)})
 
 
-def of_release(world: World) -> list[e.Event]:
+def release_events(world: World) -> list[e.Event]:
     ledger = Ledger(world.path, read_only=True)
     try:
         return list(ledger.events(release=1))
@@ -295,7 +295,7 @@ def of_release(world: World) -> list[e.Event]:
 
 
 def story(world: World) -> Timeline:
-    return timeline(of_release(world))
+    return timeline(release_events(world))
 
 
 def test_the_controller_says_why_the_canary_stays_in_the_shadow(world: World, controller: Controller) -> None:
@@ -311,7 +311,7 @@ def test_the_controller_says_why_the_canary_stays_in_the_shadow(world: World, co
     assert 30 < status.eta_s < 300
     assert status.waits_for in one_sentence(story(world))
     assert world.live_until_ended(controller) == "promoted"
-    entered = [event.weight_percent for event in of_release(world) if isinstance(event, e.StepEntered)]
+    entered = [event.weight_percent for event in release_events(world) if isinstance(event, e.StepEntered)]
     assert entered == [0, 25, 50, 100]
 
 
@@ -319,7 +319,7 @@ def test_a_killed_controller_stays_in_the_shadow_with_the_same_evidence(world: W
     """A replayed judge makes the same forecast."""
     controller.execute(c.StartRelease("m:v2", QUICK, "ann"))
     world.live(controller, 60)
-    events = of_release(world)
+    events = release_events(world)
     last = [event for event in events if isinstance(event, e.Ticked)][-1]
     judge = replayed(events)
     assert isinstance(judge, ReleaseJudge)

@@ -77,7 +77,7 @@ def sticky_world(path: Path, *, broken: tuple[int, ...] = (), canary: float = 0.
     return world, controller
 
 
-def alone(spec: RolloutSpec, **changes: object) -> RolloutSpec:
+def errors_only(spec: RolloutSpec, **changes: object) -> RolloutSpec:
     """The plan with errors as its only signal, and no absolute limit on them."""
     signals, guards = spec.signals.only("errors"), Guards(error_ratio=0.9)
     return spec.model_copy(update={"signals": signals, "guards": guards, **changes})
@@ -104,7 +104,7 @@ def windows(release: Timeline, signal: str) -> list[Window]:
     return [tick.window for tick in release.signals[signal]]
 
 
-def charged(release: Timeline) -> tuple[int, int]:
+def affected_users(release: Timeline) -> tuple[int, int]:
     """Users affected, on stable and on canary."""
     counted = windows(release, AFFECTED_USERS)
     return sum(window.stable.bad for window in counted), sum(window.canary.bad for window in counted)
@@ -112,17 +112,17 @@ def charged(release: Timeline) -> tuple[int, int]:
 
 def test_one_user_with_bad_inputs_does_not_roll_back_the_canary(tmp_path: Path) -> None:
     """The user is on the canary and fails for minutes. Counted by request, the canary would be rolled back."""
-    release = released(tmp_path / "ledger.db", alone(STICKY), broken=(ON_CANARY,))
-    judge = Judge(alone(RANDOM).judge_config())
+    release = released(tmp_path / "ledger.db", errors_only(STICKY), broken=(ON_CANARY,))
+    judge = Judge(errors_only(RANDOM).judge_config())
     judge.observe(windows(release, "errors"))
     assert judge.judgement(next_weight=None).verdict is Verdict.FAIL
-    assert charged(release) == (0, 1)
+    assert affected_users(release) == (0, 1)
     assert release.state.outcome_signal == "deadline", "it is not promoted either, as one request in ten fails"
 
 
 def test_users_are_not_counted_if_callers_are_not_sticky(tmp_path: Path) -> None:
     """The same user meets both versions; raw errors are judged, and no user keys are stored."""
-    release = released(tmp_path / "ledger.db", alone(RANDOM), broken=(ON_CANARY,))
+    release = released(tmp_path / "ledger.db", errors_only(RANDOM), broken=(ON_CANARY,))
     assert (release.state.outcome, release.user_phi) == ("promoted", None)
     assert AFFECTED_USERS not in release.signals
 
@@ -130,14 +130,14 @@ def test_users_are_not_counted_if_callers_are_not_sticky(tmp_path: Path) -> None
 @pytest.mark.parametrize("steps", [(25, 50, 100), ("shadow", 25, 100)])
 def test_a_canary_that_fails_many_users_is_rolled_back(tmp_path: Path, steps: tuple[int | str, ...]) -> None:
     """A user's first failure counts. In the shadow copies are not logged, and each failure counts."""
-    release = released(tmp_path / "ledger.db", alone(STICKY, steps=steps), canary=0.15)
+    release = released(tmp_path / "ledger.db", errors_only(STICKY, steps=steps), canary=0.15)
     assert (release.state.outcome, release.state.outcome_signal) == ("rolled_back", AFFECTED_USERS)
     assert "were the first failure of their user" in why(release).verdict
 
 
 def test_repeated_failures_of_one_user_ask_for_more_proof_at_a_step(tmp_path: Path) -> None:
     """All failures of stable are one user's, and `why` says how much more proof a step needs."""
-    release = released(tmp_path / "ledger.db", alone(STICKY), broken=(ON_STABLE,))
+    release = released(tmp_path / "ledger.db", errors_only(STICKY), broken=(ON_STABLE,))
     assert release.user_phi is not None
     assert release.user_phi > 10
     text = "\n".join(line for topic in why(release).topics for line in topic.lines)
@@ -148,7 +148,7 @@ def test_repeated_failures_of_one_user_ask_for_more_proof_at_a_step(tmp_path: Pa
 def test_raw_errors_bound_the_risk_but_fail_no_canary(tmp_path: Path) -> None:
     """Their threshold is infinite, which JSON cannot hold, so the status has none."""
     world, controller = sticky_world(tmp_path / "ledger.db")
-    controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
+    controller.execute(c.StartRelease("m:v2", errors_only(STICKY), "ann"))
     world.live(controller, 10)
     status = build_status("test", controller.snapshot, story(world.path))
     controller.close()
@@ -175,7 +175,7 @@ def test_plans_by_caller_key_are_refused_if_the_gateway_asks_for_no_keys(tmp_pat
 
 def test_the_report_of_a_sticky_release_is_written(tmp_path: Path) -> None:
     """Its pictures show the users affected instead of the errors."""
-    release = released(tmp_path / "ledger.db", alone(STICKY), canary=0.15)
+    release = released(tmp_path / "ledger.db", errors_only(STICKY), canary=0.15)
     (evidence,) = [picture for picture in pictures(release) if picture.key == "evidence"]
     assert [trace.name for trace in evidence.figure.data] == ["users affected", "all together"]
 
@@ -183,7 +183,7 @@ def test_the_report_of_a_sticky_release_is_written(tmp_path: Path) -> None:
 def test_user_keys_are_deleted_when_the_release_ends(tmp_path: Path) -> None:
     """They are removed from the ledger, and the gateway's log is emptied."""
     world, controller = sticky_world(tmp_path / "ledger.db", broken=(ON_CANARY,))
-    controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
+    controller.execute(c.StartRelease("m:v2", errors_only(STICKY), "ann"))
     world.live(controller, 20)
     known = controller._ledger.affected()
     assert known is not None
@@ -203,7 +203,7 @@ def test_a_controller_killed_at_any_point_counts_every_user_once(tmp_path: Path,
     for nth in range(1, 40):
         path = tmp_path / f"{nth}.db"
         world, first = sticky_world(path, broken=broken)
-        first.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
+        first.execute(c.StartRelease("m:v2", errors_only(STICKY), "ann"))
         acts = (first._ledger, "append"), (world.failures, "trim")
         with Killer(nth, before).counting(*acts), pytest.raises(Killed):
             world.live(first, 60)
@@ -212,14 +212,14 @@ def test_a_controller_killed_at_any_point_counts_every_user_once(tmp_path: Path,
         second = world.controller()
         world.live(second, 20)
         second.close()
-        stable, canary = charged(story(path))
+        stable, canary = affected_users(story(path))
         assert 5 <= stable + canary <= len(broken), f"killed at call {nth}"
 
 
 def test_a_log_that_cannot_be_read_holds_the_release(tmp_path: Path) -> None:
     """Nothing is judged without the log: the weight stays, and the deadline does not run."""
     world, controller = sticky_world(tmp_path / "ledger.db")
-    controller.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
+    controller.execute(c.StartRelease("m:v2", errors_only(STICKY), "ann"))
     world.live(controller, 5)
     world.failures.is_readable = False
     world.live(controller, 100)

@@ -48,7 +48,7 @@ def live_until_warm(world: World, controller: Controller) -> None:
         world.live(controller, 0.5)
 
 
-def of_release(world: World) -> list[e.Event]:
+def release_events(world: World) -> list[e.Event]:
     ledger = Ledger(world.path, read_only=True)
     try:
         return list(ledger.events(release=1))
@@ -57,7 +57,7 @@ def of_release(world: World) -> list[e.Event]:
 
 
 def story(world: World) -> Timeline:
-    return timeline(of_release(world))
+    return timeline(release_events(world))
 
 
 def weights(world: World) -> set[float]:
@@ -127,7 +127,7 @@ def test_a_controller_killed_in_the_warm_up_has_the_same_evidence(world: World, 
     world.edit("m:v2", error_ratio=0.01)
     live_until_warm(world, second)
     world.live(second, 4)
-    events = of_release(world)
+    events = release_events(world)
     second.close()
     judge, release = replayed(events), fold(events).release
     (*_, last) = (event for event in events if isinstance(event, e.Ticked))

@@ -45,7 +45,7 @@ def released(path: Path, *, read: float, spec: RolloutSpec = PLAN, classes: tupl
     return newest(path)
 
 
-def said(release: Timeline) -> str:
+def text_of(release: Timeline) -> str:
     return " ".join(line for topic in why(release).topics for line in topic.lines)
 
 
@@ -57,17 +57,17 @@ def test_a_release_says_how_many_answers_were_read(tmp_path: Path) -> None:
     assert found is not None
     assert int(found[1].replace(",", "")) == release.users("class:0").total
     assert float(found[2]) == pytest.approx(20, abs=2)
-    assert sentence in said(release)
+    assert sentence in text_of(release)
 
 
 def test_harm_is_estimated_from_the_answers_that_were_read(tmp_path: Path) -> None:
     release = released(tmp_path / "ledger.db", read=0.2, classes=(0.9, 0.1))
     assert release.state.outcome == "rolled_back"
-    assert "Of users' predictions that were read about" in said(release)
+    assert "Of users' predictions that were read about" in text_of(release)
 
 
 @pytest.mark.parametrize("spec", [PLAN, PLAN.model_copy(update={"answers": OwnAnswers({})})])
 def test_nothing_is_said_if_all_or_no_answers_are_read(tmp_path: Path, spec: RolloutSpec) -> None:
     release = released(tmp_path / "ledger.db", read=1.0, spec=spec)
     assert observed_sentence(release) is None
-    assert "that were read" not in said(release)
+    assert "that were read" not in text_of(release)

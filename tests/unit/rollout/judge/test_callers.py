@@ -52,7 +52,7 @@ def judged(world: World, *, config: JudgeConfig = CONFIG, is_known: bool = True)
     return found
 
 
-def ends(world: World, *, config: JudgeConfig = CONFIG, is_known: bool = True) -> str:
+def outcome_of(world: World, *, config: JudgeConfig = CONFIG, is_known: bool = True) -> str:
     last = judged(world, config=config, is_known=is_known)[-1]
     return last.on_fail if last.verdict is Verdict.FAIL else last.verdict.value
 
@@ -71,7 +71,7 @@ def test_a_caller_who_calls_a_good_canary_wrong_cannot_roll_it_back() -> None:
     """With pooled labels this took less than a minute. Now a person is asked and told what the caller says."""
     world, again = World(*FIVE[:-1]), World(*FIVE[:-1])
     world.lies = again.lies = {"stable": 0.0, "canary": 1.0}
-    assert ends(again, is_known=False) == "rollback"
+    assert outcome_of(again, is_known=False) == "rollback"
     last = judged(world)[-1]
     assert (last.verdict, last.on_fail) == (Verdict.FAIL, "hold")
     assert last.without is not None
@@ -86,7 +86,7 @@ def test_a_caller_who_calls_a_bad_canary_right_cannot_hide_harm() -> None:
     """With pooled labels the canary passed; now it does not pass and a person is asked."""
     world, again = World(*FIVE[:-1], canary=0.1), World(*FIVE[:-1], canary=0.1)
     world.lies = again.lies = {"stable": 1.0, "canary": 0.0}
-    assert ends(again, is_known=False) == "pass"
+    assert outcome_of(again, is_known=False) == "pass"
     last = judged(world)[-1]
     assert (last.verdict, last.on_fail) == (Verdict.FAIL, "hold")
     assert last.without is not None
@@ -124,11 +124,11 @@ def test_with_two_callers_none_is_left_out() -> None:
 def test_the_owners_labels_are_trusted_and_confirm_any_caller() -> None:
     world = World(OWNER)
     world.lies = {"stable": 0.0, "canary": 1.0}
-    assert ends(world) == "hold"
-    assert ends(World("a", "b", OWNER, canary=0.15)) == "rollback"
+    assert outcome_of(world) == "hold"
+    assert outcome_of(World("a", "b", OWNER, canary=0.15)) == "rollback"
     alone = World("a", "b", OWNER)
     alone.harmed = {OWNER: 0.9}
-    assert ends(alone) == "rollback"  # the owner may roll back without labels too
+    assert outcome_of(alone) == "rollback"  # the owner may roll back without labels too
 
 
 def test_better_must_be_proven_without_each_caller() -> None:
@@ -161,5 +161,5 @@ def test_a_rollback_is_never_earlier_than_with_pooled_labels() -> None:
 
 @pytest.mark.exhaustive
 def test_few_of_many_harmless_canaries_are_held() -> None:
-    runs = [ends(World(*FIVE, seed=seed)) for seed in range(40)]
+    runs = [outcome_of(World(*FIVE, seed=seed)) for seed in range(40)]
     assert runs.count("rollback") + runs.count("hold") <= 1

@@ -59,16 +59,16 @@ def start(ledger: Path) -> Iterator[Start]:
             pass
 
 
-def says(process: "subprocess.Popen[str]") -> str:
+def next_line(process: "subprocess.Popen[str]") -> str:
     """Waits for the next line of a process."""
     return pipe(process.stdout).readline().strip()
 
 
-def asked(process: "subprocess.Popen[str]") -> str:
+def holds_lock(process: "subprocess.Popen[str]") -> str:
     """Whether the process still holds the lock."""
     pipe(process.stdin).write("?\n")
     pipe(process.stdin).flush()
-    return says(process)
+    return next_line(process)
 
 
 def pipe(stream: IO[str] | None) -> IO[str]:
@@ -79,24 +79,24 @@ def pipe(stream: IO[str] | None) -> IO[str]:
 def test_the_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
     """kill -9 leaves nothing locked: the waiting process continues."""
     first = start("first")
-    assert says(first) == "holds"
+    assert next_line(first) == "holds"
     second = start("second")
-    assert f"first, pid {first.pid}, since" in says(second)
+    assert f"first, pid {first.pid}, since" in next_line(second)
     first.send_signal(signal.SIGKILL)
-    assert says(second) == "holds"
-    assert asked(second) == "mine"
+    assert next_line(second) == "holds"
+    assert holds_lock(second) == "mine"
 
 
 def test_a_stopped_process_keeps_its_lock(start: Start, ledger: Path) -> None:
     """A process after SIGSTOP may continue, so no other may act."""
     first = start("first")
-    assert says(first) == "holds"
+    assert next_line(first) == "holds"
     first.send_signal(signal.SIGSTOP)
     with pytest.raises(LedgerHeld, match=f"pid {first.pid}") as refused:
         WriterLock(ledger, who="the test").take()
     assert "kanaria down" in refused.value.do
     first.send_signal(signal.SIGCONT)
-    assert asked(first) == "mine"
+    assert holds_lock(first) == "mine"
 
 
 def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
@@ -107,7 +107,7 @@ def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False, text=True
     )
-    assert says(child) == "runs"
+    assert next_line(child) == "runs"
     lock.release()
     other = WriterLock(ledger, who="another")
     other.take()
@@ -120,29 +120,29 @@ def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
 def test_a_process_notices_that_its_lock_file_was_removed(start: Start, ledger: Path, replace: bool) -> None:
     """A person who removes it lets a second process in; the first can detect this."""
     first = start("first")
-    assert says(first) == "holds"
+    assert next_line(first) == "holds"
     lock_file(ledger).unlink()
     if replace:
         lock_file(ledger).touch()
-    assert asked(first) == "lost"
-    assert says(start("second")) == "holds"
+    assert holds_lock(first) == "lost"
+    assert next_line(start("second")) == "holds"
 
 
 def test_a_process_that_waits_for_a_removed_lock_file_takes_the_new_one(start: Start, ledger: Path) -> None:
     """Two waiting processes never both get in, one by the old file and one by the new."""
     first = start("first")
-    assert says(first) == "holds"
+    assert next_line(first) == "holds"
     second = start("second")
-    assert says(second).startswith("waits")
+    assert next_line(second).startswith("waits")
     opened = psutil.Process(second.pid)
     eventually(lambda: str(lock_file(ledger)) in {file.path for file in opened.open_files()})
     lock_file(ledger).unlink()
     third = start("third")
-    assert says(third) == "holds"
+    assert next_line(third) == "holds"
     first.kill()
     third.kill()
-    assert says(second) == "holds"
-    assert asked(second) == "mine"
+    assert next_line(second) == "holds"
+    assert holds_lock(second) == "mine"
 
 
 def test_a_held_lock_is_not_taken_twice_within_one_process(ledger: Path) -> None:

@@ -15,7 +15,7 @@ from tests.support.certificates import Pair, pair
 from tests.support.running_server import running_server
 
 
-class _OfTenants(BaseHTTPRequestHandler):
+class _MultiTenantStore(BaseHTTPRequestHandler):
     """A multi-tenant store under its own path, without any series."""
 
     def do_POST(self) -> None:
@@ -42,7 +42,7 @@ def certificate(tmp_path: Path) -> Pair:
 
 @pytest.fixture
 def store(certificate: Pair) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _OfTenants) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _MultiTenantStore) as server:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -71,7 +71,7 @@ def test_a_multi_tenant_store_behind_its_own_certificate_authority_is_read(store
 NOW_S = 1_700_000_000
 
 
-class _OfArgo(BaseHTTPRequestHandler):
+class _ArgoStore(BaseHTTPRequestHandler):
     """A store in which two services scraped stable's pod until recently; the canary began a minute ago."""
 
     second_until_s = 60
@@ -114,7 +114,7 @@ class _OfArgo(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(("second_until_s", "is_twice"), [(60, False), (30, True)])
 def test_only_series_scraped_twice_within_the_release_count_as_double(second_until_s: int, is_twice: bool) -> None:
     """Both services of Argo Rollouts have stable's pods until there is a canary."""
-    kind = type("_OfArgo", (_OfArgo,), {"second_until_s": second_until_s})
+    kind = type("_ArgoStore", (_ArgoStore,), {"second_until_s": second_until_s})
     with running_server(ThreadingHTTPServer(("127.0.0.1", 0), kind)) as server:
         done = explained(f"http://127.0.0.1:{server.server_port}")
     assert "errors, v2: 1 series of 1 pod" in done.output, done.output

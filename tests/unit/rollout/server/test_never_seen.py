@@ -16,7 +16,7 @@ from rollout.sources.raw_samples import RawSamples
 from tests.support.running_server import running_server
 
 
-class _OfGrpc(BaseHTTPRequestHandler):
+class _GrpcStore(BaseHTTPRequestHandler):
     """A store in which one canary has only gRPC requests and another has none."""
 
     def do_POST(self) -> None:
@@ -38,7 +38,7 @@ class _OfGrpc(BaseHTTPRequestHandler):
 @pytest.fixture
 def samples() -> Iterator[RawSamples]:
     with (
-        running_server(ThreadingHTTPServer(("127.0.0.1", 0), _OfGrpc)) as server,
+        running_server(ThreadingHTTPServer(("127.0.0.1", 0), _GrpcStore)) as server,
         closing(RawSamples(f"http://127.0.0.1:{server.server_port}")) as read,
     ):
         yield read

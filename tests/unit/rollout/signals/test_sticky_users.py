@@ -12,7 +12,7 @@ def failure(user: str | None, version: str = CANARY, *, at_s: float = 8.0) -> Us
     return UserFailure(at_s, version, None if user is None else user.encode())
 
 
-def charged(users: AffectedUsers, *failures: UserFailure, errors: Window = BUSY) -> tuple[int, int]:
+def affected_users(users: AffectedUsers, *failures: UserFailure, errors: Window = BUSY) -> tuple[int, int]:
     """The number of users affected for the first time, on stable and on canary."""
     window = users.window(errors, failures, 0)
     return window.stable.bad, window.canary.bad
@@ -27,32 +27,32 @@ def test_a_user_with_repeated_failures_counts_once() -> None:
     users = counter()
     window = users.window(BUSY, [failure("ann")] * 7, 0)
     assert (window.signal, window.stable, window.canary) == (AFFECTED_USERS, Pair(0, 90), Pair(1, 10))
-    assert charged(users, failure("ann")) == (0, 0)
+    assert affected_users(users, failure("ann")) == (0, 0)
 
 
 def test_the_first_version_that_failed_a_user_is_charged() -> None:
     """A user who failed on stable does not count again after a step moved the user to the canary."""
     users = counter()
-    assert charged(users, failure("ann", STABLE), failure("bob")) == (1, 1)
-    assert charged(users, failure("ann"), failure("bob", STABLE)) == (0, 0)
+    assert affected_users(users, failure("ann", STABLE), failure("bob")) == (1, 1)
+    assert affected_users(users, failure("ann"), failure("bob", STABLE)) == (0, 0)
 
 
 def test_requests_without_a_user_count_individually() -> None:
     """They are routed at random, one by one."""
-    assert charged(counter(), failure(None), failure(None)) == (0, 2)
+    assert affected_users(counter(), failure(None), failure(None)) == (0, 2)
 
 
 def test_failures_of_other_versions_do_not_count() -> None:
     """They belong to an earlier release and were still being written when this one began."""
-    assert charged(counter(), failure("ann", "m:v0")) == (0, 0)
+    assert affected_users(counter(), failure("ann", "m:v0")) == (0, 0)
 
 
 def test_a_failure_waits_until_its_request_is_counted() -> None:
     """Log and counters are two files; no window may have more bad events than events."""
     users, idle = counter(), Window(10.0, 5.0, "errors", Pair(0, 90), Pair(0, 0))
-    assert charged(users, failure("ann"), errors=idle) == (0, 0)
-    assert charged(users) == (0, 1)
-    assert charged(users) == (0, 0)
+    assert affected_users(users, failure("ann"), errors=idle) == (0, 0)
+    assert affected_users(users) == (0, 1)
+    assert affected_users(users) == (0, 0)
 
 
 def test_skipped_failures_do_not_count() -> None:
@@ -60,8 +60,8 @@ def test_skipped_failures_do_not_count() -> None:
     users, idle = counter(), Window(10.0, 5.0, "errors", Pair(0, 90), Pair(0, 0))
     users.window(idle, [failure("ann", at_s=8.0)], 0)
     users.skip(12.0)
-    assert charged(users, failure("bob", at_s=11.9), failure("cat", at_s=12.1)) == (0, 1)
-    assert charged(users, failure("bob", at_s=13.0)) == (0, 1)
+    assert affected_users(users, failure("bob", at_s=11.9), failure("cat", at_s=12.1)) == (0, 1)
+    assert affected_users(users, failure("bob", at_s=13.0)) == (0, 1)
 
 
 def test_copied_requests_count_individually() -> None:
@@ -73,14 +73,14 @@ def test_failures_in_the_shadow_step_are_not_first_failures() -> None:
     """Users meet the canary later; a failure on stable in the shadow must not hide one on the canary."""
     users = counter()
     users.shadow_window(BUSY, 0)
-    assert charged(users, failure("ann", STABLE, at_s=9.0)) == (0, 0)
-    assert charged(users, failure("ann", CANARY, at_s=11.0)) == (0, 1)
+    assert affected_users(users, failure("ann", STABLE, at_s=9.0)) == (0, 0)
+    assert affected_users(users, failure("ann", CANARY, at_s=11.0)) == (0, 1)
 
 
 def test_phi_is_measured_on_stables_users() -> None:
     """Three failures of one user and one of another on stable give 10 / 4. Failures on the canary change nothing."""
     users = counter()
-    charged(users, *[failure("ann", STABLE)] * 3, failure("bob", STABLE), *[failure("cat")] * 50)
+    affected_users(users, *[failure("ann", STABLE)] * 3, failure("bob", STABLE), *[failure("cat")] * 50)
     assert users.phi == 10 / 4
 
 
@@ -100,7 +100,7 @@ def test_a_killed_controller_counts_no_user_twice() -> None:
     assert two.failures_on_stable == {b"bob": 0}, "only new users are written"
     second = counter(progress=Progress(two.offset, two.waiting, {**one.failures_on_stable, **two.failures_on_stable}))
     assert (second.offset, second.phi) == (200, first.phi)
-    assert charged(second, failure("ann"), failure("bob")) == (0, 1)
+    assert affected_users(second, failure("ann"), failure("bob")) == (0, 1)
 
 
 def test_users_that_could_not_be_saved_are_saved_next_time() -> None:

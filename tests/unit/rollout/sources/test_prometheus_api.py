@@ -175,7 +175,7 @@ def test_redirects_are_not_followed(store: Store) -> None:
         assert (len(store.asked), other.asked) == (1, [])
 
 
-def _bare(text: bytes) -> bytes:
+def _raw_deflate(text: bytes) -> bytes:
     packing = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return packing.compress(text) + packing.flush()
 
@@ -186,7 +186,7 @@ def _bare(text: bytes) -> bytes:
         ("gzip", gzip.compress(b"fine", mtime=0)),
         ("GZip", gzip.compress(b"fine", mtime=0)),
         ("deflate", zlib.compress(b"fine")),
-        ("deflate", _bare(b"fine")),
+        ("deflate", _raw_deflate(b"fine")),
         ("deflate, gzip", gzip.compress(zlib.compress(b"fine"), mtime=0)),
         ("identity", b"fine"),
         ("x-unknown", b"fine"),
