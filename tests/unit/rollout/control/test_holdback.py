@@ -102,7 +102,9 @@ def test_the_last_step_and_the_watch_compare_with_the_previous_version(world: Wo
     assert first.evidence.signals["errors"].canary.total < before.evidence.signals["errors"].canary.total
 
 
-@pytest.mark.parametrize(("spec", "outcome"), [(PLAN, "rolled_back"), (ALONE, "promoted")], ids=["", "none held back"])
+@pytest.mark.parametrize(
+    ("spec", "outcome"), [(PLAN, "rolled_back"), (ALONE, "promoted")], ids=["holdback", "no holdback"]
+)
 def test_a_slowly_growing_fault_is_found_only_with_a_holdback(
     world: World, controller: Controller, spec: RolloutSpec, outcome: str
 ) -> None:

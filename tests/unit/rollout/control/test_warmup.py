@@ -64,7 +64,9 @@ def weights(world: World) -> set[float]:
     return {100 if split.stable.tag == "m:v2" else split.canary_percent for split in world.router.history}
 
 
-@pytest.mark.parametrize(("spec", "outcome"), [(PLAN, "promoted"), (UNWARMED, "rolled_back")], ids=["", "no warm-up"])
+@pytest.mark.parametrize(
+    ("spec", "outcome"), [(PLAN, "promoted"), (UNWARMED, "rolled_back")], ids=["warm-up", "no warm-up"]
+)
 def test_errors_during_the_warm_up_are_forgiven(
     world: World, controller: Controller, spec: RolloutSpec, outcome: str
 ) -> None:
@@ -76,7 +78,9 @@ def test_errors_during_the_warm_up_are_forgiven(
     assert world.live_until_ended(controller) == outcome
 
 
-@pytest.mark.parametrize(("spec", "outcome"), [(PLAN, "promoted"), (UNWARMED, "rolled_back")], ids=["", "no warm-up"])
+@pytest.mark.parametrize(
+    ("spec", "outcome"), [(PLAN, "promoted"), (UNWARMED, "rolled_back")], ids=["warm-up", "no warm-up"]
+)
 def test_a_cold_cache_is_forgiven(tmp_path: Path, spec: RolloutSpec, outcome: str) -> None:
     """Its first 3,000 answers take 1.5 times as long."""
     slow = DigitsVersion(median_ms=16.5)

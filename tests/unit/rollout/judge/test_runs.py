@@ -129,7 +129,7 @@ def test_ticks_without_a_window_are_not_evidence() -> None:
 @pytest.mark.parametrize(
     ("ends_s", "bad", "what"),
     [((10, 20, 30, 30), 1, "two windows end at"), ((2, 30), 1, "two windows end at"), ((30, 40), 91, "91 bad of 90")],
-    ids=["twice", "seen before", "impossible"],
+    ids=["twice in a run", "seen before", "impossible counts"],
 )
 def test_arrays_with_impossible_windows_are_refused(ends_s: tuple[float, ...], bad: int, what: str) -> None:
     """Nothing of that run is counted."""

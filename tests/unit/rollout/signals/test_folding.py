@@ -82,7 +82,7 @@ def test_a_newly_started_pod_counts_from_zero() -> None:
         [started("b", "q", 129.0, 135.0)],
         [started("b", "q", -470.0, 130.0), series(START_TIME, "b", "q", {130.0: 129.0}, container="proxy")],
     ],
-    ids=["not said", "long ago", "a clock ahead", "said later", "another container"],
+    ids=["no start time", "long ago", "in the future", "start time only later", "another container"],
 )
 def test_a_pod_that_is_first_scraped_late_starts_at_its_first_value(starts: list[RawSeries]) -> None:
     """Its earlier counts are not events of this window. Once it got 50,000 requests that came before it."""
@@ -194,7 +194,7 @@ PODMONITOR = {"job": "shop/digits", "instance": "10.0.0.1:3000", "container": "m
         ({**PODMONITOR, "cluster": "us"}, "cluster=(none) and us"),
         ({**PODMONITOR, "prometheus_replica": "b"}, "prometheus_replica=(none) and b"),
     ],
-    ids=["a service's", "a mesh's", "labels not honoured", "another cluster", "another replica"],
+    ids=["a service", "a mesh", "labels not honoured", "another cluster", "another replica"],
 )
 def test_a_pod_with_two_scrapers_is_refused(other: dict[str, str], differing: str) -> None:
     """Each event would count twice, whatever else the two say about their target."""
@@ -214,7 +214,7 @@ def scraped_by(labels: dict[str, str], begin_s: int, end_s: int) -> RawSeries:
 
 
 @pytest.mark.parametrize("until_s", [(160.0,), (70.0, 130.0, 160.0)], ids=["at once", "in parts"])
-@pytest.mark.parametrize("first", [0, 1], ids=["stable's first", "the canary's first"])
+@pytest.mark.parametrize("first", [0, 1], ids=["stable's service first", "the canary's service first"])
 def test_duplicates_from_before_the_release_count_once_and_are_not_refused(
     first: int, until_s: tuple[float, ...]
 ) -> None:
@@ -312,7 +312,9 @@ def test_a_rate_is_refused() -> None:
     assert refused.value.saw.startswith("142.857 of requests_total")
 
 
-@pytest.mark.parametrize("bad", ["failure_total", 'success_total{kind="late"}'], ids=["another", "of the same name"])
+@pytest.mark.parametrize(
+    "bad", ["failure_total", 'success_total{kind="late"}'], ids=["another metric", "the same metric"]
+)
 def test_good_and_bad_events_may_have_separate_counters(bad: str) -> None:
     """Triton has such counters: no series counts all requests."""
     counted = f"{{good: 'success_total{{kind!=\"late\"}}', bad: '{bad}'}}"
