@@ -1,18 +1,20 @@
-"""Judges a canary that has all the traffic, by the failures before: stable has no requests left to compare it with.
+"""Judges a canary that has all the traffic by earlier failures: stable has no requests left to compare it with.
 
-The comparison with stable is exact under any drift, and ends with stable's traffic. From then on a share of failures is
-harmless if it is at most `WATCHED_TOLERANCE` times the known share, plus the risk budget. The known share is the larger
-of two: stable's before and during the release, and the one of all users in the five minutes that ended two minutes ago,
-under stable or its successor. The first rests on many requests, the second follows a drift, late enough that harm is
-found before it counts as known.
+The comparison with stable is exact under any drift, but it ends with stable's traffic. From then on a share of failures
+is harmless if it is at most `WATCHED_TOLERANCE` times the known share, plus the risk budget. The known share is the
+larger of two: stable's share before and during the release, and the share of all users in the five minutes that ended
+two minutes ago, under stable or its successor. The first rests on many requests. The second follows a drift, with
+enough delay that harm is found before it counts as known.
 
-What is proven, where stable's requests fail independently and each with the same probability: a version whose requests
-fail, each with at most `WATCHED_TOLERANCE` times that probability plus the budget, is failed with a chance of at most
-twice `alpha`, once for the test and once for the limit of stable's share. That limit holds at every time, because when
-the release reaches 100 % depends on these very failures. The share of the last minutes needs no proof: it only makes
-the watch more lenient. What is assumed: that no harmless change of the traffic multiplies the failures by more within
-minutes. Where one does, the rollback was a mistake, but it leads to a known version that is still warm. Harm that grows
-more slowly is left to the guard and to the alerts on the objectives.
+Proven, where stable's requests fail independently and each with the same probability: a version whose requests each
+fail with at most `WATCHED_TOLERANCE` times that probability plus the budget is failed with a chance of at most twice
+`alpha`, once for the test and once for the limit of stable's share. That limit holds at any stopping time, because the
+moment at which the release reaches 100 % depends on these very failures. The share of the last minutes needs no proof:
+it only makes the watch more lenient.
+
+Assumed: no harmless change of the traffic multiplies the failures by more than that within minutes. Where one does, the
+rollback is a mistake, but it leads to a known version that is still warm. Harm that grows more slowly is left to the
+guard and to the alerts on the objectives.
 """
 
 import math
@@ -34,24 +36,24 @@ _RULE = SignalRule(kernel="bounded", weight=1.0)
 
 
 def watched(windows: Iterable[Window]) -> list[Window]:
-    """Those of `windows` that a watch judges."""
+    """The windows that a watch judges."""
     return [window for window in windows if window.signal == "errors"]
 
 
 class RecentFailures:
     """Failures of a few minutes ago: stable's while it had traffic, then those of its successor.
 
-    Time is the sum of the windows: a clock that is set makes no failure older or younger.
+    Time is the sum of the windows' lengths, so setting a clock makes no failure older or younger.
     """
 
     def __init__(self) -> None:
-        # Each with the time at the end of its window: those that are too young to be known, and those that are known.
+        # Counts with the time at the end of their window: too young to count as known, and known.
         self._young, self._aged = deque[tuple[float, Pair]](), deque[tuple[float, Pair]]()
-        self._known = _NOTHING  # the sum of the latter
+        self._known = _NOTHING  # the sum of `_aged`
         self._now_s = 0.0
 
     def add(self, windows: Iterable[Window], *, is_alone: bool) -> None:
-        """Take in new windows of any signals; `is_alone`: the canary had all the traffic."""
+        """Add new windows of any signals; `is_alone`: the canary had all the traffic."""
         for window in watched(windows):
             self._now_s += window.window_s
             self._young.append((self._now_s, window.canary if is_alone else window.stable))
@@ -68,7 +70,7 @@ class RecentFailures:
 
 
 class Watch:
-    """Evidence that a canary fails more often since it has all the traffic."""
+    """Evidence that a canary fails more often since it got all the traffic."""
 
     def __init__(self, spec: RolloutSpec, *, phi: float, known: Pair) -> None:
         """
@@ -83,18 +85,18 @@ class Watch:
         self._config = JudgeConfig(alpha=spec.alpha)
         self._stream = Stream(_RULE, self._config, phi=self._phi)
         self._seen = _NOTHING
-        self._suspect, self._allowed = _NOTHING, 0.0  # counts since more requests fail than is harmless
+        self._suspect, self._allowed = _NOTHING, 0.0  # counts, and failures allowed, since too many requests fail
         self._signal: SignalJudgement | None = None
 
     @classmethod
     def of(cls, release: Release) -> Self:
-        """The watch of a release that was calibrated."""
+        """The watch of a calibrated release."""
         return cls(release.spec, phi=release.phi.get("errors", 1.0), known=release.stable_errors)
 
     def harmless_ratio(self, recent: Pair) -> float:
         """Share of failed requests, 0 to 1, up to which the canary counts as harmless.
 
-        The fewer requests of stable are known, the larger it is. Recent failures raise it only as far as they prove.
+        The fewer requests of stable are known, the larger it is. Recent failures raise it only to what they prove.
 
         Args:
             recent: see `RecentFailures.known`.
@@ -107,7 +109,7 @@ class Watch:
         self._stream.weight_changed()
 
     def observe(self, windows: Iterable[Window], recent: RecentFailures) -> None:
-        """Take in windows of any signals, oldest first."""
+        """Add windows of any signals, oldest first."""
         for window in watched(windows):
             if window.canary.total:
                 self._judge(window, self.harmless_ratio(recent.known()))

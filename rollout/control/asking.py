@@ -1,28 +1,28 @@
-"""When a person is asked about a release, and when no longer. The ledger keeps both, so that nobody is called twice."""
+"""When a person is asked about a release, and when no longer. The ledger has both, so that nobody is called twice."""
 
 from rollout.control.clock import Instant
 from rollout.control.decide import Action, Hold
 from rollout.ledger import events as e
 from rollout.ledger.state import Release
 
-NEEDED_S = 5.0  # a reason that is gone sooner, such as a version that misses one probe, needs nobody
-CALM_S = 60.0  # a reason that comes and goes more often than that is one reason
+NEEDED_S = 5.0  # a reason that ends sooner, such as a version that misses one probe, needs no person
+CALM_S = 60.0  # a reason that returns within this time counts as the same reason
 
 
 class Asking:
-    """What is asked about one release. After a restart it goes on with what the release itself knows."""
+    """Whether a person is asked about one release. After a restart it continues from the release's own state."""
 
     def __init__(self) -> None:
         self._is_needed = _Lasting()
         self._ends_by_itself = _Lasting()
 
     def news(self, release: Release, action: Action, now: Instant) -> tuple[e.Event, ...]:
-        """What to write down about `action`: that a person is needed, or no longer is; mostly nothing.
+        """The events to write about `action`: a person is needed, or no longer needed; usually none.
 
-        A person is asked again where what happens if nobody decides is another.
+        A person is asked again if it changes whether the release is rolled back should nobody decide.
         """
         if not isinstance(action, Hold):
-            return ()  # the decision itself says that nobody is waited for
+            return ()  # the decision itself shows that no person is needed any longer
         needed_s = self._is_needed.lasts_s(action.needs_person, now)
         ends = action.left_s is not None
         ends_s = self._ends_by_itself.lasts_s(ends, now)
@@ -31,7 +31,7 @@ class Asking:
             return (e.PersonNotNeeded(at_s=now.wall_s, release=release.number),) if is_gone else ()
         if release.asked is None:
             is_news = needed_s >= NEEDED_S
-        else:  # a pause stops the time, which the release itself says
+        else:  # a pause stops the countdown, and the release itself shows the pause
             is_other = ends != (release.asked.left_s is not None) and not release.is_paused
             is_news = is_other and ends_s >= (NEEDED_S if ends else CALM_S)
         if not is_news:
@@ -41,14 +41,14 @@ class Asking:
 
 
 class _Lasting:
-    """Since when something is as it is."""
+    """Measures for how long a yes-or-no value has not changed."""
 
     def __init__(self) -> None:
         self._value: bool | None = None
         self._since_s = 0.0  # on the steady clock
 
     def lasts_s(self, value: bool, now: Instant) -> float:
-        """For how long it has been `value`, with now, seconds."""
+        """Seconds for which the value has been `value`, up to `now`."""
         if value is not self._value:
             self._value, self._since_s = value, now.steady_s
         return now.steady_s - self._since_s

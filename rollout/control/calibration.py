@@ -1,6 +1,6 @@
-"""Stable's counts of the last half hour. They tell the judge how noisy the counts are, and how often stable fails.
+"""Stable's counts of the last half hour: from them the judge knows how noisy counts are and how often stable fails.
 
-Every counter is kept: the next plan may ask for any of them. While a release runs, stable's part of each window counts.
+Every counter is kept, because the next plan may need any of them. In a release, stable's part of each window counts.
 """
 
 import math
@@ -19,7 +19,7 @@ _NOTHING = Pair(0, 0)
 
 
 class _Seen(NamedTuple):
-    """A window, the version whose counts are its `stable`, and when it was taken in, seconds on a steady clock."""
+    """A window, the version whose counts are its `stable`, and when it was added, seconds on a steady clock."""
 
     at_s: float
     version: str
@@ -27,13 +27,13 @@ class _Seen(NamedTuple):
 
 
 class Calibration:
-    """Stable's windows of the last half hour. Their noise outlives a change of version, their failures do not."""
+    """Stable's windows of the last half hour. Their noise is kept when stable changes, their failures are not."""
 
     def __init__(self) -> None:
         self._seen: deque[_Seen] = deque()
 
     def observe(self, windows: Iterable[Window], now_s: float, *, release: Release | None, stable: str) -> None:
-        """Take in the part that the version with most of the trust has of new windows; forget what is too old.
+        """Add the counts of the most trusted version from new windows; forget windows that are too old.
 
         Args:
             now_s: seconds on a steady clock.
@@ -49,21 +49,21 @@ class Calibration:
         self._forget(now_s)
 
     def restore(self, ticks: Iterable[StableWindows], *, wall_s: float, now_s: float) -> None:
-        """Take in what `ticks` gave to an earlier controller, before anything else.
+        """Add what an earlier controller stored; call this before anything else.
 
         Args:
             ticks: oldest first.
-            wall_s: Unix seconds now, which tell how old they are.
+            wall_s: Unix seconds now; gives the age of the ticks.
             now_s: the same moment on a steady clock.
         """
         for tick in ticks:
             for window in tick.windows:
-                age_s = max(0.0, wall_s - window.end_s)  # a clock that was set back makes nothing young
+                age_s = max(0.0, wall_s - window.end_s)  # never negative, even if the clock was set back
                 self._seen.append(_Seen(now_s - age_s, tick.version, window))
         self._forget(now_s)
 
     def ticks(self) -> Iterator[StableWindows]:
-        """All that is known, oldest first."""
+        """All stored windows, oldest first."""
         for (version, _), seen in groupby(self._seen, key=lambda one: (one.version, one.window.end_s)):
             yield StableWindows(version, tuple(one.window for one in seen))
 
@@ -73,23 +73,23 @@ class Calibration:
         return math.fsum(tick.windows[0].window_s for tick in self.ticks())
 
     def known_s(self, counted: str, now_s: float) -> float:
-        """For how long a counter has been counted, seconds, at most `HISTORY_S`; 0: it has not.
+        """For how long a counter has been counted, seconds, at most `HISTORY_S`; 0: never.
 
         Args:
-            counted: its name in readings.
+            counted: the counter's name in readings.
             now_s: seconds on a steady clock.
         """
         return next((now_s - one.at_s + one.window.window_s for one in self._seen if one.window.signal == counted), 0.0)
 
     @property
     def errors(self) -> Pair:
-        """Failed and all requests of the version that is stable now, since it is."""
+        """Failed and all requests of the present stable version, since it became stable."""
         newest = self._seen[-1].version if self._seen else ""
         own = takewhile(lambda one: one.version == newest, reversed(self._seen))
         return sum((one.window.stable for one in own if one.window.signal == "errors"), _NOTHING)
 
     def noise(self, selection: SignalSelection) -> dict[str, OwnNoise]:
-        """The noise of every signal that a plan asks for."""
+        """The noise of every signal that a plan wants."""
         by_signal: defaultdict[str, list[Window]] = defaultdict(list)
         for window in selection.of([one.window for one in self._seen]):
             by_signal[window.signal].append(window)

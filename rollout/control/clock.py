@@ -1,13 +1,13 @@
-"""Two clocks: one for the time that people read, one for how long something took.
+"""Two clocks: the wall clock for times that people read, and a steady clock for durations.
 
-The wall clock may be set back or ahead at any moment. Nothing is decided by it.
+The wall clock may be set back or ahead at any moment, so nothing is decided by it.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_SLEWED_S = 1.0  # an NTP daemon corrects less than this between two beats without a jump
+_SLEWED_S = 1.0  # an NTP daemon that slews the clock corrects less than this between two beats
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,25 +15,25 @@ class Instant:
     """One moment on both clocks."""
 
     wall_s: float  # Unix seconds
-    steady_s: float  # seconds since an unknown moment; it is never set, and stands still while the machine sleeps
+    steady_s: float  # seconds since an arbitrary moment; never set, and stopped while the machine sleeps
 
 
 Clock = Callable[[], Instant]
 
 
 def system_clock() -> Instant:
-    """Now."""
+    """The present moment on both clocks."""
     return Instant(time.time(), time.monotonic())
 
 
 class WallClock:
-    """Finds out when the wall clock was set."""
+    """Detects that the wall clock was set."""
 
     def __init__(self) -> None:
-        self._ahead_s: float | None = None  # of the steady clock, when it was last asked
+        self._ahead_s: float | None = None  # the wall clock's lead over the steady clock at the last call
 
     def jumped_s(self, now: Instant) -> float:
-        """By how much it was set since the last call, seconds; 0 when it was not."""
+        """By how much the wall clock was set since the last call, seconds; 0: it was not."""
         ahead_s = now.wall_s - now.steady_s
         jumped_s = 0.0 if self._ahead_s is None else ahead_s - self._ahead_s
         self._ahead_s = ahead_s

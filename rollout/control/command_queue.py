@@ -1,4 +1,4 @@
-"""Commands from other threads wait here for the controller's loop, and their senders for its answer.
+"""The queue of commands from other threads to the controller's loop; senders wait for the loop's answer.
 
 A command whose sender no longer waits is never carried out.
 """
@@ -11,21 +11,21 @@ from contract.errors import KanariaError
 from rollout.control.commands import Command, ForWhatWasSeen
 
 Execute = Callable[[Command | ForWhatWasSeen], int | None]
-_LAST_WAIT_S = 4.0  # for the answer to a command that is being carried out when its time is up
+_LAST_WAIT_S = 4.0  # further wait for a command that is being carried out when its timeout ends
 
 
 class CommandQueue:
-    """A queue with answers. `submit` may be called from any thread, `serve` by the loop's own."""
+    """A queue with answers. `submit` may be called from any thread, `serve` only from the loop's thread."""
 
     def __init__(self) -> None:
         self._waiting: queue.Queue[tuple[Command | ForWhatWasSeen, Future[int | None]] | None] = queue.Queue()
 
     def submit(self, command: Command | ForWhatWasSeen, *, timeout_s: float) -> int | None:
-        """Hand over a command and wait until it is carried out.
+        """Submit a command and wait until it is carried out.
 
-        Returns: what `execute` returned.
-        Raises: what `execute` raised; TimeoutError when the loop does not answer. It says whether the command may still
-            be carried out: only one that the loop has begun may.
+        Returns: the result of `execute`.
+        Raises: what `execute` raises; TimeoutError if the loop does not answer. Its message says whether the command
+            may still be carried out, which is so only if the loop has begun it.
         """
         answer: Future[int | None] = Future()
         self._waiting.put((command, answer))
@@ -40,11 +40,11 @@ class CommandQueue:
             raise TimeoutError("the command was begun: it may still be carried out") from None
 
     def wake(self) -> None:
-        """Let the loop wait no longer."""
+        """End the loop's wait."""
         self._waiting.put(None)
 
     def serve(self, execute: Execute, *, wait_s: float) -> None:
-        """Answer the commands that came in; wait for the first one. A KanariaError goes to the sender alone."""
+        """Carry out the waiting commands; wait up to `wait_s` for the first. A KanariaError goes only to the sender."""
         timeout: float | None = wait_s
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What people and alerts may ask for, checked against the present state: it becomes events or is refused."""
+"""Commands of people and alerts. Each is checked against the present state; it becomes events or is refused."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ from rollout.ledger.state import Deployment, Phase, Release
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
-_LEAVES_SOON = "try again in some seconds: it answers its last requests"
+_LEAVES_SOON = "try again in a few seconds: it is answering its last requests"
 _RESUMED, _SHOWN = "`kanaria resume` lets it go on", "`kanaria status --watch`"
 
 
 @dataclass(frozen=True, slots=True)
 class SetStable:
-    """Let `tag` take all traffic, without a release: the very first version."""
+    """Give `tag` all traffic without a release: only for the very first version."""
 
     tag: str
     by: str
-    answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers
-    observe: Observe = BY_DEFAULT  # and of how many requests
+    answers: OwnAnswers = NO_ANSWERS  # what is read from its answers
+    observe: Observe = BY_DEFAULT  # for how many requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class PromoteNow:
-    """Skip the remaining steps; during the watch: end it."""
+    """Skip the remaining steps; during the watch, end the watch."""
 
     by: str
 
@@ -65,30 +65,30 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class RollbackNow:
-    """Return to the previous version, also after promotion while that is still warm."""
+    """Return to the previous version; after promotion, as long as that version is still warm."""
 
     by: str
     reason: str = "rolled back by a person"
     signal: str = "person"
-    tag: str | None = None  # refuse when this is not the version on trial; None: whatever runs
+    tag: str | None = None  # refuse if another version is on trial; None: whatever version it is
 
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Give all traffic to `tag`, which was promoted before, as soon as it is ready; while it is warm: at once."""
+    """Give all traffic to `tag`, which was promoted before, as soon as it is ready; at once if it is still warm."""
 
     tag: str
     by: str
     reason: str | None = None
-    quarantine: bool = False  # what it replaces may not come back by itself
-    anyway: bool = False  # although its preflight finds that callers would lose something
-    may_end_watch: bool = True  # whether whoever asks may take a promoted version out of its watch
-    spec: RolloutSpec = field(default_factory=RolloutSpec)  # of which only the watch and the limits count
+    quarantine: bool = False  # the version that it replaces goes into quarantine
+    anyway: bool = False  # even if its preflight finds that callers would lose something
+    may_end_watch: bool = True  # whether the person may take a promoted version out of its watch
+    spec: RolloutSpec = field(default_factory=RolloutSpec)  # only its watch and its limits are used
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDrift:
-    """Keep what a drift report found about the canary; where the plan says so, drift rolls it back."""
+    """Store what a drift report found about the canary; if the plan says so, drift rolls the canary back."""
 
     canary: str
     report: DriftReport
@@ -100,27 +100,27 @@ Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | Rollb
 
 @dataclass(frozen=True, slots=True)
 class ForWhatWasSeen:
-    """A command for the newest release as its sender saw it: the same word may do something else to what came after."""
+    """A command for the newest release as its sender saw it: in a later state the command may do something else."""
 
     command: Command
-    release: int | None  # its number; None: whichever it is
-    phase: str | None  # in which it was; None: whichever that is
+    release: int | None  # the release's number; None: any
+    phase: str | None  # the phase it was in; None: any
 
     def for_now(self, deployment: Deployment) -> Command:
-        """The command. Raises CommandRefused where the release went on meanwhile."""
+        """The command. Raises CommandRefused if the release has changed since."""
         newest = deployment.release
         number, phase = (newest.number, newest.phase.value) if newest else (0, "")
         if self.release in (None, number) and self.phase in (None, phase):
             return self.command
         raise CommandRefused(
-            "the release went on since you looked, so nothing was done",
+            "the release moved on since you looked, so nothing was done",
             saw=f"release {number} is {phase}" if newest else "there is no release",
             do="look at the status, and decide again",
         )
 
 
 def are_safe(events: Iterable[e.Event]) -> bool:
-    """Whether all of `events` only take traffic from the canary or hold it: they count even unwritten."""
+    """Whether all of `events` only hold or reduce the canary's traffic: then they take effect even unwritten."""
     return all(isinstance(event, e.Paused | e.Aborted | e.RolledBack | e.DriftMeasured) for event in events)
 
 
@@ -135,11 +135,16 @@ def accept(
     left_out: str = "",
     is_better: bool = False,
 ) -> tuple[e.Event, ...]:
-    """The events that `command` causes. Raises CommandRefused when the state does not allow it.
+    """The events that `command` causes. Raises CommandRefused if the state does not allow it.
 
     Args:
-        earlier: what a release that is started must know of the one before of the same versions.
-        left_out: what its plan lacks because it cannot be counted, see `fitted_plan`.
+        command: what is asked for.
+        deployment: the present state.
+        known_tags: tags of all versions; only needed for commands that name one.
+        next_number: the number of a release that the command would start.
+        now_s: Unix seconds.
+        earlier: for a new release, what it takes over from the previous release of the same versions.
+        left_out: what was removed from its plan because it cannot be counted, see `fitted_plan`.
         is_better: labels have proven the running canary better.
     """
     match command:
@@ -183,7 +188,7 @@ def accept(
 
 
 def _refuse_the_same_person(deployment: Deployment, tag: str, by: str, be: str) -> None:
-    """Where the plan wants four eyes."""
+    """Raise CommandRefused where the plan asks for a second person and `by` released the version."""
     if read_as(by) in deployment.needs_another.get(tag, ()):
         raise CommandRefused(
             f"{tag} must be {be} by somebody else: its plan asks for a second person",
@@ -199,7 +204,7 @@ def _drift(command: ReportDrift, release: Release, now_s: float, *, is_better: b
     if report.state != "drift" or release.spec.on_drift != "rollback" or release.phase is Phase.LEAVING:
         return (measured,)
     if release.is_warming_up or release.keeps_out_stable:
-        return (measured,)  # nothing is judged yet, or only a person goes back
+        return (measured,)  # nothing is judged yet, or only a person may return to stable
     if is_better and report.is_only_different:
         return (measured,)
     why = report.sentence
@@ -266,7 +271,7 @@ def _start(
 
 
 def _first(release: Release) -> str:
-    """What must come before another release."""
+    """What must happen before another release can start."""
     match release.phase:
         case Phase.WATCHING:
             return "`kanaria promote` ends its watch"
@@ -296,7 +301,7 @@ def _restore(
             do=_instead(release) if is_on_its_way else first + again,
         )
     if tag == deployment.stable:
-        do = _restorable(deployment) or "nothing: there is no other version to bring back"
+        do = _restorable(deployment) or "nothing: there is no other version to restore"
         raise CommandRefused(f"{tag} is stable already", saw="nothing to restore", do=do)
     if tag not in deployment.promoted:
         raise CommandRefused(
@@ -316,7 +321,9 @@ def _restore(
         return (_returned(command, release, now_s),)
     if release and release.phase is Phase.LEAVING:
         raise CommandRefused(
-            f"{release.canary} answers its last requests", saw=f"{release.name} ends", do="try again in some seconds"
+            f"{release.canary} is answering its last requests",
+            saw=f"{release.name} is ending",
+            do="try again in a few seconds",
         )
     requested = _requested(command, deployment.stable, number, now_s)
     if release is None:
@@ -326,11 +333,11 @@ def _restore(
 
 
 def _refuse_to_end_the_watch(command: Restore, deployment: Deployment, release: Release) -> None:
-    """Unless whoever asks may: once the restored version was aborted, the promoted one would serve unwatched."""
+    """Raise CommandRefused unless the person may end it: after an aborted restore the version would be unwatched."""
     _refuse_the_same_person(deployment, release.canary, command.by, "taken out of the watch")
     if not command.may_end_watch:
         raise CommandRefused(
-            f"it would end the watch of {release.canary}, which your role may not",
+            f"this would end the watch of {release.canary}, which your role does not allow",
             saw=f"{release.canary} is watched, and {command.tag} is not the version before it",
             do=f"`kanaria rollback` returns to {release.stable} now, and then `kanaria restore {command.tag}`; or ask "
             "an approver",
@@ -338,7 +345,7 @@ def _refuse_to_end_the_watch(command: Restore, deployment: Deployment, release: 
 
 
 def _returned(command: Restore, release: Release, now_s: float) -> e.RolledBack:
-    """The version before is still warm: all traffic returns to it at once."""
+    """All traffic returns at once to the previous version, which is still warm."""
     return e.RolledBack(
         at_s=now_s,
         release=release.number,
@@ -362,12 +369,12 @@ def _requested(command: Restore, stable: str, number: int, now_s: float) -> e.Re
 
 
 def _restorable(deployment: Deployment) -> str:
-    """What to do for another version; "" where there is none."""
+    """How to restore another version; empty: there is none."""
     if not deployment.restorable:
         return ""
     first, *others = deployment.restorable
     also = f" ({', '.join(others)} can be restored as well)" if others else ""
-    return f"`kanaria restore {first}` brings {first} back{also}"
+    return f"`kanaria restore {first}` restores {first}{also}"
 
 
 def _nothing_runs(command: Command, deployment: Deployment) -> CommandRefused:
@@ -403,7 +410,7 @@ def _require(release: Release, allowed: bool, what: str) -> None:
 
 
 def _instead(release: Release) -> str:
-    """What can be done about a release that does not allow what was asked for."""
+    """What can be done instead with a release that does not allow the command."""
     match release.phase:
         case Phase.STARTING if release.is_paused:
             return f"{_RESUMED}, `kanaria abort` ends it"
@@ -414,5 +421,5 @@ def _instead(release: Release) -> str:
         case Phase.WATCHING:
             return f"`kanaria rollback` returns to {release.stable}, `kanaria promote` ends the watch"
         case Phase.LEAVING:
-            return "nothing: it was decided, and ends in some seconds"
+            return "nothing: it is decided, and ends in a few seconds"
     return _RESUMED if release.is_paused else "see `kanaria status`"

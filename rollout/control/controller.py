@@ -1,7 +1,7 @@
-"""The control loop: gather, judge, decide, write down, act. The only place that waits and changes the world.
+"""The control loop: gather, judge, decide, write down, act. One pass is a beat. Only this loop changes the world.
 
-Killed at any point, it continues where it was: its state is folded from the ledger, and what the state asks for is put
-in force again on every beat.
+A controller that is killed at any point continues where it was: its state is folded from the ledger, and every beat
+puts in force what the state asks for.
 """
 
 import math
@@ -62,11 +62,11 @@ from rollout.spec import RolloutSpec
 log = structlog.get_logger()
 
 _SHOWN_LOSSES = 5
-SILENCED_AFTER_S = 3.0  # a split that is refused for so long stays refused; a gateway that was killed is back before
+SILENCED_AFTER_S = 3.0  # a split that is refused for this long stays refused; a killed gateway is back sooner
 
 
 class Controller:
-    """One deployment's loop. `run` blocks; `submit` may be called from any thread."""
+    """The control loop of one deployment. `run` blocks; `submit` may be called from any thread."""
 
     def __init__(
         self,
@@ -86,12 +86,18 @@ class Controller:
     ) -> None:
         """
         Args:
-            open_ledger: opens it for writing.
+            open_ledger: opens the ledger for writing.
+            router: sets the split of the traffic.
+            source: reads the counters.
+            failures: failed requests of a sticky release.
+            fleet: starts and stops versions.
+            metrics: the controller's own metrics.
             preflight: None: no preflight is wanted.
-            gateway: the data plane as its clients see it; None: nobody asks.
-            segments: values that may become segments; None: only those that a plan lists do.
-            observer: compares the answers of versions that do not; None: nothing does.
-            reserve_bytes: room on the ledger's disk that is taken beforehand.
+            gateway: the data plane as its clients see it; None: not watched.
+            segments: values that may become segments; None: only values that a plan lists.
+            observer: compares the answers of versions that do not count them; None: nothing does.
+            clock: wall clock and steady clock.
+            reserve_bytes: room on the ledger's disk to reserve beforehand.
         """
         self._open_ledger, self._reserve_bytes = open_ledger, reserve_bytes
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
@@ -111,7 +117,8 @@ class Controller:
         self._trouble = Trouble()
         self._is_recovered = False
         self._refusal = ""  # why the router refused the newest split; empty: it did not
-        self._kept_in_since_s: float | None = None  # the router, one that is out; on the steady clock
+        # Since when the router has refused to take out a version that was rolled back; on the steady clock.
+        self._kept_in_since_s: float | None = None
         self._is_silenced = False  # whether that version was suspended, which is noted once
         self._deployment = Deployment()
         self.snapshot = Snapshot(Deployment(), None, None, {}, "starting", 0.0, -math.inf)
@@ -119,23 +126,23 @@ class Controller:
     # ---- other threads
 
     def submit(self, command: Command | ForWhatWasSeen, *, timeout_s: float = 30.0) -> int | None:
-        """Hand over a command and wait until it is in the ledger.
+        """Submit a command and wait until it is in the ledger.
 
-        Returns: the number of the release it concerns.
-        Raises: CommandRefused, LedgerError; TimeoutError when the loop does not answer.
+        Returns: the number of the release that it concerns.
+        Raises: CommandRefused, LedgerError; TimeoutError if the loop does not answer.
         """
         return self._queue.submit(command, timeout_s=timeout_s)
 
     def has_looked(self, *, within_s: float) -> bool:
-        """Wait until it has tried to read its ledger: before that, its snapshot knows of no release."""
+        """Wait until the loop has tried to read the ledger; before that, the snapshot has no release."""
         return self._has_looked.wait(within_s)
 
     def is_beating(self, within_s: float) -> bool:
-        """Whether the loop finished a beat in the last `within_s` seconds."""
+        """Whether the loop finished a beat within the last `within_s` seconds."""
         return self._clock().steady_s - self.snapshot.steady_s <= within_s
 
     def stop(self) -> None:
-        """Let `run` return after the present beat."""
+        """Make `run` return after the present beat."""
         self._stop.set()
         self._queue.wake()
 
@@ -145,7 +152,7 @@ class Controller:
         """Beat until `stop` is called. Raises LedgerTaken."""
         try:
             while not self._stop.is_set():
-                left_s = self._next_reading_s - self._clock().steady_s  # a reading does not wait for the beat after it
+                left_s = self._next_reading_s - self._clock().steady_s  # end the wait early if a reading is due
                 beat_s = IDLE_BEAT_S if self._is_idle else BEAT_S
                 self.turn(wait_s=left_s if 0 < left_s < beat_s else beat_s)
         finally:
@@ -153,7 +160,7 @@ class Controller:
                 self.close()
 
     def turn(self, *, wait_s: float) -> None:
-        """Answer commands for `wait_s` seconds, then beat. What fails is logged, counted and shown.
+        """Answer commands for `wait_s` seconds, then do one beat. Failures are logged, counted and shown.
 
         Raises: LedgerTaken.
         """
@@ -164,8 +171,8 @@ class Controller:
                 self.recover()
             self.beat()
         except LedgerTaken:
-            raise  # what this process knows is out of date: it must not act on it
-        except Exception as error:  # noqa: BLE001 - the one place where the loop survives whatever it meets
+            raise  # this process's state is out of date: it must not act on it
+        except Exception as error:  # noqa: BLE001 - the one place where the loop survives any error
             self._failed(error)
             if not self._is_recovered:
                 self._stop.wait(wait_s)
@@ -182,18 +189,19 @@ class Controller:
     def close(self) -> None:
         """Write what waits, and close the ledger."""
         if self._is_recovered:
-            with suppress(LedgerTaken):  # whoever took it reads on from where it says
+            with suppress(LedgerTaken):  # the process that took it continues from its newest event
                 self._keep_held()
             self._writer.flush()
             self._history.write(self._calibration.ticks(), self._clock().steady_s)
         self._ledger.close()
 
     def _failed(self, error: Exception) -> None:
-        """A beat failed. Never raises."""
-        self._next_reading_s = -math.inf  # with the next beat: those between two readings would hide what fails at each
+        """Handle a failed beat. Never raises."""
+        # Read with the next beat: otherwise the beats between two readings would hide a failure of every reading.
+        self._next_reading_s = -math.inf
         is_new = self._trouble.failed(error)
         self._metrics.failed_beats.inc()
-        is_a_fault = is_new and not isinstance(error, KanariaError)  # its traceback once, not with every beat
+        is_a_fault = is_new and not isinstance(error, KanariaError)  # log a traceback once, not with every beat
         log.warning(
             "beat_failed", error=str(error), in_a_row=self._trouble.beats, exc_info=error if is_a_fault else None
         )
@@ -205,16 +213,16 @@ class Controller:
         except Exception:
             log.exception("cannot_return_to_stable")
         self._metrics.failed_in_a_row.set(self._trouble.beats)
-        seen = self.snapshot  # the time of its last beat stays
+        seen = self.snapshot  # keep the time of the last complete beat
         if self._is_recovered:
             seen = replace(seen, deployment=self._deployment, head=self._ledger.last, unwritten=self._writer.waiting)
         self.snapshot = replace(seen, troubles=self._troubles(), gateway=self._gateway_health())
 
     def _return_to_stable(self) -> None:
-        """Nobody can judge the canary: give its traffic back, by the one way that asks the gateway alone.
+        """Give the canary's traffic back to stable, because nobody can judge the canary. This needs only the gateway.
 
-        It is no fault of the canary, so the release is aborted, without quarantine. A version in its watch stays: it
-        was judged. A controller that cannot read its ledger writes nothing down: once it can, the release goes on.
+        It is not the canary's fault, so the release is aborted, without quarantine. A version in its watch stays,
+        because it was judged. A controller that cannot read its ledger writes nothing; later the release goes on.
         Raises RouterRefused.
         """
         if not self._is_recovered:
@@ -233,7 +241,7 @@ class Controller:
         log.critical("returned_to_stable", release=release.number, canary=release.canary, reason=reason)
 
     def recover(self) -> None:
-        """Fold the ledger and replay the running release's evidence through a new judge."""
+        """Fold the ledger, and replay the running release's evidence through a new judge."""
         try:
             self._ledger = self._open_ledger()
             try:
@@ -258,7 +266,7 @@ class Controller:
         self._next_number = newest.number + 1 if newest else 1
         release = self._deployment.active
         if release is None:
-            kept.clear()  # whatever it is about is over
+            kept.clear()  # it belongs to a release that has ended
             return
         own = list(self._ledger.events(release=release.number))
         self._deployment = fold(own, self._deployment)
@@ -266,11 +274,11 @@ class Controller:
         if release is None:
             return
         self._run.judge = replayed(own)
-        self._measure.latest = self._ledger.cursor()  # what was counted while no controller ran is evidence, once
+        self._measure.latest = self._ledger.cursor()  # events counted while no controller ran are evidence, once
         wish = desired(self._deployment)
         for event in own:
             if isinstance(event, e.Applied):
-                # An event does not say who the fallback was; it is only asked for together with a split of its own.
+                # The event does not name the fallback, which exists only together with a split for stable alone.
                 fallback = wish.fallback if (event.stable, event.canary) == (wish.stable, None) else None
                 split = ObservedSplit(
                     event.stable, event.canary, event.weight_percent, event.mirror, fallback, event.compare_percent
@@ -290,7 +298,7 @@ class Controller:
         )
 
     def beat(self) -> None:
-        """Put in force what the state asks for, measure, decide, act."""
+        """One pass: put in force what the state asks for, measure, decide, act."""
         now = self._clock()
         if done := self._place.keep(now):
             self._note("ledger_put_back", done)
@@ -303,7 +311,7 @@ class Controller:
         is_fresh, tick = self._measure_if_due()
         self._continue_preflight()
         self._advance(now, is_fresh=is_fresh, tick=tick)
-        # Counting begins with the first reading under a new weight, and what came before it is lost.
+        # Counting begins with the first reading under a new weight, and events before it are lost: read at once.
         is_fresh, tick = self._measure_if_due()
         if is_fresh:
             self._advance(now, is_fresh=True, tick=tick)
@@ -311,27 +319,27 @@ class Controller:
         self._publish(now)
 
     def _notice_a_jump(self, now: Instant) -> bool:
-        """Whether the wall clock was set since the last call. Then counting begins anew: windows have its times."""
+        """Whether the wall clock was set since the last call. If so, counting restarts: windows use its times."""
         jumped_s = self._wall_clock.jumped_s(now)
         if not jumped_s:
             return False
         self._measure.begin_anew()
         self._world.wall_clock_jumped(jumped_s)
         self._run.users.wall_clock_jumped(jumped_s)
-        self._note("clock_jumped", f"this machine's clock was set {_by(jumped_s)}; counting goes on from here")
+        self._note("clock_jumped", f"this machine's clock was set {_by(jumped_s)}; counting starts again from here")
         return True
 
     # ---- gathering
 
     def _measure_if_due(self) -> tuple[bool, Tick | None]:
-        """Read the counters when it is time. Returns whether there was anything to judge, and what the ledger keeps."""
+        """Read the counters if a reading is due. Returns whether there was anything to judge, and the tick to write."""
         now = self._clock()
         if self._deployment.stable is None or now.steady_s < self._next_reading_s:
             return False, None
         release, run, stable = self._deployment.active, self._run, self._deployment.stable
         self._next_reading_s = next_reading_s(release, now.steady_s)
         if run.was_loading:
-            self._measure.begin_anew()  # what is refused while nobody can answer is evidence about nobody
+            self._measure.begin_anew()  # requests refused while no version can answer are not evidence
             run.was_loading = self._is_loading()
         measured = self._measured(release, stable, now)
         if measured is None or measured.windows is None:
@@ -355,18 +363,18 @@ class Controller:
         return True, tick
 
     def _is_loading(self) -> bool:
-        """Whether a version that has traffic is loading: after a reboot they are, and the gateway is there first."""
+        """Whether a version with traffic is loading, as after a reboot, when the gateway is up first."""
         wish = desired(self._deployment)
         loads = [self._fleet.status(tag).health is Health.STARTING for tag in (wish.stable, wish.canary) if tag]
         release = self._deployment.active
         return any(loads) and not (release and release.phase is Phase.STARTING)
 
     def _measured(self, release: Release | None, stable: str, now: Instant) -> Measurement | None:
-        """What was counted since the reading before; None when nothing can be said."""
+        """The counts since the previous reading; None where they are not known."""
         run = self._run
         try:
             run.users.read(release)
-            newest = self._deployment.release  # its signals are counted between releases too: the next needs a history
+            newest = self._deployment.release  # its own signals are counted between releases: the next needs a history
             own = newest.spec.signals.own_counters if newest else ()
             reading = self._measure.read(release, self._world.backends(), own)
         except SourceUnreachable as error:
@@ -380,22 +388,22 @@ class Controller:
         run.is_blind = False
         self._note_trouble(self._measure.trouble)
         if self._notice_a_jump(self._clock()):
-            return None  # nobody knows on which side of the jump this reading got its time
+            return None  # it is unknown whether this reading got its time before or after the jump
         if release and release.phase is not Phase.STARTING and not self._world.is_in_force(desired(self._deployment)):
-            self._measure.begin_anew()  # under another weight than the state says
+            self._measure.begin_anew()  # the weight in force is not the one in the state
         split = self._world.split
         measured = self._measure.take(reading, release, stable=stable, split=split, now=now)
         if measured is None or measured.at_s < split.wall_s:
             self._next_reading_s = now.steady_s + BEAT_S  # the metric store has nothing newer yet
         if measured and measured.jumped_s:
-            text = f"the clock of the metric source was set {_by(measured.jumped_s)}; counting goes on from here"
+            text = f"the clock of the metric source was set {_by(measured.jumped_s)}; counting starts again from here"
             self._note("clock_jumped", text)
         if measured and measured.windows is None:
             run.users.skip(measured.at_s)
         return measured
 
     def _find_segments(self, release: Release | None) -> None:
-        """Write down the values that become segments; with the next beat the gateway tells them apart."""
+        """Write down the values that become segments; the gateway counts them separately from the next beat on."""
         if self._segments is None:
             return
         segments = release.segments if release else None
@@ -413,7 +421,7 @@ class Controller:
             self._keep(e.SegmentsFound(at_s=self._clock().wall_s, release=release.number, names=names))
 
     def _count_refusals(self, release: Release | None, windows: Sequence[Window], now: Instant) -> None:
-        """Look what the data plane refuses while a release waits for requests, and note it once."""
+        """Check what the data plane refuses while a release waits for requests, and note it once."""
         if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
             return
         refusals, is_counted = self._run.refusals, any(window.signal == "errors" for window in windows)
@@ -423,7 +431,7 @@ class Controller:
             self._note(e.REQUESTS_REFUSED, words)
 
     def _note_trouble(self, trouble: str | None) -> None:
-        """Note what the source has to work around, once when it begins and once when it is over."""
+        """Note a problem that the source works around, once when it begins and once when it is over."""
         if trouble and not self._source_trouble:
             self._note("store_unreachable", trouble)
         elif self._source_trouble and not trouble:
@@ -433,7 +441,7 @@ class Controller:
     def _judged(
         self, release: Release, judge: ReleaseJudge, measured: Measurement, windows: Sequence[Window]
     ) -> Tick | None:
-        """Let the judge take in new windows; None where nothing is judged."""
+        """Pass new windows to the judge; None where nothing is judged."""
         if (user_phi := self._run.users.phi) is not None:
             judge.temper_pass({"errors": user_phi})
         judge.observe(release, windows)
@@ -446,7 +454,7 @@ class Controller:
         return Tick(measured, windows if is_compared else [*watched(windows), *saved], judgement)
 
     def _continue_preflight(self) -> None:
-        """Start the canary's preflight where one is due, and write down its result."""
+        """Start the canary's preflight if one is due, and write down its result."""
         release = self._deployment.active
         if release and self._run.preflight.is_due(release):
             statuses = (self._fleet.status(tag) for tag in (release.canary, release.stable))
@@ -455,7 +463,7 @@ class Controller:
                 self._keep(e.Preflighted(at_s=self._clock().wall_s, release=release.number, result=result))
 
     def _facts(self, release: Release, now_s: float, *, is_fresh: bool) -> Facts:
-        """What was observed; `now_s` on the steady clock."""
+        """What this beat observed; `now_s` is on the steady clock."""
         canary = self._fleet.status(release.canary)
         return Facts(
             in_phase_s=self._run.in_phase_s(now_s),
@@ -519,9 +527,9 @@ class Controller:
             self._keep(*self._run.asking.news(release, action, self._clock()))
 
     def _note_differences(self, release: Release, action: Action) -> None:
-        """Note in which fields answers differ, once a person is asked, or the canary moves on or is rolled back.
+        """Note in which fields answers differ when a person is asked, or the canary moves on or is rolled back.
 
-        Also where it moves on: what differs on one route is little of all answers.
+        They are noted even if the canary moves on: a difference on one route is a small share of all answers.
         """
         is_over = isinstance(action, Rollback | EnterStep | Promote)
         is_asked = isinstance(action, Hold) and action.needs_person
@@ -533,10 +541,10 @@ class Controller:
             self._note(e.ANSWERS_DIFFER, found)
 
     def _record(self, release: Release, tick: Tick | None, action: Action, decision: tuple[e.Event, ...]) -> bool:
-        """Write a tick and the decision that rests on it. Returns whether the decision may be carried out."""
+        """Write a tick and the decision based on it. Returns whether the decision may be carried out."""
         ticked = (record.ticked(release, tick, action, user_phi=self._run.users.phi),) if tick else ()
         cursor = self._measure.latest if tick else None
-        # While the guard has requests to look at, each reading counts: it spends a part of `alpha`.
+        # While the guard has requests to judge, each reading must be recorded: it spends a part of `alpha`.
         is_still = not decision and isinstance(action, Hold) and not self._run.recent.canary.total
         if ticked and (after := self._quiet.takes(*ticked, self._deployment, cursor, is_still=is_still)):
             self._deployment = after
@@ -559,9 +567,9 @@ class Controller:
         """How noisy stable's counts are, and how often it fails."""
         noise = self._calibration.noise(release.spec.signals.selection())
         if release.spec.sticky and "errors" in noise:
-            noise[AFFECTED_USERS] = noise["errors"]  # the same bursts make both noisy
+            noise[AFFECTED_USERS] = noise["errors"]  # the same bursts affect both
         like_all = [noise[name] for name in ("errors", "rejected") if name in noise]
-        if release.spec.segments and like_all:  # they have no history of their own
+        if release.spec.segments and like_all:  # segments have no history of their own
             noise[SEGMENT] = max(like_all, key=lambda one: one.of_comparison(0.5))
         return e.Calibrated(
             at_s=self._clock().wall_s,
@@ -581,16 +589,16 @@ class Controller:
         if now and before.phase is Phase.STARTING and now.phase in (Phase.STEPPING, Phase.WATCHING):
             self._run.judge = ReleaseJudge(now)
             self._run.users.begin(now, since_s=self._world.split.wall_s)
-        self._run.judgement = None  # the next step needs evidence of its own: no step on a stale verdict
+        self._run.judgement = None  # the next step needs a new verdict: no step on a stale one
         self._reconcile()
 
     def _reconcile(self) -> None:
-        """Put in force what the state asks for, and write down what changed."""
+        """Put in force what the state asks for, and write down the changes."""
         wish = desired(self._deployment)
         try:
             self._world.start(wish)
         finally:
-            self._shift(wish)  # a version that cannot be started must not keep traffic on another
+            self._shift(wish)  # even if a version cannot be started: traffic must not stay where it is
         is_settled = self._world.stop(wish)
         release = self._deployment.active
         if release and release.phase is Phase.LEAVING and release.outcome and is_settled:
@@ -601,7 +609,7 @@ class Controller:
             split = self._world.shift(wish)
         except RouterRefused as error:
             self._metrics.router_failures.inc()
-            if error.what != self._refusal:  # each beat tries again
+            if error.what != self._refusal:  # note it once; each beat tries again
                 self._note("router_refused", f"{error.what}: {error.saw}")
             self._refusal = error.what
             self._silence()
@@ -612,7 +620,7 @@ class Controller:
         self._put_in_force(split)
 
     def _silence(self) -> None:
-        """A version that was rolled back, and that the gateway cannot be kept from asking, must answer nobody."""
+        """Suspend a version that was rolled back if the gateway keeps sending it requests: it must answer nobody."""
         release, now_s = self._deployment.active, self._clock().steady_s
         if release is None or release.phase is not Phase.LEAVING or release.outcome not in ("rolled_back", "aborted"):
             return
@@ -620,14 +628,14 @@ class Controller:
             self._kept_in_since_s = now_s
         if now_s - self._kept_in_since_s < SILENCED_AFTER_S:
             return
-        # With each beat: a suspended process that is killed is started again, and would answer.
+        # At every beat: a suspended process that is killed is started again, and would answer.
         if self._world.silence(release.canary, other=release.stable) and not self._is_silenced:
             self._is_silenced = True
-            text = f"{release.canary} is out, and the gateway takes no split without it: its processes are suspended"
-            self._note("suspended", f"{text}, so that {release.stable} answers in its place")
+            text = f"the gateway refuses every split without {release.canary}, so its processes are suspended"
+            self._note("suspended", f"{text} and {release.stable} answers in its place")
 
     def _put_in_force(self, split: ObservedSplit) -> None:
-        """Write down a split that came into force; counting begins with it."""
+        """Write down a split that is now in force; counting begins with it."""
         release = self._deployment.active
         self._next_reading_s = self._world.split.steady_s
         self._keep(
@@ -647,12 +655,12 @@ class Controller:
     def execute(self, command: Command | ForWhatWasSeen) -> int | None:
         """Carry out a command in the loop's own thread. Raises CommandRefused, LedgerError.
 
-        One that only makes traffic safer is carried out even while the ledger cannot be written.
+        A command that only makes traffic safer is carried out even while the ledger cannot be written.
         """
         if isinstance(command, ForWhatWasSeen):
             command = command.for_now(self._deployment)
         left_out = ""
-        # No other command may fail because a list of versions cannot be read: one that rolls back least of all.
+        # No other command may fail because the list of versions cannot be read, least of all a rollback.
         needs_tags = isinstance(command, commands.SetStable | StartRelease | Restore)
         if isinstance(command, StartRelease | Restore):
             command, left_out = self._fitted(command)
@@ -673,21 +681,21 @@ class Controller:
             self._refuse_losses(command)
         if events:
             (self._keep if commands.are_safe(events) else self._write)(*events)
-            if not isinstance(command, ReportDrift):  # a drift report leaves the judge's evidence as it is
+            if not isinstance(command, ReportDrift):  # a drift report does not change the judge's evidence
                 self._run.judgement = None
             if any(isinstance(event, e.ReleaseRequested) for event in events):
                 self._next_number += 1
                 self._run = ReleaseRun(self._failures, self._preflight, requested_s=self._clock().steady_s)
-            self._publish(self._clock())  # whoever asked must see the effect at once
+            self._publish(self._clock())  # the sender must see the effect at once
             log.info("command", command=type(command).__name__, by=getattr(command, "by", ""))
         release = self._deployment.release
         return release.number if release else None
 
     def _fitted(self, command: StartRelease | Restore) -> tuple[StartRelease | Restore, str]:
-        """The command with a plan that its versions can follow, and what that lacks. Raises CommandRefused."""
+        """The command with a plan that fits its versions, and what was removed from it. Raises CommandRefused."""
         stable = self._deployment.stable
         if stable is None or command.tag not in self._fleet.known_tags():
-            return command, ""  # it will be refused
+            return command, ""  # `accept` will refuse it
         services = self._fleet.service(command.tag), self._fleet.service(stable)
         if isinstance(command, Restore):
             newest = self._deployment.release
@@ -716,42 +724,42 @@ class Controller:
             )
 
     def _losses(self, tag: str) -> tuple[Loss, ...]:
-        """What callers of stable would miss in a version, where that is looked at."""
+        """What callers of stable would miss in a version; nothing without a preflight."""
         stable = self._deployment.stable
         return self._preflight.losses(tag, stable) if self._preflight and stable else ()
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
-        """What a release must know of the one before of the same two versions. Raises LedgerError."""
+        """What a release takes over from the previous one of the same two versions. Raises LedgerError."""
         stable = self._deployment.stable
         number = self._deployment.tried.get((stable, command.tag)) if stable else None
         if number is None:
             return None
-        self._writer.flush()  # what is not in the ledger yet belongs to it as well
+        self._writer.flush()  # events that are not in the ledger yet are needed as well
         events = tuple(self._ledger.events(release=number, without_ticks=True))
         return earlier_try(events, self._ledger.last_tick(number), command.spec)
 
     def _write(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
-        """What counts only once it is written. Raises LedgerError."""
+        """Write events that take effect only once they are written. Raises LedgerError."""
         if events:
             events = (*self._quiet.held, *events)
             self._writer.write(*events, cursor=cursor or self._quiet.cursor, affected=affected)
             self._folded(events)
 
     def _keep(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
-        """What counts at once, and is written as soon as that is possible: facts, and what makes traffic safer."""
+        """Apply events at once and write them as soon as possible: facts, and what makes traffic safer."""
         if events:
             events = (*self._quiet.held, *events)
             self._writer.keep(*events, cursor=cursor or self._quiet.cursor, affected=affected)
             self._folded(events)
 
     def _keep_held(self) -> None:
-        """Write the measurement that is held back."""
+        """Write the quiet measurement that is held back."""
         if self._quiet.held:
             self._writer.keep(*self._quiet.held, cursor=self._quiet.cursor)
             self._quiet.written()
 
     def _folded(self, events: tuple[e.Event, ...]) -> None:
-        """The state after `events`, which begin with what was held back."""
+        """Apply `events`, which begin with what was held back, to the state."""
         self._deployment = fold(events, self._quiet.before(self._deployment))
         self._quiet.written()
 
@@ -792,7 +800,7 @@ class Controller:
         return self._gateway.health if self._gateway else GatewayHealth.UNKNOWN
 
     def _troubles(self) -> tuple[str, ...]:
-        """What a person must see to, in words, the worst first."""
+        """Problems that a person must fix, in words, the worst first."""
         gateway = self._gateway.trouble if self._gateway else None
         if not self._is_recovered:
             return tuple(filter(None, [gateway, self._trouble.sentence]))
@@ -801,7 +809,7 @@ class Controller:
         return tuple(filter(None, found))
 
     def _low(self) -> str | None:
-        """That the disk is almost full, in words."""
+        """The warning that the disk is almost full; None: it is not."""
         folder = self._ledger.path.parent
         if (free := free_bytes(folder)) >= LOW_BYTES:
             return None
@@ -809,12 +817,12 @@ class Controller:
         return f"{left}; make room: once nothing can be written, no version gets more traffic"
 
     def _refused(self) -> str:
-        """Requests that were refused while the release waits for some, in words; empty: none."""
+        """Requests that were refused while the release waits for requests, in words; empty: none."""
         release = self._deployment.active
         return self._run.refusals.words(release.spec.window) if release else ""
 
     def _unjudged_s(self, now_s: float) -> float:
-        """For how long a release that should be judged has not been; a few windows are nothing."""
+        """For how long a release that should be judged has not been, seconds; a few windows do not count."""
         release = self._deployment.active
         if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
             return 0.0
@@ -822,9 +830,13 @@ class Controller:
         return unjudged_s if unjudged_s > UNJUDGED_WINDOWS * release.spec.window else 0.0
 
     def _unjudged(self) -> str | None:
-        """That nothing is judged, in words."""
+        """The warning that the release is not judged; None: it is."""
         unjudged_s = self._unjudged_s(self._clock().steady_s)
-        why = "there is no reading of the counters" if self._run.is_blind else "no reading follows on the one before"
+        why = (
+            "there is no reading of the counters"
+            if self._run.is_blind
+            else "no reading can be compared with the one before"
+        )
         return f"the release has not been judged for {span(unjudged_s)}: {why}" if unjudged_s else None
 
 

@@ -1,7 +1,7 @@
-"""What to do next: one function from state, facts and evidence to an action. No clock, no network, no log.
+"""Decides what to do next: one function from state, facts and evidence to an action. No clock, no network, no log.
 
-Waits for evidence are counted in measured time, which the ledger keeps (`Release.seen_s` and its neighbours); waits for
-a process in the time that this controller saw pass (`Facts`). No wall clock is read, so none can end a wait.
+A wait for evidence lasts in measured time, which the ledger keeps (`Release.seen_s` and its neighbours). A wait for a
+process lasts in the time that this controller saw pass (`Facts`). No wall clock is read, so none can end a wait.
 """
 
 import math
@@ -27,19 +27,19 @@ _BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until 
 class Facts:
     """What was observed in this beat."""
 
-    in_phase_s: float  # how long this controller has seen the release in its present step or phase
-    unseen_s: float  # of it, since requests of the canary were last counted
+    in_phase_s: float  # how long this controller has seen the release in its present step or phase, seconds
+    unseen_s: float  # how long of that no request of the canary was counted, seconds
     canary: Health
     stable: Health  # of the version to go back to
     has_crashed: bool  # the canary's process ended by itself at least once
-    canary_unready_s: float  # how long the canary has not answered its readiness probe
-    detail: str  # how the process of a canary ended that is not healthy or has crashed, or its last output
-    is_measured: bool  # the metric source gave a reading
-    is_fresh: bool  # ... in this beat, and it was judged
+    canary_unready_s: float  # how long the canary has not answered its readiness probe, seconds
+    detail: str  # how an unhealthy or crashed canary's process ended, or its last output
+    is_measured: bool  # the metric source gives readings
+    is_fresh: bool  # there was a reading in this beat, and it was judged
     recent_canary: Pair  # errors in the guard's window
     recent_stable: Pair
     restarts: int = 0  # workers of the canary that ended by themselves
-    preparing: str = ""  # what is done to make the canary's environment
+    preparing: str = ""  # what is being done to create the canary's environment
     awaits_preflight: bool = False  # a preflight is wanted and has no result yet
 
 
@@ -49,7 +49,7 @@ class Hold:
 
     reason: str
     needs_person: bool = False
-    left_s: float | None = None  # of measured time until it is rolled back; None: nothing happens by itself
+    left_s: float | None = None  # measured seconds until the rollback; None: nothing happens by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class EndWatch:
-    """The previous version need not stay warm any longer."""
+    """End the watch: the previous version need not stay warm any longer."""
 
     reason: str
 
@@ -121,7 +121,7 @@ def _starting(release: Release, facts: Facts) -> Action:
             "preflight", f"{release.canary} failed its preflight: {'; '.join(release.preflight_differences)}"
         )
     if facts.awaits_preflight and waited_s >= release.spec.preflight_deadline_s:
-        return Rollback("preflight", f"the preflight of {release.canary} was not over after {waited_s:.0f} s")
+        return Rollback("preflight", f"the preflight of {release.canary} had not ended after {waited_s:.0f} s")
     if release.is_paused:
         return Hold("paused by a person")
     if facts.canary is not Health.READY:
@@ -140,7 +140,7 @@ def _first_step(release: Release, reason: str) -> EnterStep:
 
 
 def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
-    """What must be done at once, whether or not the release is paused; None when nothing must."""
+    """The action that is needed at once, whether or not the release is paused; None: nothing is."""
     down = _down(release, facts)
     failed = judgement is not None and judgement.verdict is Verdict.FAIL
     guarded = guard.is_over(release, facts.recent_canary, facts.recent_stable)
@@ -157,7 +157,7 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     if failed and judgement is not None and judgement.on_fail == "rollback":
         may_wait = release.mirror and judgement.may_be_better and not guarded
         if may_wait and release.failed_s < release.spec.step_deadline:
-            return Hold(f"{judgement.reason}; in the shadow it waits for labels, which may prove it better")
+            return Hold(f"{judgement.reason}; it stays in the shadow for labels, which may prove it better")
         return Rollback(judgement.failed_signal or "evidence", judgement.reason)
     if guarded and guard.is_shared(release, facts.recent_stable):
         return Hold(_BOTH_FAIL, needs_person=True)
@@ -167,10 +167,11 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
 
 
 def _without_evidence(release: Release, facts: Facts) -> Action | None:
-    """Return to the weight at which the canary passed last, when nothing says any longer that it is well.
+    """Return to the weight at which the canary last passed, if there is no longer any evidence about it.
 
-    Without readings also while paused: this is the way to safety. Without requests not, and only once from a weight:
-    nobody is harmed then, and where requests are rare the weight would rise and fall with each of them.
+    Without readings this happens even while paused, because it makes traffic safer. Without requests it does not happen
+    while paused, and only once from each weight: nobody is harmed then, and where requests are rare the weight would
+    rise and fall with each of them.
     """
     back, limit_s = release.previous, evidence_deadline_s(release)
     if release.weight_percent == 0 or back is None or facts.unseen_s < limit_s:
@@ -185,10 +186,10 @@ def _without_evidence(release: Release, facts: Facts) -> Action | None:
 
 
 def _beyond_requests(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
-    """Return to the shadow before more of users' requests could be harmed than the plan allows; also while paused.
+    """Return to the shadow before more users' requests could be harmed than the plan allows, even while paused.
 
-    Proof that is still missing when the step has soaked would cost users' requests, too. In the shadow copies bring it,
-    and then the canary comes back.
+    If proof is still missing once the step has soaked, waiting for it would cost users' requests as well. In the shadow
+    step copies provide the proof, and then the canary returns to the steps.
     """
     allowed = release.spec.risk_budget.requests
     if allowed is None or judgement is None or release.weight_percent == 0:
@@ -197,19 +198,19 @@ def _beyond_requests(release: Release, facts: Facts, judgement: Judgement | None
     coming = errors.canary_per_s * max(release.spec.window, facts.unseen_s) if errors else 0.0
     harmed = judgement.harmed_upper(coming)
     if harmed is not None and harmed > allowed:
-        risk = f"after the next window more of users' requests may be harmed than the plan's {count(allowed)}"
+        risk = f"after the next window more users' requests may be harmed than the plan's {count(allowed)}"
     elif release.has_soaked and judgement.is_unproven and not release.is_paused:
         risk = "more proof at this step would cost users' requests"
     else:
         return None
-    reason = f"{risk}: back to the shadow, where copies go on proving"
+    reason = f"{risk}: back to the shadow, where copied requests provide the proof"
     if facts.stable is not Health.READY:
         return Hold(f"{reason}, once {release.stable} is ready to take the traffic", needs_person=True)
     return EnterStep(0, 0, mirror=True, reason=reason)
 
 
 def evidence_deadline_s(release: Release) -> float:
-    """For how long the canary keeps its weight without evidence, seconds; at least so long that some could come."""
+    """For how long the canary keeps its weight without evidence, seconds; at least two windows."""
     return max(release.spec.evidence_deadline, 2 * release.spec.window)
 
 
@@ -257,7 +258,7 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
 
 
 def _after_shadow(release: Release, judgement: Judgement, ahead: shadow.Ahead) -> EnterStep:
-    """Enter the first step that is large enough for the traffic; it is proven as the next one would have to be."""
+    """Enter the first step that is large enough for the traffic; it is proven like any next step."""
     weight, reason = release.weight_at(ahead.step), judgement.reason
     if smaller := [release.weight_at(left_out) for left_out in range(release.step + 1, ahead.step)]:
         share = weight / 100
@@ -272,11 +273,10 @@ def _warming_up(release: Release) -> str:
 
 
 def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Action:
-    """Proven worse by a signal that the plan leaves to a person, or while callers disagree about what is right.
+    """Hold for a person: a signal that the plan leaves to a person proves harm, or callers disagree about the labels.
 
-    The person has as long as a step may last.
-
-    After that the canary is rolled back: it does not keep its traffic just because nobody decides.
+    The person has as long as a step may last. After that the canary is rolled back: it does not keep its traffic just
+    because nobody decides.
     """
     is_over = release.failed_s >= release.spec.step_deadline
     if is_over and facts.is_measured and not release.is_paused and facts.stable is Health.READY:
@@ -289,7 +289,7 @@ def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Act
 def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
     action = _in_watch(release, facts, judgement)
     if isinstance(action, Rollback) and release.keeps_out_stable:
-        known_bad = f"{release.stable} is in quarantine and does not come back by itself"
+        known_bad = f"{release.stable} is in quarantine, so a person must decide"
         return Hold(f"{action.reason}; but {known_bad}: `kanaria rollback` returns to it", needs_person=True)
     return action
 
@@ -318,7 +318,7 @@ def _in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Ac
 def _harm_in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Rollback | None:
     if down := _down(release, facts):
         return Rollback("canary_down", down)
-    both_fail = guard.is_shared(release, facts.recent_stable)  # not known, so no, where it was left no traffic
+    both_fail = guard.is_shared(release, facts.recent_stable)  # false where stable has no traffic
     if guard.is_over(release, facts.recent_canary, facts.recent_stable) and not both_fail:
         return Rollback("guard", f"after promotion {guard.reason(release, facts.recent_canary)}")
     if judgement is not None and judgement.verdict is Verdict.FAIL and judgement.on_fail == "rollback":
@@ -327,7 +327,7 @@ def _harm_in_watch(release: Release, facts: Facts, judgement: Judgement | None) 
 
 
 def _still_watching(release: Release, facts: Facts) -> Hold:
-    """The old version stays warm until enough was measured; a person hears of it when most of the time was not."""
+    """Keep the old version warm until enough was measured; ask a person if most of the time was not measured."""
     if facts.in_phase_s < release.spec.watch:
         return Hold("watching the promoted version")
     measured = f"only {release.seen_s:.0f} s of {release.spec.watch:.0f} s were measured"
@@ -345,7 +345,7 @@ def _down(release: Release, facts: Facts) -> str | None:
         return f"the process of {release.canary} ended" + (f": {facts.detail}" if facts.detail else "")
     if facts.restarts > MOST_RESTARTS:
         return _restarted(release, facts)
-    is_loading = facts.canary is Health.STARTING  # its machine was started again: that is no fault of it
+    is_loading = facts.canary is Health.STARTING  # its machine was restarted, which is not the canary's fault
     limit_s = release.spec.startup_deadline if is_loading else release.spec.down_after
     if facts.canary is not Health.READY and facts.canary_unready_s >= limit_s:
         return f"{release.canary} did not answer its readiness probe for {facts.canary_unready_s:.0f} s"

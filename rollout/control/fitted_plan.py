@@ -1,6 +1,6 @@
-"""A plan without what cannot be counted of two versions: no release waits for evidence that will never come.
+"""Removes from a plan what cannot be counted of its two versions, so that no release waits for evidence forever.
 
-The model contract says what a version counts of its answers. Of a service of its own only the gateway counts.
+A version that keeps the model contract counts its own answers. For other services only the gateway counts.
 """
 
 from collections.abc import Callable, Collection
@@ -17,15 +17,15 @@ from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
 from rollout.spec import SHADOW, Golden, RolloutSpec
 
-_NOT_READ = "`answers` is not used: versions that keep the model contract count what they answer themselves"
+_NOT_READ = "`answers` is not used: versions that keep the model contract count their own answers"
 
-_COUNTS_LABELS = "say in `answers` what a label is, of services that have no route /feedback of their own"
+_COUNTS_LABELS = "say in `answers` what a label is, for services without a route /feedback of their own"
 
-NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
+NOT_COUNTED = "not_counted"  # topic of a release's note about what was left out
 
 
 def refuse_unknown_routes(golden: Golden, *services: Service) -> None:
-    """Refuse a plan that replays requests but for a route that no version has: it is misspelt, and would be replayed.
+    """Refuse a plan that excludes from replay a route that no version has: a misspelt route would still be replayed.
 
     Raises: CommandRefused.
     """
@@ -33,14 +33,14 @@ def refuse_unknown_routes(golden: Golden, *services: Service) -> None:
     unknown = [route for route in golden.leave_out if route not in known]
     if unknown and golden.requests == "recorded":
         raise CommandRefused(
-            f"requests to {unknown[0]} are to be left out, and no version has that route{nearest(unknown[0], known)}",
+            f"requests to {unknown[0]} are to be left out, but no version has that route{nearest(unknown[0], known)}",
             saw=f"their routes: {', '.join(known) or 'none are named'}",
-            do="correct `leave_out`: requests to the route that was meant would be asked again",
+            do="correct `leave_out`: otherwise requests to the intended route would be replayed",
         )
 
 
 def refuse_callers_without_names(spec: RolloutSpec, *, asks_for_keys: bool) -> None:
-    """Refuse a plan that tells callers apart by their keys where the gateway asks for none: nobody has such a name.
+    """Refuse a plan that distinguishes callers by their keys where the gateway asks for no keys.
 
     Raises: CommandRefused.
     """
@@ -48,27 +48,27 @@ def refuse_callers_without_names(spec: RolloutSpec, *, asks_for_keys: bool) -> N
         return
     if spec.sticky == CALLER_HEADER:
         raise CommandRefused(
-            "the plan keeps callers on one side by their keys, and the gateway asks for none",
-            saw=f"`sticky: header:{CALLER_HEADER}`, which `header:{API_KEY_HEADER}` means too",
-            do="name a header that tells callers apart and is no secret, such as `sticky: header:x-user-id`",
+            "the plan keeps callers on one side by their keys, but the gateway asks for no keys",
+            saw=f"`sticky: header:{CALLER_HEADER}` (`header:{API_KEY_HEADER}` means the same)",
+            do="name a header that distinguishes callers and is not a secret, such as `sticky: header:x-user-id`",
         )
     if spec.segments and spec.segments.header == CALLER_HEADER:
         raise CommandRefused(
-            "the plan tells callers apart by their keys, and the gateway asks for none",
+            "the plan distinguishes callers by their keys, but the gateway asks for no keys",
             saw=f"`segments: header:{CALLER_HEADER}`",
-            do="name a header that tells callers apart and is no secret, such as `segments: header:x-tenant`",
+            do="name a header that distinguishes callers and is not a secret, such as `segments: header:x-tenant`",
         )
 
 
 def fitted(
     spec: RolloutSpec, tag: str, canary: Service, stable: Service, *, is_observed: bool = False
 ) -> tuple[RolloutSpec, str]:
-    """The plan for a release of `tag`, and what it leaves out, in words; empty: nothing.
+    """The plan for a release of `tag`, and what was removed from it, in words; empty: nothing.
 
     Args:
         is_observed: an observer compares the answers of versions that do not count them themselves.
 
-    Raises: CommandRefused where the plan insists on what cannot be counted.
+    Raises: CommandRefused where the plan requires something that cannot be counted.
     """
     if canary.keeps_contract and stable.keeps_contract:
         return (spec.model_copy(update={"answers": NO_ANSWERS}), _NOT_READ) if spec.answers else (spec, "")
@@ -89,13 +89,13 @@ def fitted(
     labels = spec.signals.get(WrongLabel)
     if labels and labels.required and not are_labels_counted:
         raise CommandRefused(
-            "the plan waits for labels, and nobody counts them",
+            "the plan waits for labels, but nobody counts them",
             saw=f"`signals.wrong_label` is required, and {tag} or stable is a service of its own",
             do=_COUNTS_LABELS + ", or take `required` out of the plan",
         )
     if spec.require == "better" and not are_labels_counted:
         raise CommandRefused(
-            "the plan promotes only what labels prove better, and nobody counts them",
+            "the plan promotes only what labels prove better, but nobody counts them",
             saw=f"`require` is better, and {tag} or stable is a service of its own",
             do=_COUNTS_LABELS + ", or write `require: safe`",
         )
@@ -116,7 +116,7 @@ def fitted(
             else "no observer compares their answers"
         )
         spec = spec.model_copy(update={"compare": 0.0})
-        said.append(f"no request of the steps is asked of both versions: {why}")
+        said.append(f"no request of the steps goes to both versions: {why}")
     return spec, "; ".join(said)
 
 
@@ -125,14 +125,14 @@ def _is_of_labels(row: Signal) -> bool:
 
 
 def _parts_read(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> frozenset[str]:
-    """The parts of answers that are counted of both versions. Raises CommandRefused for a route that neither has."""
+    """The parts of answers that are counted for both versions. Raises CommandRefused for a route that neither has."""
     of_canary, of_stable = ({route.path for route in service.answers_whole} for service in (canary, stable))
     _check_routes(spec.answers, of_canary | of_stable, f"{tag} or stable")
     return spec.answers.counted(of_canary & of_stable)
 
 
 def readable(answers: OwnAnswers, tag: str, service: Service) -> OwnAnswers:
-    """What is counted of `tag` alone. Raises CommandRefused for a route that it lacks."""
+    """What is read from the answers of `tag` alone. Raises CommandRefused for a route that it lacks."""
     if service.keeps_contract:
         return NO_ANSWERS
     _check_routes(answers, {route.path for route in service.answers_whole}, tag)
@@ -144,19 +144,19 @@ def _check_routes(answers: OwnAnswers, known: Collection[str], whose: str) -> No
         if path not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise CommandRefused(
-                f"the plan says how to read the answers of {path}, which is no route of {whose}",
+                f"the plan says how to read the answers of {path}, which is not a route of {whose}",
                 saw=f"`answers.{path}`; routes whose answers come as a whole: {listed}{nearest(path, known)}",
                 do="name one of these routes, or delete the section",
             )
 
 
 def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutSpec, str]:
-    """The plan in which signals of the user's own ask a person while little is known of their noise; and which do.
+    """The plan in which the user's own signals ask a person while their noise is hardly known; and which, in words.
 
-    A counter may grow in clusters: judged as if its events were independent, it would roll harmless versions back.
+    A counter may grow in clusters. If its events were judged as independent, it would roll harmless versions back.
 
     Args:
-        known_s: for how long a counter, by its name in readings, has been counted on stable, seconds.
+        known_s: returns for how long a counter, by its name in readings, has been counted on stable, seconds.
     """
     doubtful = {
         name: known
@@ -171,4 +171,4 @@ def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutS
         for name, known in doubtful.items()
     )
     spec = spec.model_copy(update={"signals": Signals({**spec.signals.root, **asks})})
-    return spec, f"a person is asked and nothing is rolled back at once by signals whose noise is not known yet: {said}"
+    return spec, f"the noise of these signals is not known yet, so they ask a person and roll nothing back: {said}"

@@ -1,4 +1,4 @@
-"""The guard: an absolute limit on the errors of the canary, whatever stable does."""
+"""The guard: an absolute limit on the canary's error ratio, independent of stable's."""
 
 import math
 from collections import deque
@@ -11,20 +11,20 @@ from rollout.judge.limits import chance_of_as_many
 from rollout.ledger.state import Release
 
 _SHARED = 0.5  # of the limit
-WINDOW_S = 30.0  # the guard's window: it counts the errors of the last so many seconds
+WINDOW_S = 30.0  # the guard counts the errors of this many last seconds
 
 
 class RecentErrors:
     """The errors of both versions in the last `WINDOW_S`."""
 
     def __init__(self) -> None:
-        self._windows: deque[tuple[float, Window]] = deque()  # each with the time at which it was taken in
+        self._windows: deque[tuple[float, Window]] = deque()  # each with the time at which it was added
 
     def add(self, windows: Iterable[Window], now_s: float, *, is_warming_up: bool = False) -> None:
-        """Take in new windows of any signals; forget what is too old at `now_s`, seconds on a steady clock.
+        """Add new windows of any signals; forget what is too old at `now_s`, seconds on a steady clock.
 
         Args:
-            is_warming_up: the canary's counts in them are not judged.
+            is_warming_up: ignore the canary's counts in them.
         """
         for window in windows:
             if window.signal == "errors":
@@ -45,13 +45,14 @@ class RecentErrors:
 def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
     """Whether the canary's true error ratio is over the plan's limit.
 
-    If a version's requests fail independently, at the limit or less, the probability that it is ever found over the
-    limit, however long the release is held, is at most `alpha`. Noise of its own tempers that, as far as it can change
-    a ratio near the limit.
+    If the canary's requests fail independently with a probability of at most the limit, the chance that it is EVER
+    found over the limit is at most `alpha`, however long the release is held. The canary's own noise tempers the
+    evidence, as far as it can change a ratio near the limit.
 
     Args:
-        canary: its recent errors.
-        stable: those of the other version in the same time.
+        release: the release with its plan and noise.
+        canary: the canary's recent errors.
+        stable: stable's errors in the same time.
     """
     if not canary.bad:
         return False
@@ -62,27 +63,27 @@ def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
 
 
 def part_of_reading(release: Release) -> float:
-    """The part of `alpha` that the present reading may spend: the parts of any number of readings add up to 1 at most.
+    """The part of `alpha` that the present reading may spend: the parts of any number of readings sum to at most 1.
 
-    Reading n of N up to all deadlines gets what 1 / sqrt(1 + 3 n / N) falls by. The first tenth of N get at least what
-    an even split over N gives, and something is left after any hold.
+    With N readings up to all deadlines, reading n gets the amount by which 1 / sqrt(1 + 3 n / N) falls. Each of the
+    first tenth of N gets at least its share of an even split over N, and something is left after any hold.
     """
     spec = release.spec
     unit = (spec.windows_at_most + spec.watch / spec.window) / 3
     before = unit + max(0, release.readings - 1)
     now, then = (math.sqrt(unit / readings) for readings in (before, before + 1))
-    return unit / (before * (before + 1) * (now + then))  # `now` less `then`, without cancellation
+    return unit / (before * (before + 1) * (now + then))  # now - then, without cancellation
 
 
 def is_stable_bad(release: Release, stable: Pair) -> bool:
-    """Whether stable is over the limit as well. This needs no proof: a freeze harms less than a false rollback."""
+    """Whether stable is over the limit as well. This needs no proof: a freeze does less harm than a false rollback."""
     return stable.bad > 0 and stable.bad >= release.spec.guards.error_ratio * stable.total
 
 
 def is_shared(release: Release, stable: Pair) -> bool:
-    """Whether stable fails at least half as much as the limit allows: then what is over it may have hit both alike.
+    """Whether stable fails at least half as often as the limit allows: then the cause may have hit both versions.
 
-    A burst that lifts both versions over the limit shows in one of them by chance before it shows in the other.
+    A burst that lifts both versions over the limit shows by chance in one of them first.
     """
     return stable.bad > 0 and stable.bad >= _SHARED * release.spec.guards.error_ratio * stable.total
 

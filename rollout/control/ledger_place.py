@@ -1,6 +1,6 @@
-"""Sees at every beat that the ledger's file is still where it belongs, and has it put back where it is not.
+"""Checks at every beat that the ledger's file is still in its place, and puts it back if not.
 
-A file that is deleted or replaced under a running controller takes no decision with it: the controller has it open.
+Deleting or replacing the file under a running controller loses no decision: the controller still has it open.
 """
 
 import structlog
@@ -12,11 +12,11 @@ from rollout.ledger.rescue import put_back
 
 log = structlog.get_logger()
 
-_AGAIN_AFTER_S = 10.0  # each try writes a whole copy
+_AGAIN_AFTER_S = 10.0  # between two tries, because each writes a whole copy
 
 
 class LedgerPlace:
-    """Of one open ledger."""
+    """Watches the place of one open ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -24,7 +24,7 @@ class LedgerPlace:
         self.trouble: str | None = None  # in words; None: the file is in its place
 
     def keep(self, now: Instant) -> str | None:
-        """Put the file back if it is gone; gives what was done, in words. Never raises for a disk or a ledger."""
+        """Put the file back if it is gone. Returns what was done, in words. Never raises for a disk or a ledger."""
         if self._ledger.is_in_place:
             self._tried_s = self.trouble = None
             return None
@@ -41,5 +41,5 @@ class LedgerPlace:
             log.critical("ledger_gone", path=str(self._ledger.path), saw=saw)
             return None
         self.trouble = None
-        found = f"replaced; what was found there is kept as {aside.name}" if aside else "deleted"
-        return f"the ledger's file was put back with all that it held, as it was {found}"
+        found = f"replaced; the file found in its place is kept as {aside.name}" if aside else "deleted"
+        return f"the ledger's file was put back with its whole content, because it had been {found}"

@@ -1,4 +1,4 @@
-"""From raw counters to the windows of new events, one reading after another. A new weight starts a new count."""
+"""Turns raw counters into windows of new events, one reading after another. A new weight starts a new count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from rollout.signals.counters import Reading, merge, windows
 from rollout.signals.custom import OwnCounter
 from rollout.sources.source import MetricSource
 
-# A reading is younger than this, whatever the source's clock says: its samples are at most three scrapes old.
+# Every reading is younger than this, whatever the source's clock says: its samples are at most three scrapes old.
 OLDEST_READING_S = 200.0
 
 
@@ -21,9 +21,9 @@ class Measurement:
     """The result of one reading."""
 
     at_s: float  # Unix seconds, by the clock of the source
-    window_s: float  # since the reading before, seconds
+    window_s: float  # since the previous reading, seconds
     windows: Sequence[Window] | None  # of every counter; None: counting only begins with this reading
-    jumped_s: float = 0.0  # by how much the clock of the source was set since the reading before; 0: it was not
+    jumped_s: float = 0.0  # by how much the source's clock was set since the previous reading, seconds; 0: it was not
 
 
 class Measure:
@@ -34,7 +34,7 @@ class Measure:
         self._taken_s: float | None = None  # when `latest` was taken, on the steady clock; None: by another controller
         self._is_count_broken = False
         self._own: Sequence[OwnCounter] = ()
-        self._ahead_s = 0.0  # the source's clock, of the controller's, by the jumps that were seen
+        self._ahead_s = 0.0  # how far the source's clock is ahead of the controller's, by the jumps seen
         self.latest: Reading | None = None
 
     @property
@@ -43,11 +43,11 @@ class Measure:
         return self._source.trouble
 
     def begin_anew(self) -> None:
-        """The next reading only begins a count: the time since the one before is not known."""
+        """Restart counting: the next reading only begins a count, because the time since the last one is not known."""
         self._is_count_broken, self._ahead_s = True, 0.0
 
     def read(self, release: Release | None, backends: tuple[Backend, ...], own: Sequence[OwnCounter] = ()) -> Reading:
-        """Ask the source, also for counters of the user's `own`. Raises SourceUnreachable."""
+        """Read the source, including the user's `own` counters. Raises SourceUnreachable."""
         mirrored = release.canary if release and release.mirror else None
         self._own = own
         return self._source.read(backends, mirrored=mirrored, own=own)
@@ -55,11 +55,14 @@ class Measure:
     def take(
         self, current: Reading, release: Release | None, *, stable: str, split: Instant, now: Instant
     ) -> Measurement | None:
-        """What is new in a reading; None when there is nothing newer.
+        """The new events in a reading; None if the reading is not newer than the last one.
 
         Args:
+            current: the reading.
+            release: the present release.
             stable: the version that has all traffic where there is no release.
             split: when the present split came into force.
+            now: the present moment.
         """
         previous, taken_s = self.latest, self._taken_s
         jumped_s = 0.0
@@ -72,11 +75,11 @@ class Measure:
         self._is_count_broken = False
         self._ahead_s += jumped_s
         if previous is None or not is_known or not _is_after(split, previous.at_s - self._ahead_s, taken_s):
-            # A window that spans a change of weight is evidence about neither weight: count from here on.
+            # A window that spans a change of weight is evidence for neither weight: count from here on.
             return Measurement(current.at_s, 0.0, None, jumped_s)
         window_s = current.at_s - previous.at_s
         if taken_s is None:
-            # Counted while no controller ran: evidence, but nobody knows in how much time.
+            # Counted while no controller ran: this is evidence, but the time that it took is unknown.
             window_s = min(window_s, window_length_s(release))
         new = windows(
             replace(previous, at_s=current.at_s - window_s),
@@ -89,10 +92,10 @@ class Measure:
         return Measurement(current.at_s, window_s, new)
 
     def _jumped_s(self, went_on_s: float, now: Instant) -> float:
-        """By how much the source's clock was set since the reading before; 0 when it was not.
+        """By how much the source's clock was set since the previous reading, seconds; 0: it was not.
 
         Args:
-            went_on_s: from the reading before to this one, by the source's clock.
+            went_on_s: from the previous reading to this one, by the source's clock.
         """
         if self._taken_s is None:  # how long the controller was away is not known
             return min(0.0, went_on_s)

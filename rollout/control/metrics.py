@@ -77,7 +77,7 @@ class ControllerMetrics:
         self._notifications.labels(outcome=outcome).inc(messages)
 
     def certificate_shown(self, service: str, shown: Validity) -> None:
-        """Say which certificate the gateway or the controller gives to new clients."""
+        """Show which certificate the gateway or the controller gives to new clients."""
         self._certificate_expires.labels(service=service).set(shown.until.timestamp())
         self._certificate_lifetime.labels(service=service).set((shown.until - shown.since).total_seconds())
 
@@ -96,7 +96,7 @@ class ControllerMetrics:
         up: dict[tuple[str, ...], float] = {}
         for version, state in snapshot.health.items():
             role = "stable" if version == snapshot.deployment.stable else "canary"
-            if role == "stable" or state is not Health.STARTING:  # a canary that is loading is not down
+            if role == "stable" or state is not Health.STARTING:  # a loading canary is not down
                 up[version, role] = state is Health.READY
         self._up.set(up)
         weights: dict[tuple[str, ...], float] = {(version,): 0 for version in snapshot.health}
@@ -131,7 +131,7 @@ class ReleaseMetrics:
     def judged(self, release: Release, judgement: Judgement) -> None:
         """Show a judgement; it stays until the next release is judged.
 
-        It must come with each tick: when a decision is published, its judgement is used up and would never be shown.
+        Call this with each tick: once a decision is published, its judgement is gone and would never be shown.
         """
         if release.number != self._judged:
             for gauge in self._evidence.values():
@@ -156,9 +156,9 @@ class ReleaseMetrics:
 
 
 class _Shown:
-    """A gauge with a series for each of some things that come and go. What stays is there all the time, for any reader.
+    """A gauge with one series for each of a changing set of things. A series that stays never disappears for a reader.
 
-    It is set with every beat, so it keeps its series: to look one up takes longer than to set it.
+    It is set with every beat, so it keeps its series objects: looking one up takes longer than setting it.
     """
 
     def __init__(self, registry: CollectorRegistry, metric: m.Metric) -> None:

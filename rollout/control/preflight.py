@@ -1,4 +1,4 @@
-"""Tests a canary before its first request, beside the control loop. What is tested is up to the `Preflight`."""
+"""Runs a canary's preflight before its first request, in a thread beside the control loop."""
 
 import threading
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ log = structlog.get_logger()
 class Loss:
     """Something that callers of stable rely on and that the canary lacks."""
 
-    place: str  # as `may_break` of a plan names it: a route, or a route and a field of it
+    place: str  # as in a plan's `may_break`: a route, or a route and one of its fields
     says: str
 
     def is_allowed(self, may_break: Iterable[str]) -> bool:
-        """Whether a plan accepts it, by its own place or by its whole route."""
+        """Whether a plan accepts the loss, by its place or by its whole route."""
         return not {self.place, self.place.partition(" ")[0]}.isdisjoint(may_break)
 
 
@@ -32,9 +32,9 @@ class Preflight(Protocol):
     """Tests a canary with requests of its own."""
 
     def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:
-        """What callers of `stable` would miss in `canary`, as far as it is known of two versions that do not run.
+        """What callers of `stable` would miss in `canary`, as far as it is known without running the two versions.
 
-        Raises KanariaError where what is known of a version cannot be read.
+        Raises KanariaError where the description of a version cannot be read.
         """
 
     def check(
@@ -42,10 +42,10 @@ class Preflight(Protocol):
     ) -> PreflightResult:
         """Compare the answers of `canary` with the expected ones, and the requests it accepts with those of `stable`.
 
-        The canary is ready. This may take seconds. Whatever goes wrong on the way is a difference, not an error.
+        The canary is ready. This may take seconds. Any failure is reported as a difference and never raised.
 
         Args:
-            beside: where stable answers; None: it does not.
+            beside: where stable answers; None: it does not answer.
         """
 
 
@@ -73,7 +73,7 @@ class PreflightRun:
             arguments = (result, canary.backends[0], release, beside)
             try:
                 threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
-            except RuntimeError as error:  # the system gives no thread: it begins at the next beat
+            except RuntimeError as error:  # the system is out of threads: the next beat tries again
                 log.warning("preflight_not_begun", canary=canary.backends[0].tag, error=str(error))
                 return None
             self._result = result
@@ -85,9 +85,9 @@ class PreflightRun:
         try:
             found = self._preflight.check(canary, release.stable, release.spec, beside=beside)
         except Exception as error:
-            # A canary that cannot be tested is not known to be good.
+            # A canary that cannot be tested counts as failed.
             log.exception("preflight_failed", canary=canary.tag)
             found = PreflightResult(differences=(f"it could not be tested: {error}",))
-        if release.restore and release.restore.anyway:  # a person has decided
+        if release.restore and release.restore.anyway:  # a person has accepted the differences
             found = replace(found, differences=(), allowed=(*found.allowed, *found.differences))
         result.set_result(found)

@@ -1,7 +1,7 @@
 """Puts in force what the state asks for: which versions run, and which share of the traffic each gets. Idempotent.
 
-It is repeated on every beat, so that what failed is tried again and recovery needs no special path.
-It decides nothing and writes no ledger.
+It runs on every beat, so that failures are retried and recovery needs no special path.
+It decides nothing and does not write to the ledger.
 """
 
 from dataclasses import replace
@@ -16,12 +16,12 @@ DRAIN_S = 30.0  # longest wait for requests in flight before a version is stoppe
 
 
 class Reconciler:
-    """Holds what is known of the outside world between two beats."""
+    """Holds the known state of the outside world between two beats."""
 
     def __init__(self, router: TrafficRouter, fleet: Fleet, clock: Clock) -> None:
         self._router, self._fleet, self._clock = router, fleet, clock
         self._leaving_since_s: dict[str, float] = {}  # on the steady clock
-        self._known: dict[str, Version] = {}  # with the addresses that it had last
+        self._known: dict[str, Version] = {}  # each version with its last known addresses
         self._applied: Split | None = None
         self.observed: ObservedSplit | None = None  # read back from the gateway
         self.split = Instant(0.0, clock().steady_s)  # when that split came into force
@@ -31,7 +31,7 @@ class Reconciler:
         self.observed, self.split = observed, Instant(at_s, self._clock().steady_s)
 
     def wall_clock_jumped(self, by_s: float) -> None:
-        """What happened at a time of the old wall clock happened `by_s` seconds later on the new one."""
+        """Shift the time of the split by `by_s` seconds, after the wall clock was set."""
         self.split = replace(self.split, wall_s=self.split.wall_s + by_s)
 
     def start(self, wish: Desired) -> None:
@@ -42,7 +42,7 @@ class Reconciler:
     def shift(self, wish: Desired) -> ObservedSplit | None:
         """Set the split that `wish` asks for, once the versions in it have an address.
 
-        Returns: the split, when it newly came into force; None when nothing changed.
+        Returns: the split, if it newly came into force; None: nothing changed.
         Raises: RouterRefused.
         """
         stable, canary, fallback = (self._version(tag) for tag in (wish.stable, wish.canary, wish.fallback))
@@ -73,8 +73,8 @@ class Reconciler:
         self._router.apply(split)
         self._applied = split
         if is_in_force:
-            return None  # the same shares, at most with other addresses
-        # Read back before it counts: under a split that is not in force, requests would count for the wrong version.
+            return None  # the shares are the same; at most addresses changed
+        # Read it back before it counts: under a split that is not in force, requests would count for the wrong version.
         self.observed = self._router.observed()
         if self.observed != want:
             return None
@@ -82,9 +82,9 @@ class Reconciler:
         return want
 
     def give_all_to(self, tag: str) -> ObservedSplit | None:
-        """Send all requests to `tag`, where it was last, without asking whoever runs it.
+        """Send all requests to the last known addresses of `tag`, without asking the fleet.
 
-        Returns: the split, when it is in force. Raises: RouterRefused.
+        Returns: the split, if it is in force. Raises: RouterRefused.
         """
         version = self._known.get(tag)
         if version is None:
@@ -95,9 +95,9 @@ class Reconciler:
         return self.observed if self.observed == ObservedSplit(tag, None, 0, mirror=False) else None
 
     def give_all_to_stable(self) -> ObservedSplit | None:
-        """Take a canary's share back by what the gateway says alone, for a controller that knows no release.
+        """Take a canary's share back by the gateway's own state, for a controller that could not read its ledger.
 
-        Returns: the split, when it newly came into force; None where no canary has a share, or stable has no address.
+        Returns: the split, if it newly came into force; None where no canary has a share, or stable has no address.
         Raises: RouterRefused.
         """
         seen = self._router.observed()
@@ -106,10 +106,10 @@ class Reconciler:
         return self.give_all_to(seen.stable)
 
     def silence(self, tag: str, *, other: str) -> bool:
-        """Suspend `tag`, which the gateway goes on asking, where `other` is ready and answers in its place.
+        """Suspend `tag`, to which the gateway keeps sending requests, if `other` is ready to answer instead.
 
-        Returns: whether it was suspended. A gateway that asks nobody is left alone, and a version that is out of the
-        split already: it answers its last requests.
+        Returns: whether it was suspended. Nothing is done if the gateway sends requests to no version, or if `tag` is
+        out of the split: then it only answers its last requests.
         """
         seen = self._router.observed()
         if seen is None or tag not in (seen.stable, seen.canary):
@@ -119,7 +119,7 @@ class Reconciler:
         return self._fleet.status(other).health is Health.READY and self._fleet.suspend(tag)
 
     def is_in_force(self, wish: Desired) -> bool:
-        """Whether the gateway has the split that `wish` asks for: only then requests count for its weight."""
+        """Whether the gateway has the split that `wish` asks for; only then do requests count for its weight."""
         seen = self.observed
         return seen is not None and (
             (seen.stable, seen.canary, seen.canary_percent, seen.mirror, seen.compare_percent)
@@ -127,7 +127,7 @@ class Reconciler:
         )
 
     def stop(self, wish: Desired) -> bool:
-        """Stop versions that should not run, after their last request. True when none is left."""
+        """Stop versions that should not run, after their last request. Returns whether none is left."""
         unwanted = [tag for tag in self._fleet.running() if tag not in wish.running]
         seen = self.observed
         is_shifted = seen is not None and (seen.stable, seen.canary) == (wish.stable, wish.canary)
@@ -142,7 +142,7 @@ class Reconciler:
         return is_shifted and not unwanted
 
     def backends(self) -> tuple[Backend, ...]:
-        """Where every version listens."""
+        """The addresses of all running versions."""
         return tuple(backend for tag in self._fleet.running() for backend in self._fleet.status(tag).backends)
 
     def _version(self, tag: str | None) -> Version | None:
@@ -151,7 +151,7 @@ class Reconciler:
             return None
         try:
             backends, service = self._fleet.status(tag).backends, self._fleet.service(tag)
-        except (KanariaError, OSError):  # whoever runs the versions is away; they stay where they are
+        except (KanariaError, OSError):  # the fleet does not answer; its versions keep their addresses
             return self._known.get(tag)
         if not backends:
             return None

@@ -1,4 +1,4 @@
-"""What the ledger keeps of a measurement and of the decision that rests on it."""
+"""The events for a measurement and for the decision based on it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Tick:
     """A measurement that was judged."""
 
     measured: Measurement
-    windows: Sequence[Window]  # those that the ledger keeps
+    windows: Sequence[Window]  # the windows to store in the ledger
     judgement: Judgement
 
 
 def ticked(release: Release, tick: Tick, action: Action, *, user_phi: float | None) -> e.Ticked:
-    """What a restarted controller needs to continue from this measurement.
+    """The event from which a restarted controller continues after this measurement.
 
     Args:
         user_phi: dispersion of the errors over stable's users; None: callers are not sticky.
@@ -41,12 +41,12 @@ def ticked(release: Release, tick: Tick, action: Action, *, user_phi: float | No
 
 
 def is_safe(release: Release, action: Action) -> bool:
-    """Whether `action` gives the canary no more than it has: it is carried out even unwritten."""
+    """Whether `action` does not increase the canary's weight: it is carried out even before it is written."""
     return is_return(release, action) or isinstance(action, Hold | Rollback)
 
 
 def is_return(release: Release, action: Action) -> bool:
-    """Whether `action` takes back a weight for lack of evidence."""
+    """Whether `action` lowers the weight because there is no evidence."""
     return isinstance(action, EnterStep) and action.weight_percent < release.weight_percent
 
 
@@ -59,12 +59,12 @@ def decision(
     took_s: float,
     calibrated: Callable[[], e.Calibrated],
 ) -> tuple[e.Event, ...]:
-    """The decision, with the evidence that it rests on; nothing where nothing was decided.
+    """The events of a decision, with its evidence; none where nothing was decided.
 
     Args:
         now_s: Unix seconds.
         took_s: since the release was requested, seconds.
-        calibrated: asked once, when the canary gets its first requests.
+        calibrated: called once, when the canary gets its first requests.
     """
     number = release.number
     ready: tuple[e.Event, ...] = ()

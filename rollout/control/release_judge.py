@@ -1,8 +1,8 @@
 """Judges one release from its first window to the end of its watch.
 
-While both versions have traffic, the canary is compared with stable; once it has all of it, with the failures before
-(`after_promotion`). Windows in which the canary warms up are left out, by a rule that does not look at their counts,
-so the judge's promises hold for those that follow.
+While both versions have traffic, the canary is compared with stable; once it has all of it, with earlier failures
+(`after_promotion`). Windows in which the canary warms up are left out by a rule that does not depend on their counts,
+so the judge's guarantees hold for the windows that follow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,12 +19,12 @@ from rollout.ledger.state import Deployment, Phase, Release, apply
 
 
 class ReleaseJudge:
-    """The same windows, in the same states of the release, give the same judgements."""
+    """Judges one release. The same windows, in the same states of the release, give the same judgements."""
 
     def __init__(self, release: Release) -> None:
         """
         Args:
-            release: calibrated.
+            release: must be calibrated.
         """
         config = release.judge_config()
         self._judged = config.rules.keys()
@@ -42,7 +42,7 @@ class ReleaseJudge:
         self._weight: tuple[float, bool] | None = None  # of the last windows: percent, and whether it mirrors
 
     def observe(self, release: Release, windows: Sequence[Window]) -> None:
-        """Take in the windows of one tick, in which `release` was as it is now. Some are kept for people only."""
+        """Add the windows of one tick; `release` is the state during the tick. Some windows are not evidence."""
         self._follow_weight(release)
         if release.phase is Phase.STEPPING:
             self._exposure.observe(windows, mirror=release.mirror)
@@ -51,7 +51,7 @@ class ReleaseJudge:
                 if release.spec.risk_budget.requests is not None:
                     self._least_upper = min(self._least_upper, self._compared.excess_upper())
         if release.phase is Phase.WATCHING and release.held_back_percent:
-            # A new judge: the good record of the steps would make it slow, and harm that begins now is looked for.
+            # A new judge, because the good record of the steps would make it slow to find harm that begins now.
             self._promoted = self._promoted or Judge(
                 release.spec.judge_config(),
                 release.noise,
@@ -66,7 +66,7 @@ class ReleaseJudge:
         self._recent.add(windows, is_alone=is_alone)
 
     def _of_judge(self, release: Release, windows: Iterable[Window]) -> Iterator[Window]:
-        """Those that are evidence: where callers are sticky, not what one of them can cause, unless it is of copies."""
+        """The windows that are evidence; if callers are sticky, what one caller can cause counts only in copies."""
         unfair = () if release.spec.sticky is None or release.mirror else release.spec.signals.of_callers
         families = self._judged - set(unfair)
         return (window for window in windows if window.signal.partition(":")[0] in families)
@@ -113,9 +113,9 @@ def replayed(events: Iterable[Event]) -> ReleaseJudge | None:
     """A judge that has seen every window of a release in the ledger, each in the state that the release had then.
 
     Args:
-        events: of this release alone, oldest first.
+        events: events of this release only, oldest first.
 
-    Returns: None before the release was calibrated.
+    Returns: the judge; None: the release was not calibrated yet.
     """
     judge, deployment = None, Deployment()
     for event in events:

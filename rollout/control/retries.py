@@ -1,4 +1,4 @@
-"""What a release takes over from the one before it of the same two versions."""
+"""What a release takes over from the previous release of the same two versions."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from rollout.spec import RolloutSpec
 
 
 def earlier_try(events: Sequence[Event], last: Ticked | None, spec: RolloutSpec) -> EarlierTry | None:
-    """What the next release must know of an earlier one; None where that is nothing.
+    """What the next release takes over from an earlier one; None: nothing.
 
-    Evidence is carried on where nobody has drawn a conclusion from it. A FAIL is one: whoever tries the same version
-    again says that the cause was elsewhere, and that is theirs to say. So is a promotion.
+    Evidence carries over only if no conclusion was drawn from it. A FAIL is a conclusion: a person who tries the same
+    version again decides that the cause was elsewhere. A promotion is a conclusion as well.
 
     Args:
-        events: of the earlier release, oldest first; its ticks may be missing.
-        last: its last tick; None where there was none. In a warm-up nothing was judged.
+        events: events of the earlier release, oldest first; its ticks may be missing.
+        last: its last tick; None: there was none. In a warm-up nothing was judged.
         spec: the plan of the next release.
     """
     requested = events[0] if events else None

@@ -1,9 +1,10 @@
-"""How long the canary stays in the shadow, and which step it enters then.
+"""How long the canary stays in the shadow step, and which step it enters after that.
 
-In the shadow every request is evidence, at a step only the canary's share of them. So while proof is missing the shadow
-earns it about twice as fast as any step could (docs/decisions/0031-long-shadow-with-little-traffic.md), and no user
-pays for it. The canary leaves once no later step would last longer than its soak for lack of proof. Then it enters the
-first step at which a window has a request of its own: below that a step would soak for windows that hold nothing.
+In the shadow every request is evidence; at a step only the canary's share of the requests is. So the shadow provides
+missing proof about twice as fast as any step could (docs/decisions/0031-long-shadow-with-little-traffic.md), and at no
+user's expense. The canary leaves the shadow once no later step would last longer than its soak because proof is
+missing. It then enters the first step at which a window contains a canary request: at a smaller step it would soak in
+empty windows.
 
 The forecasts decide how long the shadow lasts, not what is safe: a step is entered only when it is proven.
 """
@@ -21,23 +22,23 @@ _LEAST_REQUESTS = 1.0  # of the canary in a window of the first step
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What is ahead of a canary in the shadow, as far as it can be proven."""
+    """The forecast for a canary in the shadow step, as far as steps can be proven."""
 
-    step: int  # the one to enter then
+    step: int  # the step to enter after the shadow
     proven_percent: float  # the largest weight that can be proven at this base rate
-    more: float  # copied requests until then
-    is_only_unproven: bool  # the canary is not suspicious, and data are there: nothing but these requests is missing
+    more: float  # copied requests until the canary leaves the shadow
+    is_only_unproven: bool  # only these requests are missing: there are data, and the canary is not suspicious
     per_s: float  # copied requests a second, over the recent windows
     by_steps_s: float  # how long the plan's steps would take from now, seconds
 
     @property
     def eta_s(self) -> float:
-        """How long the shadow still earns proof, seconds; inf where no request comes."""
+        """How long the shadow still needs, seconds; inf while no request arrives."""
         return self.more / self.per_s if self.per_s else math.inf
 
     @property
     def reason(self) -> str:
-        """Why the canary stays, in words that may follow "waits for"."""
+        """Why the canary stays in the shadow, in words that follow "waits for"."""
         needed = f"about {about(self.more)} more copied requests to prove in the shadow that"
         safe = f"{needed} {weight(self.proven_percent)} is safe"
         if not self.per_s:
@@ -46,14 +47,14 @@ class Ahead:
 
 
 def later_weights(release: Release) -> tuple[float, ...]:
-    """The canary's share at each step after the shadow, 0-1; none where it is not in the shadow."""
+    """The canary's share at each step after the shadow, 0-1; empty where it is not in the shadow."""
     if release.phase is not Phase.STEPPING or not release.mirror or release.spec.steps == "auto":
         return ()
     return tuple(release.weight_at(step) / 100 for step in range(release.step + 1, len(release.spec.steps)))
 
 
 def ahead(release: Release, judgement: Judgement) -> Ahead | None:
-    """What is ahead of `release`; None where it is not in the shadow, or no step can be proven."""
+    """The forecast for `release`; None where it is not in the shadow, or no step can be proven."""
     weights, needed = later_weights(release), judgement.later_needed or ()
     errors = judgement.signals.get("errors")
     if len(weights) != len(needed) or errors is None:
@@ -63,7 +64,7 @@ def ahead(release: Release, judgement: Judgement) -> Ahead | None:
         return None
     per_s = errors.canary_per_s
     first = _first(release, [share for share, _ in provable], per_s)
-    # With a budget in requests, time at a step costs what the next one is to be proven within: all proof comes first.
+    # With a budget in requests, time at a step uses up the budget for the next one: get all proof in the shadow.
     soak_s = release.spec.soak if release.spec.risk_budget.requests is None else 0.0
     missing = earned = 0.0
     for share, more in provable[first:]:
@@ -84,14 +85,14 @@ def _is_only_unproven(verdict: Verdict, more_for_next: float) -> bool:
 
 
 def left_out(weights: Sequence[float]) -> str:
-    """That steps of these weights, percent, are left out, and why."""
+    """Says that steps of these weights, percent, are left out, and why."""
     *others, last = (weight(percent) for percent in weights)
     listed = f"{', '.join(others)} and {last}" if others else last
-    return f"{listed} left out: too few requests for a window there"
+    return f"{listed} left out: too few requests for a window at that weight"
 
 
 def _first(release: Release, shares: list[float], per_s: float) -> int:
-    """The first of the steps with enough requests, or else the last one at which canary and stable are compared."""
+    """Index of the first step with enough requests, else of the last step at which canary and stable are compared."""
     compared = [share for share in shares if share < 1] or shares
     window_s = release.spec.window
     return next(

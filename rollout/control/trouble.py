@@ -1,22 +1,23 @@
-"""Beats of the control loop that fail one after the other: in words, and when traffic must not wait any longer."""
+"""Consecutive failed beats of the control loop: what people read, and when traffic returns to stable."""
 
 from contract.errors import KanariaError
 
-# A beat takes at least half a second. Fewer failures are a blip: a keeper or a gateway that is being restarted.
+# Failed beats before people read of it. A beat takes at least half a second; fewer failures are usual while a keeper or
+# a gateway is restarted.
 SAID_AFTER = 5
-# Half a minute in which nobody judged the canary: its traffic goes back to stable.
+# Failed beats, half a minute without a judgement, before the canary's traffic goes back to stable.
 RETURNED_AFTER = 60
 
 
 class Trouble:
-    """What went wrong since the last beat that did not fail."""
+    """Counts the failures since the last successful beat."""
 
     def __init__(self) -> None:
-        self.beats = 0  # that failed in a row
+        self.beats = 0  # failed beats in a row
         self._why = ""
 
     def failed(self, error: Exception) -> bool:
-        """One more beat failed. Returns whether it failed in another way than the one before."""
+        """Count one more failed beat. Returns whether it failed in another way than the beat before."""
         before, self.beats = self._why, self.beats + 1
         if isinstance(error, KanariaError):
             self._why = f"{error.what}: {error.saw}"
@@ -25,12 +26,12 @@ class Trouble:
         return self.beats == 1 or self._why != before
 
     def over(self) -> None:
-        """A beat did not fail."""
+        """Note a successful beat."""
         self.beats = 0
 
     @property
     def sentence(self) -> str | None:
-        """What people read; None while it may be a blip."""
+        """The message for people; None while the failure may be short."""
         return f"the controller cannot work: {self._why}" if self.beats >= SAID_AFTER else None
 
     @property

@@ -1,7 +1,7 @@
-"""Reads whose requests failed while callers are sticky, and adds the users affected to each window's evidence.
+"""Reads which users' requests failed while callers are sticky, and adds the affected users to each window's evidence.
 
-It connects the data plane's log with `sticky_users.AffectedUsers`, which does the counting. Where no users are counted,
-the log is kept empty.
+It connects the data plane's log of failures with `sticky_users.AffectedUsers`, which does the counting. Where no users
+are counted, the log is kept empty.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class FailuresRead:
 
 
 class UserEvidence:
-    """The users whom the present release affected; none where its callers are not sticky."""
+    """The users that the present release affected; none where its callers are not sticky."""
 
     def __init__(self, log: FailureLog) -> None:
         self._log = log
@@ -30,11 +30,11 @@ class UserEvidence:
         self._read: FailuresRead | None = None  # None: no users are counted
 
     def begin(self, release: Release, *, since_s: float, known: Progress | None = None) -> None:
-        """Count for `release`.
+        """Start counting for `release`.
 
         Args:
-            since_s: failures up to then do not count, Unix seconds.
-            known: what an earlier controller counted.
+            since_s: failures up to this Unix time do not count.
+            known: the progress of an earlier controller.
         """
         self._affected = None
         if release.spec.sticky is not None:
@@ -44,7 +44,7 @@ class UserEvidence:
 
     @property
     def phi(self) -> float | None:
-        """Dispersion of the errors over stable's users; None where users are not told apart."""
+        """Dispersion of the errors over stable's users; None where callers are not sticky."""
         return self._affected.phi if self._affected else None
 
     def read(self, release: Release | None) -> None:
@@ -57,19 +57,19 @@ class UserEvidence:
             self._read = FailuresRead(*self._log.read(self._affected.offset))
 
     def skip(self, until_s: float) -> None:
-        """Failures up to then belong to a window that is dropped."""
+        """Ignore failures up to `until_s`, Unix seconds: their window is dropped."""
         if self._affected:
             self._affected.skip(until_s)
 
     def wall_clock_jumped(self, by_s: float) -> None:
-        """What happened at a time of the old wall clock happened `by_s` seconds later on the new one."""
+        """Shift the times that are kept by `by_s` seconds, after the wall clock was set."""
         if self._affected:
             self._affected.wall_clock_jumped(by_s)
 
     def windows(self, new: Sequence[Window], *, is_mirrored: bool) -> list[Window]:
-        """The window of affected users that goes with the errors among `new`; none where no users are counted.
+        """The window of affected users for the errors among `new`; none where no users are counted.
 
-        It counts the failures that were read last.
+        It counts the failures of the last `read`.
         """
         affected, read = self._affected, self._read
         if affected is None or read is None:
@@ -83,11 +83,11 @@ class UserEvidence:
         ]
 
     def progress(self) -> Progress | None:
-        """What the ledger keeps with the window; None where no users are counted."""
+        """The state to store in the ledger with the window; None where no users are counted."""
         return self._affected.progress() if self._affected else None
 
     def saved(self) -> None:
-        """The last `progress` is in the ledger: the log up to there can be forgotten."""
+        """Note that the last `progress` is stored in the ledger: the log up to there can be deleted."""
         if self._affected:
             self._affected.saved()
             self._affected.offset = self._log.trim(self._affected.offset)

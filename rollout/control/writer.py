@@ -1,7 +1,7 @@
-"""Writes to the ledger in order, also what could not be written for a while.
+"""Writes to the ledger in order, including events that could not be written for a while.
 
-A full disk or a locked file must neither keep a bad version in traffic nor lose what was decided. So what is safe to do
-unwritten is kept here and written before anything else; the decisions among it are also on disk meanwhile.
+A full disk or a locked file must neither keep a bad version in traffic nor lose a decision. So events that may take
+effect unwritten wait here and are written before anything else; meanwhile their decisions are also kept on disk.
 """
 
 import structlog
@@ -17,28 +17,29 @@ from rollout.signals.sticky_users import Progress
 
 log = structlog.get_logger()
 
-_USED = "the disk is full: this was written in the room that was reserved for it"
+_USED = "the disk is full: this was written into the space reserved for it"
 
 
 class Writer:
-    """The only one who appends to `ledger`."""
+    """The only writer of `ledger`."""
 
     def __init__(self, ledger: Ledger, kept: KeptDecisions, reserve: Ballast) -> None:
         """
         Args:
-            kept: where decisions are while the ledger cannot take them.
-            reserve: given back when the disk is full, and taken again when it has room.
+            ledger: an open ledger.
+            kept: stores decisions on disk while the ledger cannot be written.
+            reserve: disk space that is released when the disk is full, and taken again when there is room.
         """
         self._ledger, self._kept, self._reserve = ledger, kept, reserve
         self._reserve.take()
         self._waiting: list[Event] = []
         self._cursor: Reading | None = None
         self._affected: Progress | None = None
-        self.why: LedgerError | None = None  # why the ledger could not be written last; None: it could
+        self.why: LedgerError | None = None  # why the last write failed; None: it succeeded
 
     @property
     def trouble(self) -> str | None:
-        """What a person must know about the ledger; None when all is written."""
+        """The problem with the ledger, in words; None: everything is written."""
         if not self._waiting:
             return None
         why = f": {self.why.saw}" if self.why else ""
@@ -47,13 +48,13 @@ class Writer:
 
     @property
     def waiting(self) -> tuple[Event, ...]:
-        """What is not in the ledger yet, oldest first."""
+        """Events that are not in the ledger yet, oldest first."""
         return tuple(self._waiting)
 
     def write(self, *events: Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
-        """Write now, after all that waits, in one transaction. See `Ledger.append`.
+        """Write now, after all waiting events, in one transaction. See `Ledger.append`.
 
-        Raises: LedgerError, LedgerTaken; then nothing of this is kept.
+        Raises: LedgerError, LedgerTaken; then `events` are not kept.
         """
         cursor, affected = cursor or self._cursor, affected or self._affected
         try:
@@ -69,7 +70,7 @@ class Writer:
 
     def keep(self, *events: Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
         """Write, or keep until it can be written. Raises LedgerTaken."""
-        if not self._waiting:  # one try at a time: each may wait for a lock
+        if not self._waiting:  # else `flush` tries: each try may wait for a lock
             try:
                 self.write(*events, cursor=cursor, affected=affected)
             except LedgerError:
@@ -83,12 +84,12 @@ class Writer:
         if not self._waiting and self.why:
             log.critical("ledger_not_written", error=self.why.what, saw=self.why.saw)
         self._waiting.extend(events)
-        # Only the newest of these count: they are written with all events before them.
+        # Only the newest of these two matter: they are written together with all events before them.
         self._cursor, self._affected = cursor or self._cursor, affected or self._affected
         self._kept.keep(events)
 
     def flush(self) -> bool:
-        """Try again to write what waits. Returns whether something was written."""
+        """Try again to write the waiting events. Returns whether something was written."""
         self._reserve.take()
         if not self._waiting:
             return False

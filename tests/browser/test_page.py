@@ -205,7 +205,7 @@ def test_a_confirmed_command_is_not_applied_to_a_changed_release(asked: str, pag
     assert promoted.ok
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Promote").click()
-    expect(dialog).to_contain_text("the release went on since you looked, so nothing was done")
+    expect(dialog).to_contain_text("the release moved on since you looked, so nothing was done")
     assert "ended" not in decision_kinds(tmp_path)
 
 

@@ -127,8 +127,8 @@ def test_a_decided_release_takes_no_further_commands() -> None:
         ((STEPPED, PROMOTED), c.Abort("ann"), "`kanaria rollback` returns to m:v1"),
         ((STEPPED, PROMOTED), c.Pause("ann"), "`kanaria promote` ends the watch"),
         ((STEPPED, PROMOTED), replace(START, tag="m:v3"), "`kanaria promote` ends its watch"),
-        ((STEPPED, ROLLED_BACK), c.PromoteNow("ann"), "nothing: it was decided"),
-        ((STEPPED, ROLLED_BACK), START, "try again in some seconds"),
+        ((STEPPED, ROLLED_BACK), c.PromoteNow("ann"), "nothing: it is decided"),
+        ((STEPPED, ROLLED_BACK), START, "try again in a few seconds"),
         ((STEPPED,), START, "`kanaria abort`"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_restore_does_not_end_the_watch_for_a_person_who_may_not_end_it() -> N
     for name in ("ann", "ANN"):
         with pytest.raises(CommandRefused, match="taken out of the watch by somebody else"):
             accept(c.Restore("m:v3", name), watched_by_two)
-    with pytest.raises(CommandRefused, match="end the watch of m:v2, which your role may not") as refused:
+    with pytest.raises(CommandRefused, match="end the watch of m:v2, which your role does not allow") as refused:
         accept(c.Restore("m:v3", "rob", may_end_watch=False), watched)
     assert refused.value.do.startswith("`kanaria rollback` returns to m:v1 now, and then `kanaria restore m:v3`")
     assert accept(c.Restore("m:v3", "rob"), watched_by_two)
@@ -230,5 +230,5 @@ def test_the_expected_state_of_a_command_is_checked_when_it_is_executed(seen: tu
     known, promote = at(REQUESTED, STEPPED), c.PromoteNow("ann")
     for matching in ((1, "stepping"), (None, "stepping"), (1, None), (None, None)):
         assert c.ForWhatWasSeen(promote, *matching).for_now(known) == promote
-    with pytest.raises(CommandRefused, match="went on since you looked"):
+    with pytest.raises(CommandRefused, match="moved on since you looked"):
         c.ForWhatWasSeen(promote, *seen).for_now(known)

@@ -333,7 +333,7 @@ def test_a_gross_difference_waits_for_labels_only_in_the_shadow() -> None:
     shadow = release(step=0, weight=0, mirror=True, failed_s=10.0)
     action = decide(shadow, facts(), different)
     assert isinstance(action, Hold)
-    assert "waits for labels" in action.reason
+    assert "stays in the shadow for labels" in action.reason
     failing = facts(recent_canary=Pair(500, 600), recent_stable=Pair(0, 600))
     assert isinstance(decide(shadow, failing, different), Rollback), "the guard does not wait for labels"
     over = replace(shadow, failed_s=shadow.spec.step_deadline)

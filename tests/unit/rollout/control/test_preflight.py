@@ -148,7 +148,7 @@ def test_the_startup_deadline_ends_a_preflight_that_hangs(
     trial.may_end.clear()
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
-    assert "was not over after 120 s" in story(world)
+    assert "had not ended after 120 s" in story(world)
 
 
 def test_a_preflight_with_recorded_requests_gets_the_deadline_twice(
@@ -158,7 +158,7 @@ def test_a_preflight_with_recorded_requests_gets_the_deadline_twice(
     trial.may_end.clear()
     controller.execute(c.StartRelease("m:v2", parse_spec("golden: recorded"), "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
-    assert "was not over after 240 s" in story(world)
+    assert "had not ended after 240 s" in story(world)
 
 
 def test_why_says_how_many_recorded_requests_were_sent_again(

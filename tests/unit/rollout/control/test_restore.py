@@ -199,9 +199,9 @@ def test_a_leaving_canary_answers_its_last_requests_before_a_restore(world: Worl
     world.router.in_flight = {"m:v3": 5}
     controller.execute(c.RollbackNow("bob"))
     controller.beat()
-    with pytest.raises(CommandRefused, match="m:v3 answers its last requests") as refused:
+    with pytest.raises(CommandRefused, match="m:v3 is answering its last requests") as refused:
         controller.execute(BACK)
-    assert "in some seconds" in refused.value.do
+    assert "in a few seconds" in refused.value.do
     world.router.in_flight = {}
     world.live(controller, 2)
     controller.execute(BACK)

@@ -109,7 +109,7 @@ def test_the_first_step_is_the_smallest_with_a_request_in_each_window() -> None:
     assert isinstance(action, EnterStep)
     assert (action.step, action.weight_percent) == (3, 25)
     assert "0.13 % of requests would be harmed at 25 %" in action.reason
-    assert "1 % and 5 % left out: too few requests for a window there" in action.reason
+    assert "1 % and 5 % left out: too few requests for a window at that weight" in action.reason
 
 
 @pytest.mark.parametrize(

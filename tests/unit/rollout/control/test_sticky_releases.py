@@ -166,7 +166,7 @@ def test_plans_by_caller_key_are_refused_if_the_gateway_asks_for_no_keys(tmp_pat
     world, controller = sticky_world(tmp_path / "ledger.db")
     plan = parse_spec(by_keys)
     world.router.asks_for_keys = False
-    with pytest.raises(CommandRefused, match="the gateway asks for none"):
+    with pytest.raises(CommandRefused, match="the gateway asks for no keys"):
         controller.execute(c.StartRelease("m:v2", plan, "ann"))
     world.router.asks_for_keys = True
     assert controller.execute(c.StartRelease("m:v2", plan, "ann")) == 1

@@ -497,7 +497,7 @@ def test_refused_requests_are_not_reported_as_missing(tmp_path: Path) -> None:
     world.live(controller, 5)
     world.router.turned_away = Refused(1040, 5)
     world.live(controller, 15)
-    said = "refused 40 requests for a missing or wrong key (`kanaria key list` shows whose it takes)"
+    said = "refused 40 requests for a missing or wrong key (`kanaria key list` shows the keys that it accepts)"
     shown = build_status("digits", controller.snapshot, newest(path)).release
     assert shown is not None
     assert "waits for requests that a version gets: in " in shown.sentence

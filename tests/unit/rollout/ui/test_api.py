@@ -585,7 +585,7 @@ def test_a_command_for_an_outdated_state_is_refused(api: httpx.Client) -> None:
     for seen in ({"release": 1, "phase": "starting"}, {"release": 2, "phase": "stepping"}):
         refused = api.post("/api/commands/promote", json=seen, headers=TOKEN)
         assert refused.status_code == 409
-        assert "the release went on since you looked" in refused.json()["title"]
+        assert "the release moved on since you looked" in refused.json()["title"]
     assert api.get("/api/status").json()["release"]["phase"] == "stepping"
     assert api.post("/api/commands/pause", json={"release": 1, "phase": "stepping"}, headers=TOKEN).status_code == 202
     assert api.post("/api/commands/resume", json={}, headers=TOKEN).status_code == 202

@@ -155,4 +155,4 @@ def test_the_wait_for_a_leaving_canary_is_limited(
     done = typed(client, tmp_path)
     assert done.exit_code == 2, done.output
     assert "one release at a time" in done.output
-    assert "answers its last requests" in done.output.partition("one release at a time")[2]
+    assert "answering its last requests" in done.output.partition("one release at a time")[2]
