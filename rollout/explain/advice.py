@@ -4,14 +4,14 @@ from rollout.explain.asked import by_itself
 from rollout.explain.timeline import FailedSignal, Timeline
 from rollout.ledger.state import Phase
 
-_WITHOUT_A_SIGNAL = {  # by what rolled the canary back
-    "canary_down": "Read the last lines of its log: its process ended, or stopped answering.",
+_WITHOUT_A_SIGNAL = {  # by the cause of the rollback
+    "canary_down": "Read the last lines of its log: its process ended or stopped answering.",
     "startup": "Start it alone (`bentoml serve`) and read its output.",
     "drift": "Open its drift report (`kanaria drift report --release N`). A better model may differ too: if this one "
     "is better, set `on_drift: report`.",
-    "preflight": "Fix what differs from its golden requests or from stable, until `kanaria preflight` passes. What a "
-    "service of your own is meant to lose is allowed by `may_break` in the plan.",
-    "guard": "Read the canary's log: so many failures are too many whatever stable does.",
+    "preflight": "Fix what differs from its golden requests or from stable, until `kanaria preflight` passes. If a "
+    "service of your own is meant to lose something, allow it with `may_break` in the plan.",
+    "guard": "Read the canary's log: it fails more often than the guard allows, whatever stable does.",
     "deadline": "Proof needs requests: next time use more traffic, a longer `step_deadline` or a larger `risk_budget`.",
 }
 
@@ -28,7 +28,7 @@ def advice(release: Timeline) -> tuple[str, ...]:
         case "rolled_back" | "aborted" if restore and not release.state.is_quarantined:
             again = f"{canary} is not in quarantine. To try it again: `kanaria restore {canary}`."
             anyway = (
-                f"If that is the lesser harm: `kanaria restore {canary} --anyway` gives it the traffic all the same."
+                f"If that is the lesser harm: `kanaria restore {canary} --anyway` gives it the traffic nevertheless."
             )
             is_refused = release.state.outcome_signal == "preflight"
             return (*_about_the_signal(release), again, *((anyway,) if is_refused else ()))
@@ -58,16 +58,16 @@ def advice(release: Timeline) -> tuple[str, ...]:
         return ("Nothing, unless you want to: `kanaria pause` or `kanaria abort`.",)
     unless = "Nothing else, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`."
     if release.refused:
-        return (f"See to its callers: {release.refused}.", unless)
+        return (f"Check its callers: {release.refused}.", unless)
     if release.judgements and not release.has_requests:
-        return ("Let requests come: none was counted. `kanaria loadtest demo` sends some.", unless)
+        return ("Send requests: none was counted. `kanaria loadtest demo` sends some.", unless)
     return (unless.replace("Nothing else", "Nothing"),)
 
 
 def _about_the_signal(release: Timeline) -> tuple[str, ...]:
     signal, failed_signal = release.state.outcome_signal or "", release.failed_signal
     row = release.spec.signals.row(signal)
-    if signal == "deadline" and release.end and release.end.evidence:  # harm may be proven, and left to a person
+    if signal == "deadline" and release.end and release.end.evidence:  # a person may not have decided on proven harm
         failed = release.end.evidence.failed_signal or signal
         row = release.spec.signals.row(failed)
         signal = failed if row else signal

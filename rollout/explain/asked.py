@@ -1,4 +1,4 @@
-"""What happens by itself where a release waits for a person, and how soon."""
+"""What happens by itself, and how soon, while a release waits for a person."""
 
 from rollout.format import span
 from rollout.ledger.state import Release
@@ -12,7 +12,7 @@ def time_left_s(release: Release) -> float | None:
 
 
 def by_itself(release: Release) -> str:
-    """The same, as one sentence."""
+    """What happens if nobody decides, as one sentence."""
     left_s = time_left_s(release)
     if left_s is None:
         return "It stays as it is until somebody decides, or the reason is gone."

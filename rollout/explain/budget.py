@@ -1,11 +1,11 @@
-"""A plan's budget in requests: how many of users' requests may have been harmed so far."""
+"""A plan's budget in requests: how many users' requests may have been harmed so far."""
 
 from rollout.explain.timeline import Timeline
 from rollout.format import at_most, certainty, count
 
 
 def budget_sentence(release: Timeline) -> str | None:
-    """The bound of the last judgement before promotion; None for a plan without such a budget."""
+    """The bound of the last judgement before promotion, as a sentence; None for a plan without such a budget."""
     allowed = release.spec.risk_budget.requests
     if allowed is None:
         return None

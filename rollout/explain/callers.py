@@ -1,4 +1,4 @@
-"""The labels of a release by who sent them, so that a person sees whose are unlike those of the others."""
+"""The labels of a release by caller, so that a person sees whose labels differ from the others'."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,16 @@ from rollout.judge import Pair, Window
 from rollout.judge.words import tally
 
 _SIGNALS = {"wrong_label": "wrong by label", "paired_label": "wrong where only one of the two is right"}
-_MOST = 6  # callers by name
+_MOST = 6  # callers that are named
 
 
 def labels_by_caller(ticks: Iterable[Sequence[Window]], *, canary: str, stable: str) -> tuple[str, ...]:
-    """One sentence for each signal of labels; none where all are of one caller, or nobody knows of whom.
+    """One sentence for each signal that counts labels; none where one caller sent all, or the callers are not known.
 
     Args:
-        ticks: the windows of each.
+        ticks: the windows of each tick.
+        canary: tag of the canary.
+        stable: tag of stable.
     """
     counts: defaultdict[str, defaultdict[str, list[Pair]]] = defaultdict(lambda: defaultdict(lambda: [Pair(0, 0)] * 2))
     for window in (window for windows in ticks for window in windows):

@@ -1,4 +1,4 @@
-"""What a person may command now, and what each command will do. The rules are those of `rollout.control.commands`."""
+"""The commands that a person can give now, and what each will do. The rules are those of `rollout.control.commands`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rollout.format import span, weight
 from rollout.ledger.state import Deployment, Phase, Release
 
-_RESTORABLE = 5  # versions that are offered, the one that was promoted last first
+_RESTORABLE = 5  # versions that are offered; the one promoted last comes first
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,12 @@ class Choice:
 
     @property
     def command(self) -> str:
-        """As it is typed."""
+        """The command line."""
         return f"kanaria {self.name} {self.tag}" if self.tag else f"kanaria {self.name}"
 
 
 def choices(deployment: Deployment) -> tuple[Choice, ...]:
-    """Every command about the running release, or the versions that can be restored where none runs."""
+    """Every command for the running release; without one, the versions that can be restored."""
     release = deployment.active
     if release is None:
         return tuple(
@@ -41,7 +41,7 @@ def choices(deployment: Deployment) -> tuple[Choice, ...]:
 
 
 def how_to_try(tag: str, deployment: Deployment) -> str:
-    """How a version that is not stable comes to be on trial."""
+    """How to put a version on trial that is not stable."""
     release = deployment.active
     if release and release.canary == tag and release.phase in (Phase.STARTING, Phase.STEPPING):
         return f"{tag} is on trial"
@@ -52,7 +52,7 @@ def how_to_try(tag: str, deployment: Deployment) -> str:
 def _of_trial(release: Release) -> Iterator[Choice]:
     canary, stable = release.canary, release.stable
     if release.is_paused:
-        again = " Its present step is measured anew." if release.phase is Phase.STEPPING else ""
+        again = " Its present step is measured again from the start." if release.phase is Phase.STEPPING else ""
         yield Choice("resume", None, f"The release of {canary} goes on.{again}")
     else:
         keeps = f"keeps {_has(release)}" if release.phase is Phase.STEPPING else "gets no traffic"
@@ -81,7 +81,7 @@ def _of_watch(release: Release, deployment: Deployment) -> Iterator[Choice]:
     )
     for tag in deployment.restorable[:_RESTORABLE]:
         if tag == stable:
-            yield Choice("restore", tag, f"All traffic returns to {tag} now. {canary} goes into no quarantine.")
+            yield Choice("restore", tag, f"All traffic returns to {tag} now. {canary} does not go into quarantine.")
         else:
             yield Choice("restore", tag, f"The watch of {canary} ends. {_restored(tag, canary)}")
 

@@ -1,6 +1,6 @@
 """Times of day and texts for a person, besides the numbers of `rollout.format`. It reads no clock.
 
-It is apart from `rollout.format` because it needs `datetime`, which the deciding code must not import.
+It is separate from `rollout.format` because it needs `datetime`, which the deciding code must not import.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rollout.format import count, share
 
 
 def slowness(slow: Mapping[int, float]) -> str:
-    """The longest bound that some answers exceeded and the shortest that none did; `slow` is by bound, ms."""
+    """The longest bound that some answers exceeded, and the shortest that none did; `slow`: share by bound, ms."""
     exceeded = [bound for bound, ratio in slow.items() if ratio]
     met = [bound for bound, ratio in slow.items() if not ratio]
     some = f", {share(slow[max(exceeded)])} slower than {max(exceeded)} ms" if exceeded else ""
@@ -18,7 +18,7 @@ def slowness(slow: Mapping[int, float]) -> str:
 
 
 def rescued(saved: int) -> str:
-    """Requests that failed at one version, and for no user."""
+    """How many requests failed at one version but for no user, in words."""
     if not saved:
         return ""
     return f", {count(saved)} that failed at one version {'was' if saved == 1 else 'were'} answered by the other"
@@ -35,5 +35,5 @@ def date(at_s: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` without the line breaks that the output of a process has."""
+    """`text` on one line: the output of a process may have line breaks."""
     return " ".join(text.split())

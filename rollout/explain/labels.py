@@ -1,4 +1,4 @@
-"""The labels of a release in which an answer counts at an age only: how many count, wait, came late or never came."""
+"""Labels of a release in which answers count only at an age: how many count, wait, came too late or are missing."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from rollout.spec import RolloutSpec
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """The canary's, so far. Counts of different moments: a few more or less."""
+    """The canary's labels so far. The counts are of slightly different moments, so they differ by a few."""
 
-    after_s: float  # the age at which an answer counts
-    of_age: int  # answers that are that old
-    counted: int  # labels of these
+    after_s: float  # the age at which an answer counts, seconds
+    of_age: int  # answers that are at least that old
+    counted: int  # labels of these answers
     waiting: int  # labels of younger answers
-    late: int  # labels that came when their answer had been counted without one
+    late: int  # labels that arrived after their answer had been counted without one
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The counts as one sentence."""
         without = max(0, self.of_age - self.counted)
         late = f"; {_labels(self.late)} came too late to count" if self.late else ""
         return (
@@ -31,10 +31,11 @@ class Labels:
 
 
 def labels_of(spec: RolloutSpec, ticks: Iterable[Sequence[Window]]) -> Labels | None:
-    """None where each label counts as it comes.
+    """The labels of a release; None where each label counts as it arrives.
 
     Args:
-        ticks: the windows of each, oldest first.
+        spec: the release's plan.
+        ticks: the windows of each tick, oldest first.
     """
     options = spec.signals.get(WrongLabel)
     if options is None or not options.after:

@@ -1,4 +1,4 @@
-"""What people are told of a decision who do not look at the page: one message, complete in itself."""
+"""Messages about decisions for people who do not look at the page; each message is complete."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from rollout.ledger.state import Phase, fold
 
 NoticeKind = Literal["waiting", "rolled_back", "promoted", "restored", "paused", "aborted"]
 KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
-_KIND: dict[str, NoticeKind] = {  # what a message is about; of a restored version, `promoted` is `restored`
+_KIND: dict[str, NoticeKind] = {  # by the kind of event; for a restored version `promoted` becomes `restored`
     "person_asked": "waiting",
     "person_not_needed": "waiting",
     "promoted": "promoted",
@@ -36,10 +36,11 @@ class Notice:
 
 
 def kind_of(event: e.Event, request: e.Event | None) -> NoticeKind | None:
-    """The kind of the message about `event`; None: nobody is told of it.
+    """The kind of the message about `event`; None: there is no message.
 
     Args:
-        request: with which its release began, as far as that is known.
+        event: any event.
+        request: the first event of its release, if it is known.
     """
     kind = _KIND.get(event.kind)
     is_restored = isinstance(request, e.ReleaseRequested) and request.restore is not None
@@ -47,13 +48,13 @@ def kind_of(event: e.Event, request: e.Event | None) -> NoticeKind | None:
 
 
 def notice(events: Sequence[e.Event]) -> Notice:
-    """The message about the last of `events`, which are those of one release up to then.
+    """The message about the last of `events`, which are the events of one release up to then.
 
-    Raises: ValueError for an event that nobody is told of.
+    Raises: ValueError for an event without a message.
     """
     last = events[-1]
     if (kind := kind_of(last, events[0])) is None:
-        raise ValueError(f"nobody is told of `{last.kind}`")
+        raise ValueError(f"there is no message about `{last.kind}`")
     release = timeline(events)
     about = f"release {release.number} ({release.canary})"
     match last:
@@ -69,14 +70,14 @@ def notice(events: Sequence[e.Event]) -> Notice:
 
 
 def _to_do(release: Timeline, events: Sequence[e.Event]) -> Iterator[str]:
-    """What happens by itself, and what can be commanded."""
+    """What happens by itself, and which commands are possible."""
     yield by_itself(release.state)
     yield from (f"`{choice.command}`: {choice.effect}" for choice in choices(fold(events)))
 
 
 def _watch(release: Timeline) -> Iterator[str]:
     if release.state.phase is Phase.WATCHING:
-        yield f"The watch lasts {span(release.spec.watch)}; harm in it returns the traffic by itself."
+        yield f"The watch lasts {span(release.spec.watch)}; harm found in it returns the traffic automatically."
 
 
 def _sentence(text: str) -> str:

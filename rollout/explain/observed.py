@@ -1,14 +1,14 @@
-"""Of how many requests an observer read the answers, as a sentence for people who watch or look back at a release."""
+"""How many answers an observer read, as a sentence for people who watch or look back at a release."""
 
 from rollout.explain.timeline import Timeline
 from rollout.format import count, share
 from rollout.signals.catalogue import catalogue
 
-_NEARLY_ALL = 0.95  # an answer that is no success is not read
+_NEARLY_ALL = 0.95  # not 1, because only successful answers are read
 
 
 def observed_sentence(release: Timeline) -> str | None:
-    """How many of the canary's answers to users were read; None where nearly all were, or nobody reads any."""
+    """How many of the canary's answers to users were read; None where nearly all were, or none are read."""
     if not release.spec.answers:
         return None
     read, answered = max((_read(name, release) for name in release.signals), default=(0, 0))
@@ -16,12 +16,12 @@ def observed_sentence(release: Timeline) -> str | None:
         return None
     return (
         f"Of {count(answered)} answers of {release.canary} to users {count(read)} were read ({share(read / answered)}; "
-        f"`observe` is {release.spec.observe}): classes, confidence and labels are of these, errors and latency of all."
+        f"`observe` is {release.spec.observe}): classes, confidence and labels cover these, errors and latency all."
     )
 
 
 def _read(signal: str, release: Timeline) -> tuple[int, int]:
-    """The answers that were read, by a signal to which each of them counts, and the requests of the same time."""
+    """The number of answers read, by a signal that counts each of them, and of requests in the same time."""
     row = catalogue().in_plans.get(signal.partition(":")[0])
     if row is None or not row.read_from or not row.is_partition:
         return 0, 0

@@ -1,4 +1,4 @@
-"""A plan in plain sentences, so that its author sees what it promises and how long it takes."""
+"""A plan in plain sentences, so that its author sees what it guarantees and how long it takes."""
 
 from collections.abc import Iterator
 
@@ -10,16 +10,16 @@ from rollout.spec import AUTO_START_PERCENT, SHADOW, RolloutSpec, SegmentsBy
 
 
 def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
-    """What happens by this plan, a sentence or two for each thing that a release does."""
+    """What a release with this plan does, one or two sentences for each part."""
     yield _steps(plan)
     requests = plan.risk_budget.requests
-    number = "" if requests is None else f", and at most {count(requests)} of users' requests until promotion"
+    number = "" if requests is None else f", and at most {count(requests)} users' requests until promotion"
     yield (
         f"At most {share(plan.risk_budget.share)} of all requests may be harmed{number}: the canary gets more traffic "
         f"only when, with {certainty(plan.alpha)} certainty, even the worst case stays within that."
     )
     yield (
-        f"The comparison rolls a harmless version back in at most {share(plan.alpha)} of all releases. More than "
+        f"The comparison rolls back a harmless version in at most {share(plan.alpha)} of all releases. More than "
         f"{share(plan.guards.error_ratio)} errors end every release, whatever stable does."
     )
     yield _duration(plan)
@@ -31,7 +31,7 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         for asks in (False, True)
     )
     asked = f"; {', '.join(doubtful)}, about which a person is asked" if doubtful else ""
-    only_said = f"; {', '.join(said)}, which is only said" if said else ""
+    only_said = f"; {', '.join(said)}, which is only reported" if said else ""
     yield f"Judged: {', '.join(decisive)}{asked}{only_said}."
     for route, answers in plan.answers.root.items():
         counted = ", ".join(f"{part} `{text}`" for part, text in answers.counted.items())
@@ -40,27 +40,27 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         )
         yield f"Read from answers of {route}: {counted or 'nothing'}{ignored}."
     if plan.answers or plan.compare or plan.observe != BY_DEFAULT:
-        yield f"Answers of a service of your own are observed: those to {plan.observe.words}."
+        yield f"For a service of your own, the observer reads the answers to {plan.observe.words}."
     for name, why in plan.signals.idle_gross().items():
-        yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
+        yield f"However much `{name}` changes, a person is asked and nothing is rolled back because of it: {why}."
     if plan.compare:
         yield _compared(plan)
     if plan.require == "better":
-        yield "It gets all the traffic only when labels prove that it is right more often than the version before."
+        yield "It gets all the traffic only when labels prove that it is right more often than the previous version."
     if plan.second_person:
-        yield "To promote it without waiting, or to try it again, takes another person than the one who releases it."
+        yield "Only a second person, not the one who releases it, can promote it without waiting or try it again."
     if plan.golden.requests == "recorded":
-        but = f", but for those to {', '.join(plan.golden.leave_out)}" if plan.golden.leave_out else ""
+        but = f", except those to {', '.join(plan.golden.leave_out)}" if plan.golden.leave_out else ""
         yield (
-            "Before the canary gets any request of a user, both versions are asked the recorded requests again, also "
-            f"those that change something{but}: what breaks callers ends the release."
+            "Before the canary gets any user's request, the recorded requests are replayed to both versions, including "
+            f"those that change something{but}. A difference that breaks callers ends the release."
         )
     if plan.may_break:
-        yield f"Callers of the version before may lose {', '.join(map(_lost, plan.may_break))}."
+        yield f"Callers of the previous version may lose {', '.join(map(_lost, plan.may_break))}."
     if plan.segments:
         yield _segments(plan.segments)
     if plan.sticky:
-        yield f"Requests with the same {plan.sticky} stay on one side." + _only_of_copies(plan)
+        yield f"Requests with the same {plan.sticky} stay on one version." + _only_of_copies(plan)
 
 
 def _lost(place: str) -> str:
@@ -72,27 +72,28 @@ def _segments(by: SegmentsBy) -> str:
     found = f"the first {MOST_SEGMENTS} values that stable answers well several times"
     told_apart = ", ".join(by.values) if by.values else found
     return (
-        f"Errors and rejections are also judged by the header {by.header}: {told_apart}; all other values together as "
-        f"{OTHER}, requests without it as {ABSENT}."
+        f"Errors and rejections are also judged by the value of the header {by.header}: {told_apart}; all other values "
+        f"together as {OTHER}, requests without the header as {ABSENT}."
     )
 
 
 def _only_of_copies(plan: RolloutSpec) -> str:
-    """What one caller could cause, who stays on one side: it is fair only while both versions get every request."""
+    """The signals that one caller could cause alone: with sticky callers they are fair only in the shadow step."""
     names = ", ".join(plan.signals.of_callers)
     if not names:
         return ""
-    return f" So {names} is judged in the shadow step" + (" only." if plan.has_shadow else ", and this plan has none.")
+    only = "." if plan.has_shadow else ", and this plan has none."
+    return f" Therefore only the shadow step judges {names}{only}"
 
 
 def _compared(plan: RolloutSpec) -> str:
-    """Which requests are asked of both versions, and what the canary has to do for that at the smallest step."""
+    """Which requests go to both versions, and the canary's load because of that at the smallest step."""
     least = AUTO_START_PERCENT if plan.steps == "auto" else min(plan.compared_weights)
     return (
-        f"While both versions answer users, {share(plan.compare)} of the requests to each are also asked of the other, "
+        f"While both versions answer users, {share(plan.compare)} of the requests to each are also sent to the other, "
         "and no user sees the second answer. Neither gets more copies than requests of its own: at "
         f"{weight(least)} the canary answers up to {share(canary_load(plan.compare, least / 100))} of all requests. "
-        "What such a request changes is changed by both versions."
+        "If such a request changes something, both versions change it."
     )
 
 
@@ -107,17 +108,17 @@ def _steps(plan: RolloutSpec) -> str:
 
 
 def _duration(plan: RolloutSpec) -> str:
-    late = "a person is asked" if plan.on_deadline == "hold" else "the release is given up"
+    late = "a person is asked" if plan.on_deadline == "hold" else "the version is rolled back"
     return (
-        f"A version is judged for at least {span(plan.shortest_s)} before it is promoted, and for longer where the "
-        f"evidence takes longer; when a step lacks it after {span(plan.step_deadline)}, {late}."
+        f"A version is judged for at least {span(plan.shortest_s)} before it is promoted, or longer if the evidence "
+        f"takes longer; if a step still lacks evidence after {span(plan.step_deadline)}, {late}."
     )
 
 
 def _watch(plan: RolloutSpec) -> str:
     kept = (
-        f"the version before keeps {share(plan.holdback)} of the requests"
+        f"the previous version keeps {share(plan.holdback)} of the requests"
         if plan.holdback
-        else "the version before gets no requests but is kept ready"
+        else "the previous version gets no requests but is kept ready"
     )
-    return f"It is then watched for {span(plan.watch)}, in which {kept}."
+    return f"After promotion it is watched for {span(plan.watch)}; during this time {kept}."

@@ -6,7 +6,7 @@ from rollout.judge import Pair
 
 
 def price(release: Timeline) -> str:
-    """What it cost users."""
+    """Users' requests that the canary answered and failed, in words."""
     if release.first_canary_s is None:
         return "no user's request reached it"
     counted = Pair(release.canary_failures, release.canary_requests)
@@ -14,7 +14,7 @@ def price(release: Timeline) -> str:
 
 
 def cost(release: Timeline) -> str:
-    """The price; of a promoted version before that, because the watch has a topic of its own."""
+    """The price; for a promoted version only before promotion, because the watch has its own topic."""
     if release.state.outcome != "promoted":
         return price(release)
     before = release.answered_in_steps
@@ -22,17 +22,17 @@ def cost(release: Timeline) -> str:
 
 
 def before_promotion(release: Timeline) -> str:
-    """What it cost users until then."""
+    """The price until promotion."""
     return answered_requests(release.answered_in_steps, saved=release.saved_in_steps, by=release.stable)
 
 
 def answered_requests(counted: Pair, *, saved: int, by: str) -> str:
-    """Failed and all of users' requests, in words; of the former `saved` were answered by the version `by`."""
+    """Failed and all users' requests, in words; `saved` of the failed ones were answered by the version `by`."""
     if not counted.total:
         return "none of its requests was counted"
     failed = count(counted.bad) if counted.bad else "none"
     priced = f"it answered {count(counted.total)} users' requests, {failed} of which failed"
-    rescued = min(saved, counted.bad)  # the two are counted apart
+    rescued = min(saved, counted.bad)  # the two are counted separately, so `saved` may be larger
     if not rescued:
         return priced
     all_of_them = "that one" if rescued == 1 else f"all {count(rescued)}"

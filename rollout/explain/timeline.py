@@ -1,4 +1,4 @@
-"""What happened in one release, shaped for reading in `why`, on the status page and in the report."""
+"""What happened in one release, arranged for `why`, the status page and the report."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,7 +30,7 @@ class Decision:
     reason: str
     by: str
     evidence: Judgement | None = None
-    weight_percent: float | None = None  # the canary's from then on; None: not changed by it
+    weight_percent: float | None = None  # the canary's weight from then on; None: unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +38,31 @@ class SignalTick:
     """One signal in one tick."""
 
     window: Window  # the new events
-    is_users: bool  # of users' requests; the others are copies
-    evidence: SignalJudgement  # with them included
+    is_users: bool  # users' requests; False: copies
+    evidence: SignalJudgement  # including this tick
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Requests of one tick that a version failed, and that the other one answered in its place."""
+    """Requests of one tick that failed at one version and that the other version answered."""
 
     window: Window  # `bad` is their number
-    is_users: bool  # the canary's, too; else those are copies
+    is_users: bool  # the canary's requests were users'; False: they were copies
     in_watch: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StepSpan:
-    """One step: how long it took, and on how many requests."""
+    """One step: how long it took, and how many requests it had."""
 
     weight_percent: float
     mirror: bool
     from_s: float  # Unix seconds
     until_s: float | None  # None: it is the present step
-    warmup_s: float  # of it, the time that was not judged
+    warmup_s: float  # how long of it was warm-up and not judged, seconds
     stable: Pair  # failed and all requests judged in this step
     canary: Pair
-    earned_by: Decision  # what gave the canary this weight
+    earned_by: Decision  # the decision that gave the canary this weight
     ended_by: Decision | None
 
     @property
@@ -73,11 +73,11 @@ class StepSpan:
 
 @dataclass(frozen=True, slots=True)
 class FailedSignal:
-    """The signal that the judge rolled the canary back on."""
+    """The signal because of which the judge rolled the canary back."""
 
     signal: str
     judged: SignalJudgement  # at that moment
-    evidence: Judgement  # of all signals
+    evidence: Judgement  # of all signals at that moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,28 +98,28 @@ class Timeline:
     drift: DriftReport | None  # the newest; None: it was not compared with stable
     steps: tuple[StepSpan, ...]
     weights: tuple[tuple[float, float, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
-    signals: Mapping[str, Sequence[SignalTick]]  # of each signal, the judged ticks that counted it
+    signals: Mapping[str, Sequence[SignalTick]]  # by signal, the judged ticks that counted it
     judgements: tuple[tuple[float, Judgement], ...]  # (Unix seconds, judgement of all signals)
-    whys: tuple[str, ...]  # of each, why it led to what it did
+    whys: tuple[str, ...]  # for each judgement, the reason of the action that followed
     saved: Sequence[Saved]
     phi: Mapping[str, float]
     user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
     last_evidence: Judgement | None
-    until_promotion: Judgement | None  # the last one before it; None: there was none
-    since_promotion: Judgement | None  # the newest of the watch
+    until_promotion: Judgement | None  # the last judgement before promotion; None: there was none
+    since_promotion: Judgement | None  # the newest judgement of the watch
     last_why: str
-    labels: Labels | None  # None: each label counts as it comes
-    callers: tuple[str, ...]  # whose labels say what, a sentence for each signal of them
-    has_requests: bool  # any was counted, of either version
+    labels: Labels | None  # None: each label counts as it arrives
+    callers: tuple[str, ...]  # labels by caller, one sentence for each signal that counts labels
+    has_requests: bool  # any request was counted, for either version
 
     @property
     def about_labels(self) -> tuple[str, ...]:
-        """How many labels count, and whose say what."""
+        """How many labels count, and the labels by caller."""
         return (*((self.labels.sentence,) if self.labels and self.steps else ()), *self.callers)
 
     @property
     def outcome(self) -> str:
-        """`promoted`, `restored`, `rolled_back`, `aborted`, or the phase it is in."""
+        """`promoted`, `restored`, `rolled_back`, `aborted`, or the release's phase."""
         return ended_as(self.state) or self.state.phase.value
 
     @property
@@ -138,16 +138,16 @@ class Timeline:
 
     @property
     def deciding(self) -> Judgement | None:
-        """The evidence that the outcome rests on; of a running release the newest."""
+        """The evidence behind the outcome; for a running release the newest evidence."""
         if self.state.outcome == "promoted":
-            # Once the canary has all traffic there is no stable to compare with: the evidence for that step counts.
+            # With all traffic on the canary there is no stable to compare with: use the evidence for that step.
             compared = next((step.earned_by.evidence for step in self.steps if step.weight_percent == 100), None)
             return compared or self.until_promotion
         return (self.end.evidence if self.end else None) or self.last_evidence
 
     @property
     def crossed_before(self) -> tuple[float, str] | None:
-        """When all evidence was first enough to fail, Unix seconds, and why that decided nothing; None: it did."""
+        """When all evidence was first enough to fail, Unix seconds, and why that decided nothing; None: never so."""
         over = (
             (at_s, why)
             for (at_s, judged), why in zip(self.judgements, self.whys, strict=True)
@@ -159,7 +159,7 @@ class Timeline:
 
     @property
     def shown_evidence(self) -> Judgement | None:
-        """The newest evidence of every signal; of a promoted version as it was when that was decided."""
+        """The newest evidence of every signal; for a promoted version the evidence at promotion."""
         return self.deciding if self.state.outcome == "promoted" else self.last_evidence
 
     @property
@@ -177,23 +177,23 @@ class Timeline:
 
     @property
     def blind_since_s(self) -> float | None:
-        """Since when the metric source gives no reading, Unix seconds; None while it does."""
+        """Since when the metric source gives no reading, Unix seconds; None: it gives readings."""
         topics = [note for note in self.notes if note.topic in ("source_unreachable", "source_back")]
         return topics[-1].at_s if topics and topics[-1].topic == "source_unreachable" else None
 
     @property
     def not_judged(self) -> str | None:
-        """What its plan left out because it cannot be counted, in words; None: nothing."""
+        """What was removed from its plan because it cannot be counted, in words; None: nothing."""
         return next((note.text for note in self.notes if note.topic == "not_counted"), None)
 
     @property
     def differences(self) -> str | None:
-        """In which fields the canary's answers differ from stable's, in words; None: it is not known."""
+        """The fields in which the canary's answers differ from stable's, in words; None: not known."""
         return next((note.text for note in reversed(self.notes) if note.topic == e.ANSWERS_DIFFER), None)
 
     @property
     def refused(self) -> str:
-        """Requests that were refused since the last one that was counted, as noted once; empty: none, or unknown."""
+        """Requests refused since the last counted request, from the ledger's note; empty: none, or not known."""
         counted_s = max((tick.window.end_s for tick in self.failures if _has_events(tick.window)), default=-inf)
         noted = [note for note in self.notes if note.topic == e.REQUESTS_REFUSED]
         if not noted or noted[-1].at_s <= counted_s:
@@ -202,17 +202,17 @@ class Timeline:
 
     @property
     def watch_interrupted(self) -> str | None:
-        """That the watch ended before its time, in words; None where it did not."""
+        """The note that the watch ended early; None: it did not."""
         return next((note.text for note in self.notes if note.topic == e.WATCH_INTERRUPTED), None)
 
     @property
     def canary_requests(self) -> int:
-        """Users' requests that the canary answered, of those that were judged."""
+        """Judged users' requests that the canary answered."""
         return self._answered.total
 
     @property
     def canary_failures(self) -> int:
-        """Of these, how many the canary failed."""
+        """How many of `canary_requests` failed."""
         return self._answered.bad
 
     @property
@@ -222,12 +222,12 @@ class Timeline:
 
     @property
     def answered_in_steps(self) -> Pair:
-        """Failed and all of users' requests that were judged before promotion."""
+        """Failed and all users' requests that were judged before promotion."""
         return sum((step.canary for step in self.steps if not step.mirror), Pair(0, 0))
 
     @property
     def canary_saved(self) -> int:
-        """Of its failures, how many stable answered in its place."""
+        """How many of its failures stable answered instead."""
         return sum(each.window.canary.bad for each in self.saved if each.is_users)
 
     @property
@@ -251,14 +251,14 @@ def _has_events(window: Window) -> bool:
 
 
 def ended_as(release: Release) -> str | None:
-    """How a release ended, in one word; None while it has not."""
+    """How a release ended, in one word; None: it has not ended."""
     return "restored" if release.restore and release.outcome == "promoted" else release.outcome
 
 
 def timeline(events: Iterable[e.Event]) -> Timeline:
-    """Shape one release's events, oldest first.
+    """The timeline of one release's events, oldest first.
 
-    Raises: ValueError when they do not begin with its request.
+    Raises: ValueError if they do not begin with its request.
     """
     own = list(events)
     request = own[0] if own else None
@@ -308,7 +308,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
 
 
 def _folded(events: Sequence[e.Event]) -> tuple[Release | None, frozenset[int]]:
-    """The release after all its events, and the places of the ticks that only warmed the canary up."""
+    """The release after all its events, and the indices of the ticks in which the canary was warming up."""
     deployment, of_warmup = Deployment(), set()
     for place, event in enumerate(events):
         if isinstance(event, e.Ticked) and deployment.release and deployment.release.is_warming_up:
@@ -318,12 +318,12 @@ def _folded(events: Sequence[e.Event]) -> tuple[Release | None, frozenset[int]]:
 
 
 def _canary_percent(event: e.Applied, canary: str) -> float:
-    """The canary's share; once promoted it is the stable of the split."""
+    """The canary's share of the traffic, percent; a promoted canary is the stable of the split."""
     return 100 if event.stable == canary else event.weight_percent if event.canary == canary else 0
 
 
 def _last_evidence(ticks: list[e.Ticked]) -> Judgement | None:
-    """The last tick's evidence on all signals: a watch judges only its own, the others stay as they were."""
+    """The newest evidence of all signals: a watch judges only its own signal, the others keep their last evidence."""
     if not ticks:
         return None
     last = ticks[-1].evidence
@@ -332,7 +332,7 @@ def _last_evidence(ticks: list[e.Ticked]) -> Judgement | None:
 
 
 def _last_of(events: Sequence[e.Event], *, since: bool) -> Judgement | None:
-    """The last judgement before the promotion, or `since` it; None where there is none."""
+    """The last judgement before the promotion, or, with `since`, after it; None where there is none."""
     if (at := _place_of_promotion(events)) is None:
         return None
     ticks = [event for event in (events[at:] if since else events[:at]) if isinstance(event, e.Ticked)]
@@ -356,7 +356,7 @@ def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:
 
 
 def _saved(events: Sequence[e.Event], of_warmup: Collection[int]) -> Sequence[Saved]:
-    """By the order of the ledger: a watch in which the version before keeps a part judges what the steps judge."""
+    """Requests answered by the other version. The ledger's order tells watch from steps; their signals may be equal."""
     promoted = _place_of_promotion(events)
     return [
         Saved(window, is_users=not event.mirror, in_watch=promoted is not None and place > promoted)
@@ -369,14 +369,14 @@ def _saved(events: Sequence[e.Event], of_warmup: Collection[int]) -> Sequence[Sa
 
 @dataclass(slots=True)
 class _Counted:
-    """What was counted in one step."""
+    """The counts of one step."""
 
-    errors: list[Window]  # that were judged
-    warmup_s: float = 0.0  # time that was not
+    errors: list[Window]  # judged windows
+    warmup_s: float = 0.0  # time that was not judged, seconds
 
 
 def _counted_in_steps(events: Sequence[e.Event], of_warmup: Collection[int]) -> list[_Counted]:
-    """What was counted in each step, by the order of the ledger: the times of events may go back."""
+    """The counts of each step, in the order of the ledger, because the times of events may go back."""
     steps: list[_Counted] = []
     is_in_step = False
     for place, event in enumerate(events):

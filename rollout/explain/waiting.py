@@ -1,4 +1,4 @@
-"""What a running release waits for, and about how much longer. An estimate here decides nothing."""
+"""What a running release waits for, and about how much longer. No decision depends on these estimates."""
 
 from dataclasses import dataclass, replace
 from math import inf, isinf
@@ -11,7 +11,7 @@ from rollout.judge import Judgement, Verdict
 from rollout.ledger.state import Phase
 
 _NONE_ARRIVE = "requests: none arrive; `kanaria loadtest demo` sends some"
-_SILENT_WINDOWS = 2  # without a request, and what came before says nothing about now
+_SILENT_WINDOWS = 2  # after this many windows without a request, earlier rates no longer hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +19,18 @@ class Wait:
     """What must happen before the release goes on."""
 
     text: str
-    more_requests: int | None = None  # canary requests; None: not a matter of requests, or none would suffice
-    eta_s: float | None = None  # at the rate of requests in this step; None: not known, or none comes now
+    more_requests: int | None = None  # canary requests; None: requests are not missing, or no number is enough
+    eta_s: float | None = None  # at the rate of requests in this step; None: not known, or no requests arrive
     deadline_s: float | None = None  # measured seconds left in this step
 
 
 def waiting(release: Timeline, now_s: float, *, refused: str = "") -> Wait | None:
-    """What `release` waits for; None once it is over.
+    """What `release` waits for; None: it has ended.
 
     Args:
-        refused: requests that the gateway refused since a version got one, in words; empty: as the ledger has noted.
+        release: the release.
+        now_s: Unix seconds.
+        refused: requests that the gateway refused since a version last got one, in words; empty: use the ledger's note.
     """
     state, spec = release.state, release.spec
     in_phase_s = now_s - state.phase_since_s
@@ -62,11 +64,11 @@ def _in_step(release: Timeline, now_s: float, refused: str) -> Wait:
     deadline_s = max(0.0, release.spec.step_deadline - release.state.measured_s)
     if release.blind_since_s is not None:
         return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
-    is_out = not step.weight_percent and not step.mirror  # until requests are counted again
+    is_out = not step.weight_percent and not step.mirror  # out of traffic until requests are counted again
     is_silent = now_s - step.from_s > _SILENT_WINDOWS * release.spec.window and not release.has_requests
     if is_out or (release.judgements and is_silent):
-        said = f"requests that a version gets: {refused}" if refused else _NONE_ARRIVE
-        passes = is_out or deadline_s > 0  # else a person was asked
+        said = f"requests that reach a version: {refused}" if refused else _NONE_ARRIVE
+        passes = is_out or deadline_s > 0  # otherwise a person was asked
         return Wait(said if passes else f"a person, or for {said}", deadline_s=None if is_out else deadline_s or None)
     if release.state.is_warming_up and deadline_s:
         warmed_s, warmup_s = release.state.warmed_s, release.spec.warmup_s
@@ -94,12 +96,12 @@ def _in_step(release: Timeline, now_s: float, refused: str) -> Wait:
 
 
 def _beside(wait: Wait, refused: str) -> Wait:
-    """The same, with what was refused meanwhile."""
+    """`wait` with the requests that were refused meanwhile."""
     return replace(wait, text=f"{wait.text}; {refused}") if refused else wait
 
 
 def _in_shadow(release: Timeline, step: StepSpan, evidence: Judgement, now_s: float, soaks_s: float) -> Wait | None:
-    """The copied requests that prove the steps to come; None where something else is waited for."""
+    """A wait for the copied requests that prove the coming steps; None where something else is missing."""
     to_come = ahead(release.state, evidence)
     if to_come is None or not to_come.is_only_unproven or to_come.eta_s <= soaks_s:
         return None
@@ -111,7 +113,7 @@ def _in_shadow(release: Timeline, step: StepSpan, evidence: Judgement, now_s: fl
 
 
 def _for_labels(release: Timeline, evidence: Judgement, *, now_s: float, deadline_s: float) -> Wait | None:
-    """The first labels that may count; None where they are not what is missing, or could have come."""
+    """A wait for the first labels that may count; None where something else is missing, or labels could have come."""
     judged = evidence.signals.get("wrong_label")
     if evidence.verdict is not Verdict.NO_DATA or release.labels is None or judged is None or judged.canary.total:
         return None
@@ -123,7 +125,7 @@ def _for_labels(release: Timeline, evidence: Judgement, *, now_s: float, deadlin
 
 
 def _for_proof(release: Timeline, step: StepSpan, evidence: Judgement, *, now_s: float, deadline_s: float) -> Wait:
-    """The requests that are missing, as far as they can be estimated."""
+    """A wait for the missing requests, as far as their number can be estimated."""
     more = max((signal.more_requests_needed or 0.0 for signal in evidence.signals.values()), default=0.0)
     if evidence.verdict is Verdict.NO_DATA or not more:
         return Wait(f"evidence: {release.last_why}", deadline_s=deadline_s)
@@ -140,6 +142,6 @@ def _for_proof(release: Timeline, step: StepSpan, evidence: Judgement, *, now_s:
 
 
 def _last_request_s(release: Timeline) -> float:
-    """When requests of the canary were counted last, Unix seconds; -inf before the first."""
+    """When a request of the canary was last counted, Unix seconds; -inf before the first."""
     ends = (tick.window.end_s for tick in reversed(release.failures) if tick.window.canary.total)
     return next(ends, -inf)

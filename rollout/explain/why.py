@@ -1,4 +1,4 @@
-"""Why a release went as it did, in words. Nothing is judged or decided here: every number is from the ledger."""
+"""Explains in words why a release went as it did. Nothing is judged or decided here: every number is in the ledger."""
 
 import math
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.ledger.state import Phase
 from rollout.signals.catalogue import WATCHED_ERRORS, WATCHED_TOLERANCE
 
-_DRIFTED_COLUMNS = 5  # the worst, by name
-_NOISY = 1.2  # a dispersion that is worth mentioning
-_SHORT_HISTORY_S = 600.0  # bursts may not show in less
+_DRIFTED_COLUMNS = 5  # the worst columns, which are named
+_NOISY = 1.2  # a dispersion from here on is mentioned
+_SHORT_HISTORY_S = 600.0  # a shorter history may contain no burst
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Explanation:
 
 
 def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
-    """Explain `release` as it is at `now_s` (Unix seconds; default: when the ledger was last written)."""
+    """Explain `release` at `now_s` (Unix seconds; default: the time of the last event in the ledger)."""
     since = "Since it was restored" if release.state.restore else "Since its promotion"
     lines_by_title = {
         "What it waits for": _wait(release, now_s),
@@ -68,6 +68,8 @@ def one_sentence(release: Timeline, *, now_s: float | None = None, refused: str 
     """The outcome of `release`: by which signal, on how much evidence, at what cost to users.
 
     Args:
+        release: the release.
+        now_s: Unix seconds; default: the time of the last event in the ledger.
         refused: see `waiting`.
     """
     match release.state.outcome:
@@ -90,10 +92,10 @@ def one_sentence(release: Timeline, *, now_s: float | None = None, refused: str 
 
 
 def _on_what(release: Timeline) -> str:
-    """What a promotion rests on."""
+    """The basis of a promotion."""
     end, first = release.end, release.first_canary_s
     decided_s, by = (end.at_s, end.by) if end else (release.seen_s, "judge")
-    # The split after the decision is no traffic before it.
+    # A split that came into force after the decision is not traffic before it.
     if first is None or (first >= decided_s and not release.answered_in_steps.total):
         return (f" by {by}" if by != "judge" else "") + " before it took any traffic"
     after = f" after {span(decided_s - first)} {_of_traffic(release.answered_in_steps.total)}"
@@ -107,7 +109,7 @@ def _on_what(release: Timeline) -> str:
 
 
 def _better(release: Timeline) -> str:
-    """That labels prove the canary better, and on what; empty where they do not."""
+    """That labels prove the canary better, and by which counts; empty where they do not."""
     evidence = release.deciding
     if evidence is None or not evidence.is_better:
         return ""
@@ -115,7 +117,7 @@ def _better(release: Timeline) -> str:
 
 
 def _by_whom(release: Timeline, restore: Restore) -> str:
-    """Who brought the canary back, how soon, and what became of the version before."""
+    """Who restored the canary, how soon, and whether the replaced version is in quarantine."""
     took_s = (release.first_canary_s or release.seen_s) - release.requested_s
     reason = f": {one_line(restore.reason)}" if restore.reason else ""
     kept_out = f"; {release.stable} is in quarantine" if restore.quarantine else ""
@@ -136,7 +138,7 @@ def _for_what(release: Timeline) -> str:
 
 
 def _place_of(failed_signal: FailedSignal, release: Timeline) -> str:
-    """Where most of its bad answers were; empty where they were everywhere."""
+    """The route or segment with most of its bad answers; empty where there is none."""
     canary = {name: judged.canary for name, judged in failed_signal.evidence.signals.items()}
     place = concentrated(failed_signal.signal, canary, release.spec.judge_config().rules)
     return f"; {place}" if place else ""
@@ -167,12 +169,12 @@ def _after(release: Timeline) -> str:
 
 
 def _of_traffic(requests: int) -> str:
-    return "of users' traffic" if requests else "with a share of the traffic"  # in which nobody came
+    return "of users' traffic" if requests else "with a share of the traffic"  # without any request
 
 
 def _place(release: Timeline) -> str:
     if release.state.phase is Phase.STARTING:
-        return f"is brought back by {release.state.by}" if release.state.restore else "is being started"
+        return f"is being restored by {release.state.by}" if release.state.restore else "is being started"
     step, steps = release.steps[-1], release.spec.steps
     number = "" if steps == "auto" or release.state.step < 0 else f" (step {release.state.step + 1} of {len(steps)})"
     has = "gets a copy of every request" if step.mirror else f"has {weight(release.state.live_percent)} of the traffic"
@@ -188,8 +190,8 @@ def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
         yield f"{sentence(wait.text)}."
         if wait.deadline_s is not None:
             is_given_up = release.spec.on_deadline == "rollback"
-            rule = "it is rolled back" if is_given_up else "a person is asked; it goes on when the proof comes"
-            yield f"If it is not proven safe in {span(wait.deadline_s)} more of measured time, {rule}."
+            rule = "it is rolled back" if is_given_up else "a person is asked; it goes on once the proof is there"
+            yield f"If it is not proven safe within {span(wait.deadline_s)} more of measured time, {rule}."
 
 
 def _evidence(release: Timeline) -> Iterator[str]:
@@ -209,7 +211,7 @@ def _evidence(release: Timeline) -> Iterator[str]:
             yield f"{sentence(_bounded(bound, release))}."
         yield (
             f"Evidence that it is worse, all signals together: log e {max(evidence.log_e, 0.0):.1f}; "
-            f"at {evidence.threshold:.1f} it would fail."
+            f"it would fail at {evidence.threshold:.1f}."
         )
 
 
@@ -218,23 +220,23 @@ def _against(failed_signal: FailedSignal, release: Timeline) -> Iterator[str]:
     words, limit = release.spec.words(signal, stable=release.stable), judged.limit
     canary, stable = judged.canary, judged.stable
     copies = " (copied requests of the shadow step included)" if any(step.mirror for step in release.steps) else ""
-    seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}"
+    seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event} ({share_of(canary)})"
     if seen_means := means(signal, judged, release):
         yield f"`{signal}`: {seen_means}; {count(canary.total)} {words.unit} of {release.canary}{copies}."
     elif limit is not None:
         yield f"{seen}; {share(limit)} are allowed."
     else:
-        yield f"{seen}{copies}; {tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
+        yield f"{seen}{copies}; {tally(stable)} of {release.stable} in the same time ({share_of(stable)})."
     yield (
-        f"All signals that may decide this, together: log e {evidence.decisive_log_e:.1f}, "
-        f"and {evidence.threshold:.1f} fails the canary; {odds(evidence.decisive_log_e)}."
+        f"All signals that may decide this, together: log e {evidence.decisive_log_e:.1f}; the canary fails at "
+        f"{evidence.threshold:.1f}; {odds(evidence.decisive_log_e)}."
     )
     yield f"`{signal}` by itself: log e {judged.log_e:.1f}; alone it would need {judged.threshold:.1f}."
-    yield f"Harmless means here: {_harmless(signal, release)}."
+    yield f"Harmless here means: {_harmless(signal, release)}."
 
 
 def means(signal: str, judged: SignalJudgement, release: Timeline) -> str:
-    """Both means and their difference, for a signal whose events are numbers; else empty."""
+    """Both means and their difference, for a signal whose events are numbers; otherwise empty."""
     rule = _number_rule(signal, release)
     return number_words.contrast(judged.difference, rule, stable=release.stable) if judged.difference and rule else ""
 
@@ -245,19 +247,19 @@ def _number_rule(signal: str, release: Timeline) -> NumberRule | None:
 
 
 def noticed(release: Timeline) -> Iterator[str]:
-    """What signals found that decide nothing, one sentence each."""
+    """The findings of signals that do not affect the verdict, one sentence each."""
     evidence = release.deciding
     for name, judged in evidence.signals.items() if evidence else ():
         rule = _number_rule(name, release)
         if rule and (says := number_words.said(judged, rule)):
-            yield f"{sentence(release.spec.words(name).title)}: {says}: `signals.{name}` in the plan may let it."
+            yield f"{sentence(release.spec.words(name).title)}: {says}; `signals.{name}` in the plan can change that."
 
 
 def _harmless(signal: str, release: Timeline) -> str:
     if signal == WATCHED_ERRORS:
         return (
-            f"a share of at most {WATCHED_TOLERANCE:g} times what {release.stable} is known to fail "
-            f"({share_of(release.state.stable_errors)} before) or what users met minutes ago, plus "
+            f"a share of at most {WATCHED_TOLERANCE:g} times {release.stable}'s known share of failures "
+            f"({share_of(release.state.stable_errors)} before) or all users' share minutes ago, plus "
             f"{share(release.spec.risk_budget.share)}"
         )
     config = release.spec.judge_config()
@@ -292,11 +294,11 @@ def _cost(release: Timeline) -> Iterator[str]:
         excess = users.bad - users.total * stable.bad / stable.total
         more = "more" if excess > 0 else "fewer"
         unit = f"{words.unit} that were read" if observed_sentence(release) else words.unit
-        yield f"Of users' {unit} about {count(abs(excess))} {more} {words.event} than with {release.stable}."
+        yield f"About {count(abs(excess))} {more} of users' {unit} {words.event} than with {release.stable}."
 
 
 def _other_signals(release: Timeline) -> Iterator[str]:
-    """Of each family that did not decide, the signal with the strongest evidence."""
+    """For each family that did not decide, the signal with the strongest evidence."""
     decided = release.failed_signal.signal.partition(":")[0] if release.failed_signal else None
     yield from _families(release.deciding, release, without=decided)
 
@@ -306,7 +308,7 @@ def _is_promoted(release: Timeline) -> bool:
 
 
 def _families(evidence: Judgement | None, release: Timeline, *, without: str | None = None) -> Iterator[str]:
-    """Of each family of signals the one with the strongest evidence."""
+    """For each family of signals, the signal with the strongest evidence."""
     if evidence is None:
         return
     families: dict[str, list[str]] = {}
@@ -340,14 +342,14 @@ def _earned(release: Timeline) -> Iterator[str]:
     if any(step.ended_by and step.ended_by.evidence for step in release.steps):
         sure, budget = certainty(release.state.judge_config().alpha_pass), share(release.spec.risk_budget.share)
         requests = release.spec.risk_budget.requests
-        in_all = "" if requests is None else f", and at most {count(requests)} of users' requests until promotion,"
+        in_all = "" if requests is None else f", and at most {count(requests)} users' requests until promotion,"
         yield (
-            f"More weight needs proof, {sure} certain, that at that weight fewer than {budget} of all requests{in_all} "
-            "fail because of the canary."
+            f"A higher weight needs proof, with {sure} certainty, that at that weight fewer than {budget} of all "
+            f"requests{in_all} fail because of the canary."
         )
     for step in release.steps:
         lasted = span((step.until_s or release.seen_s) - step.from_s)
-        warm = f", of them {span(step.warmup_s)} to warm up, which were not judged" if step.warmup_s else ""
+        warm = f", including {span(step.warmup_s)} of warm-up, which was not judged" if step.warmup_s else ""
         yield f"{sentence(step.name)}: {lasted}{warm}{_answered(step)}; {_then(step)}."
 
 
@@ -360,7 +362,7 @@ def _answered(step: StepSpan) -> str:
 
 
 def _then(step: StepSpan) -> str:
-    """What the step led to, and on what proof."""
+    """How the step ended, and on what proof."""
     end = step.ended_by
     if end is None:
         return "still running"
@@ -372,7 +374,8 @@ def _then(step: StepSpan) -> str:
     if by or bound is None:
         return f"then {weight(percent)}{by}"
     of_all = share_up(bound * percent / 100)
-    return f"{weight(percent)} next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
+    proven = f"fewer than {share_up(bound)} of its own requests, {of_all} of all, fail because of it"
+    return f"{weight(percent)} next, on proof that {proven}"
 
 
 def _preflight(release: Timeline) -> Iterator[str]:
@@ -384,7 +387,7 @@ def _preflight(release: Timeline) -> Iterator[str]:
 
 
 def preflight_lines(result: PreflightResult, stable: str | None, *, accepted: str = "its plan allows") -> Iterator[str]:
-    """The result of a preflight, for a person; `accepted`: who takes what callers lose for allowed."""
+    """The result of a preflight, for a person; `accepted`: who allows what callers lose, in words."""
     if result.differences:
         yield from (f"{sentence(difference)}." for difference in result.differences)
     else:
@@ -401,7 +404,7 @@ def preflight_lines(result: PreflightResult, stable: str | None, *, accepted: st
         yield f"Half of its answers took at most {result.p50_ms:.1f} ms, the slowest {result.slowest_ms:.1f} ms."
     if result.memory_mb is not None:
         beside = f", {stable} {count(result.stable_memory_mb)} MB" if result.stable_memory_mb else ""
-        yield f"It takes {count(result.memory_mb)} MB of memory{beside}."
+        yield f"It uses {count(result.memory_mb)} MB of memory{beside}."
     yield from (f"{sentence(remark)}." for remark in result.remarks)
 
 
@@ -412,7 +415,7 @@ def _drift(report: DriftReport, release: Timeline) -> Iterator[str]:
     else:
         yield f"It differs in {count(len(report.drifted))} of {count(report.columns)} columns from {release.stable}."
         if report.is_only_different and release.last_evidence and release.last_evidence.is_better:
-            yield "Labels prove it better, so that other answers are no reason to go back."
+            yield "Labels prove it better, so different answers are not a reason to roll it back."
     for column in report.drifted[:_DRIFTED_COLUMNS]:
         moved = f"{share(column.score)} of the rows moved; from {share(column.threshold)} on it counts as drift"
         yield f"`{column.column}`: {column.says}; {moved}."
@@ -425,7 +428,7 @@ def _earlier(release: Timeline) -> Iterator[str]:
     if earlier := release.state.earlier:
         yield f"This release {earlier_words(earlier)}."
         if earlier.carried:
-            yield "It is lost again while the canary does well, and is counted in the evidence above."
+            yield "That evidence is included above; it shrinks again while the canary does well."
 
 
 def _notes(release: Timeline) -> Iterator[str]:
@@ -438,7 +441,7 @@ def _notes(release: Timeline) -> Iterator[str]:
                 times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(round(note.at_s - away_s))})"
                 yield f"No metrics from {times}: the weight was held, and nothing was decided."
             case events.ANSWERS_DIFFER:
-                pass  # said with the evidence
+                pass  # shown with the evidence
             case "not_counted":
                 yield f"{sentence(one_line(note.text))}."
             case _:
@@ -448,12 +451,12 @@ def _notes(release: Timeline) -> Iterator[str]:
 
 
 def caution(release: Timeline) -> str | None:
-    """What makes the evidence of a release weaker than usual, in words; None where nothing does."""
+    """Why the evidence of a release is weaker than usual, in words; None: it is not."""
     return " ".join(filter(None, (_short_history(release), _uncounted(release), observed_sentence(release)))) or None
 
 
 def _uncounted(release: Timeline) -> str | None:
-    """Which of the user's own signals one of the versions does not count; None: both count all."""
+    """The user's own signals that one of the versions does not count, in words; None: both count all."""
     evidence = release.last_evidence
     if evidence is None:
         return None
@@ -463,7 +466,7 @@ def _uncounted(release: Timeline) -> str | None:
         stable, canary = (judged.stable.total, judged.canary.total) if judged else (0, 0)
         sides = [tag for tag, total in ((release.stable, stable), (release.canary, canary)) if not total]
         missing += [f"{name} on {' and '.join(sides)}"] if sides else []
-    return f"No counts yet of {', '.join(missing)}: so far these judge nothing." if missing else None
+    return f"No counts yet of {', '.join(missing)}: so far these signals judge nothing." if missing else None
 
 
 def _short_history(release: Timeline) -> str | None:
@@ -474,7 +477,7 @@ def _short_history(release: Timeline) -> str | None:
         f"only {span(known_s)} of {release.stable}'s counts were" if known_s else f"no counts of {release.stable} were"
     )
     return (
-        f"{sentence(known)} known before the canary's first request: bursts and retries that did not show in them "
+        f"{sentence(known)} known before the canary's first request: bursts and retries that are not in them "
         f"count as harm. {span(_SHORT_HISTORY_S)} are enough."
     )
 
@@ -485,34 +488,34 @@ def _noise(release: Timeline) -> Iterator[str]:
     noisy = [_noise_of(signal, phi, release.state.noise[signal]) for signal, phi in release.phi.items() if phi > _NOISY]
     if noisy:
         yield (
-            f"{release.stable}'s own counts vary more than independent requests do: {', '.join(noisy)}. "
-            "Where canary is compared with stable, evidence counts less by what may be noise of one version alone."
+            f"{release.stable}'s own counts vary more than independent requests do: {', '.join(noisy)}. The comparison "
+            "with stable discounts evidence by the part that may be noise of one version alone."
         )
     if segments := release.state.segments:
         named = f" {', '.join(segments.names)}," if segments.names else ""
         yield (
-            f"Errors and rejections are compared by segment as well, the header `{segments.header}`:{named} "
+            f"Errors and rejections are also compared by segment, the value of the header `{segments.header}`:{named} "
             "`other` for all other values, `absent` for requests without it."
         )
     if release.spec.sticky:
         yield (
-            f"Callers are told apart by `{release.spec.sticky}`: the first failure of each may fail the canary, "
-            "counted once for both versions. Of copied requests every failure counts."
+            f"Callers are distinguished by `{release.spec.sticky}`: only each caller's first failure may fail the "
+            "canary, counted once for both versions. Among copied requests every failure counts."
         )
         if of_callers := release.spec.signals.of_callers:
             yield (
-                f"Judged only of copied requests, because one caller, who stays on one version, can cause any number: "
+                f"Judged only for copied requests, because one caller, who stays on one version, can cause any number: "
                 f"{', '.join(of_callers)}."
             )
     if release.user_phi is not None and release.user_phi > _NOISY:
         yield (
             f"{release.stable}'s failures come from few users, who repeat them: every step needs "
-            f"{release.user_phi:.1f} times the proof, and more as they go on."
+            f"{release.user_phi:.1f} times the proof, and more if they continue."
         )
 
 
 def _noise_of(signal: str, phi: float, own: OwnNoise) -> str:
-    """By how much a signal's counts vary more, and what of that evidence is divided by at most."""
+    """By how much more a signal's counts vary, and the largest number by which that divides its evidence."""
     most = own.of_comparison(0.5)
     return f"`{signal}` {phi:.1f} times the variance" + (f" ({most:.1f} between two versions)" if most < phi else "")
 
@@ -528,10 +531,10 @@ def _people(release: Timeline) -> Iterator[str]:
 
 
 def _excess_bound(evidence: Judgement | None) -> float | None:
-    """Bound on the share of requests that fail because of the canary; None when nothing is bounded."""
+    """Bound on the share of requests that fail because of the canary; None where there is no bound."""
     signals = evidence.signals.values() if evidence else ()
     bound = max((signal.excess_upper for signal in signals if signal.excess_upper is not None), default=1.0)
-    return bound if share_up(bound) != share_up(1.0) else None  # "fewer than 100 %" says nothing
+    return bound if share_up(bound) != share_up(1.0) else None  # "fewer than 100 %" would say nothing
 
 
 def _bounded(bound: float, release: Timeline) -> str:

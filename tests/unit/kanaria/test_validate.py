@@ -84,12 +84,12 @@ def test_a_plan_is_explained_in_words(tmp_path: Path) -> None:
     for sentence in (
         "The canary first gets copies, whose answers no user sees, then 12.5 % and then 100 % of the requests.",
         "At most 0.25 % of all requests may be harmed: the canary gets more traffic only when, with 99 % certainty,",
-        "rolls a harmless version back in at most 1 % of all releases. More than 20 % errors end every release,",
-        "A version is judged for at least 4 min before it is promoted, and for longer where the evidence takes longer;",
-        "when a step lacks it after 10 min, the release is given up.",
-        "It is then watched for 60 min, in which the version before gets no requests but is kept ready.",
+        "rolls back a harmless version in at most 1 % of all releases. More than 20 % errors end every release,",
+        "A version is judged for at least 4 min before it is promoted, or longer if the evidence takes longer;",
+        "if a step still lacks evidence after 10 min, the version is rolled back.",
+        "After promotion it is watched for 60 min; during this time the previous version gets no requests but is kept",
         "Judged: errors, rejected, route, latency, wrong_label, paired_label; class, low_confidence, disagreement,",
-        "about which a person is asked; typical_latency, which is only said.",
+        "about which a person is asked; typical_latency, which is only reported.",
     ):
         assert sentence in output, sentence
     assert code == 0
@@ -99,7 +99,10 @@ def test_a_plan_is_explained_in_words(tmp_path: Path) -> None:
     ("signals", "sentence"),
     [
         ("disagreement: {at_most: 60%}", "its gross limit, 50 %, lies within the 60 % that the plan calls harmless."),
-        ("class: {tolerance: 6}", "However far `class` goes, a person is asked and nothing is rolled back for it:"),
+        (
+            "class: {tolerance: 6}",
+            "However much `class` changes, a person is asked and nothing is rolled back because of it:",
+        ),
         ("low_confidence: {tolerance: 2, gross: 1.5}", "its gross limit, 1.5 times stable's odds, lies within the 2"),
     ],
 )
@@ -110,9 +113,9 @@ def test_a_gross_limit_that_limits_nothing_is_reported(tmp_path: Path, signals: 
     code, output = validate(str(plan))
     assert (code, sentence in output) == (0, True), output
     plan.write_text(f"signals: {{{signals[:-1].replace(', gross: 1.5', '')}, gross: null}}}}")
-    assert "However far" not in validate(str(plan))[1]
+    assert "However much" not in validate(str(plan))[1]
     plan.write_text(f"signals: {{{signals[:-1]}, on_fail: rollback}}}}")
-    assert "However far" not in validate(str(plan))[1]
+    assert "However much" not in validate(str(plan))[1]
 
 
 def test_a_share_without_a_percent_sign_is_refused(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def test_the_newest_plan_counts_until_the_next_one() -> None:
 )
 def test_validate_says_how_many_answers_are_read(plan: str, words: str) -> None:
     assert words in " ".join(plan_in_words(parse_spec(plan)))
-    assert "are observed" not in " ".join(plan_in_words(RolloutSpec()))
+    assert "the observer reads" in " ".join(plan_in_words(parse_spec(plan)))
+    assert "the observer reads" not in " ".join(plan_in_words(RolloutSpec()))
 
 
 def test_validate_says_how_many_if_the_plan_reads_answers() -> None:

@@ -276,10 +276,10 @@ def test_a_share_of_the_requests_in_the_steps_may_be_compared(text: str, share: 
 def test_validate_says_what_comparing_costs(steps: str, load: str) -> None:
     """It also says that a request with side effects has them twice."""
     words = " ".join(plan_in_words(parse_spec(f"{{steps: {steps}, compare: 10%}}")))
-    assert "10 % of the requests to each are also asked of the other" in words
+    assert "10 % of the requests to each are also sent to the other" in words
     assert load in words
-    assert "is changed by both versions" in words
-    assert "also asked" not in " ".join(plan_in_words(parse_spec("steps: auto")))
+    assert "changes something, both versions change it" in words
+    assert "also sent" not in " ".join(plan_in_words(parse_spec("steps: auto")))
 
 
 @pytest.mark.parametrize("steps", ["[5, 100]", "auto"])

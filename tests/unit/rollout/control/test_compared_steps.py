@@ -174,7 +174,7 @@ def test_the_ledger_says_for_each_split_what_is_compared(begin: Begin) -> None:
     world, controller = begin()
     world.live(controller, 5)
     assert compared_sentence(release_of(controller)) == (
-        "Up to 10 % of each version's requests are also asked of the other: copies included, m:v2 answers up to "
+        "Up to 10 % of each version's requests are also sent to the other: copies included, m:v2 answers up to "
         "10 % of all requests."
     )
     applied = [event for event in events_of(world) if isinstance(event, e.Applied)]

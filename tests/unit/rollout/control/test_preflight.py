@@ -215,4 +215,4 @@ def test_a_version_that_lacks_what_callers_use_is_refused_before_it_starts(
     controller.execute(c.StartRelease("m:v2", allowing, "ann"))
     live_until(world, controller, lambda: is_over(controller))
     assert "m:v2 was promoted" in story(world)
-    assert "Callers of the version before may lose /rare, `label` of /a." in plan_in_words(allowing)
+    assert "Callers of the previous version may lose /rare, `label` of /a." in plan_in_words(allowing)

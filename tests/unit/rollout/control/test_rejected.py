@@ -119,4 +119,4 @@ def test_one_sticky_caller_with_only_invalid_requests_does_not_roll_back(tmp_pat
     release = released(tmp_path / "ledger.db", {**LIVE, **STICKY}, stable=0.0, canary=0.1)
     assert outcome(release)[0] == "promoted"
     text = "\n".join(line for topic in why(release).topics for line in topic.lines)
-    assert "Judged only of copied requests, because one caller, who stays on one version" in text
+    assert "Judged only for copied requests, because one caller, who stays on one version" in text

@@ -119,7 +119,7 @@ def test_the_replaced_version_keeps_running_for_the_watch_of_the_newest_plan(wor
 def test_the_release_says_who_restored_what_and_why(world: World, later: Controller) -> None:
     """One sentence says it, before and after; the advice names the command to return."""
     later.execute(BACK)
-    assert "is brought back by bob and waits for its first ready answer" in one_sentence(story(world, 2))
+    assert "is being restored by bob and waits for its first ready answer" in one_sentence(story(world, 2))
     world.live_until_ended(later)
     told = story(world, 2)
     assert told.outcome == "restored"

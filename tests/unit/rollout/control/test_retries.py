@@ -94,7 +94,7 @@ def test_an_aborted_version_keeps_its_evidence_in_the_next_try(world: World) -> 
     assert (known.release, known.log_e, known.has_failed) == (1, last.log_e, False)
     assert sum(map(math.exp, known.carried.values())) == pytest.approx(math.expm1(last.log_e), rel=0.05)
     assert ticks(world, 2)[0].evidence.log_e > math.log(5), "it includes the first window"
-    words = f"carries the evidence of release 1 against it: log e {last.log_e:.1f}, most of it on `errors`"
+    words = f"starts with the evidence of release 1 against it: log e {last.log_e:.1f}, most of it from `errors`"
     assert f"This release {words}." in [line for topic in why(story(world, 2)).topics for line in topic.lines]
     assert story(world, 2).decisions[0].reason == words
 
@@ -107,7 +107,7 @@ def test_the_status_shows_the_carried_evidence(world: World) -> None:
     view = build_status("here", controller.snapshot, story(world, 2))
     controller.close()
     assert view.release
-    assert (view.release.earlier or "").startswith("carries the evidence of release 1 against it: log e ")
+    assert (view.release.earlier or "").startswith("starts with the evidence of release 1 against it: log e ")
 
 
 def test_a_version_without_harm_any_more_is_promoted(world: World) -> None:
@@ -137,7 +137,7 @@ def test_a_retry_after_a_fail_starts_without_evidence_and_says_so(world: World) 
     assert known
     assert (known.release, known.has_failed, known.carried) == (1, True, {})
     assert ticks(world, 2)[0].evidence.log_e < math.log(2)
-    assert "starts without the evidence of release 1, on which that one failed" in story(world, 2).decisions[0].reason
+    assert "starts without the evidence on which release 1 failed" in story(world, 2).decisions[0].reason
 
 
 def test_evidence_outlives_a_try_that_never_started(world: World) -> None:

@@ -212,7 +212,7 @@ def test_status_and_why_show_the_warm_up(world: World, controller: Controller) -
     assert "waits for the end of its warm-up" in one_sentence(story(world))
     assert world.live_until_ended(controller) == "promoted"
     (shadow, *_) = (line for topic in why(story(world)).topics for line in topic.lines if line.startswith("Shadow: "))
-    assert "of them 60 s to warm up, which were not judged" in shadow
+    assert "including 60 s of warm-up, which was not judged" in shadow
 
 
 @pytest.mark.parametrize("steps", [(5, 100), "auto"])

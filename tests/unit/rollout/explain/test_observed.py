@@ -63,7 +63,7 @@ def test_a_release_says_how_many_answers_were_read(tmp_path: Path) -> None:
 def test_harm_is_estimated_from_the_answers_that_were_read(tmp_path: Path) -> None:
     release = released(tmp_path / "ledger.db", read=0.2, classes=(0.9, 0.1))
     assert release.state.outcome == "rolled_back"
-    assert "Of users' predictions that were read about" in text_of(release)
+    assert "of users' predictions that were read were" in text_of(release)
 
 
 @pytest.mark.parametrize("spec", [PLAN, PLAN.model_copy(update={"answers": OwnAnswers({})})])

@@ -82,7 +82,7 @@ def test_the_evidence_has_counts_and_thresholds(silently_wrong: Timeline) -> Non
     text = lines(why(silently_wrong), "The evidence")
     assert f"{tally(failed_signal.judged.canary)} predictions of digits:v2" in text
     assert (
-        f"log e {failed_signal.evidence.log_e:.1f}, and {failed_signal.evidence.threshold:.1f} fails the canary" in text
+        f"log e {failed_signal.evidence.log_e:.1f}; the canary fails at {failed_signal.evidence.threshold:.1f};" in text
     )
     assert "odds between 1/1.5 and 1.5 times stable's" in text
 
@@ -93,7 +93,8 @@ def test_the_cost_counts_users_requests_without_copies(silently_wrong: Timeline)
     assert failed_signal is not None
     missing = users.total * failed_signal.judged.stable.bad / failed_signal.judged.stable.total - users.bad
     assert users.total < failed_signal.judged.canary.total
-    assert f'about {missing:.0f} fewer were "7" than with digits:v1' in lines(why(silently_wrong), "What it cost")
+    cost = lines(why(silently_wrong), "What it cost")
+    assert f"About {missing:.0f} fewer of users' predictions were \"7\" than with digits:v1" in cost
 
 
 def test_advice_about_a_missed_class_names_the_missing_inputs(silently_wrong: Timeline) -> None:
@@ -109,8 +110,8 @@ def test_every_step_gives_the_proof_on_which_the_weight_was_raised(tmp_path: Pat
     earned = lines(why(release), "How its traffic was earned").splitlines()
     assert len(earned) == 1 + len(release.steps)
     assert re.match(
-        r"Shadow: \d+ s, [\d,]+ copied requests, none failed; 5 % next, on proof of fewer than [\d.]+ % "
-        r"of its own requests, [\d.]+ % of all\.",
+        r"Shadow: \d+ s, [\d,]+ copied requests, none failed; 5 % next, on proof that fewer than "
+        r"[\d.]+ % of its own requests, [\d.]+ % of all, fail because of it\.",
         earned[1],
     )
 
@@ -158,7 +159,7 @@ def test_harm_after_promotion_is_counted_from_its_beginning(tmp_path: Path) -> N
     assert found
     assert float(found[1]) == pytest.approx(6, abs=1.5)
     assert int(found[2].replace(",", "")) < release.canary_requests / 5
-    assert "what digits:v1 is known to fail" in lines(why(release), "The evidence")
+    assert "times digits:v1's known share of failures" in lines(why(release), "The evidence")
 
 
 def test_a_rollback_in_the_shadow_says_that_no_user_was_affected(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_shadow_that_differs_too_often_is_explained_with_its_limit(tmp_path: P
     )
     evidence = lines(explanation, "The evidence")
     assert f"{tally(release.failed_signal.judged.canary)} answers to copied requests of digits:v2 differ" in evidence
-    assert "Harmless means here: a share of at most 10 %." in evidence
+    assert "Harmless here means: a share of at most 10 %." in evidence
     assert "`signals.disagreement.at_most`" in lines(explanation, "What to do")
     assert "answers to copied requests differ from stable's" in release.decisions[-2].reason
 
@@ -500,7 +501,7 @@ def test_refused_requests_are_not_reported_as_missing(tmp_path: Path) -> None:
     said = "refused 40 requests for a missing or wrong key (`kanaria key list` shows the keys that it accepts)"
     shown = build_status("digits", controller.snapshot, newest(path)).release
     assert shown is not None
-    assert "waits for requests that a version gets: in " in shown.sentence
+    assert "waits for requests that reach a version: in " in shown.sentence
     for words in (
         shown.sentence,
         shown.waits_for or "",
@@ -586,9 +587,7 @@ def test_a_release_does_not_wait_for_a_deadline_that_has_passed(tmp_path: Path) 
     for release in (at_a_weight, without):
         assert "more of measured time" not in lines(why(release), "What it waits for")
     told = lines(why(without), "What to do")
-    assert told.startswith(
-        "Let requests come: none was counted. `kanaria loadtest demo` sends some.\nNothing else, unless"
-    )
+    assert told.startswith("Send requests: none was counted. `kanaria loadtest demo` sends some.\nNothing else, unless")
 
 
 def test_a_release_that_a_person_rolls_back_without_a_request_had_no_users_traffic(tmp_path: Path) -> None:
