@@ -1,4 +1,4 @@
-"""Whether a ledger is whole: every page, every event with its hash, and the state that they fold to."""
+"""Checks that a ledger is whole: every page, every event with its hash, and the state folded from the events."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,40 +11,41 @@ from rollout.ledger.state import Deployment, apply
 
 
 def _refuse_another(ledger: Ledger) -> None:
-    """A whole ledger in the place of the one that its folder knows is none that anybody wrote here."""
+    """Raise LedgerDamaged if the file is another ledger than the one that its folder knows."""
     file = places.identity_file(ledger.path)
     try:
         known = file.read_text().strip()
-    except FileNotFoundError:  # beside a copy there is none
+    except FileNotFoundError:  # a copy has no such file
         return
     except (OSError, UnicodeDecodeError) as error:
         raise LedgerError("the ledger cannot be checked", saw=f"{file}: {error}", do=f"remove {file}") from error
     if known not in ("", ledger.identity()):
         raise LedgerDamaged(
-            "this is another ledger than the one that was here",
-            saw=f"the first event of {ledger.path} is not the one that {file} knows",
+            "this is another ledger, not the one that was here before",
+            saw=f"the first event of {ledger.path} does not match {file}",
             do=f"{places.restore(ledger.path)}; or, to go on with this file, remove {file}",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a whole ledger holds."""
+    """The contents of a whole ledger."""
 
     events: int
     releases: int
-    stable: str | None  # the version that it trusts
-    running: str | None  # name of the release that had not ended
+    stable: str | None  # the stable version
+    running: str | None  # name of the release that has not ended
     last_s: float | None  # time of the last event, Unix seconds
     identity: str | None
-    head: Head  # the last event and its hash, or the one that was asked for
+    head: Head  # the last event and its hash, or the event that was asked for
 
 
 def check(path: Path, *, at: int | None = None) -> Contents:
-    """Read all of a ledger. Raises LedgerDamaged, LedgerError; NotALedger for another file, NoLedger for none.
+    """Read all of a ledger. Raises LedgerDamaged, LedgerError; NotALedger for another file, NoLedger for no file.
 
     Args:
-        at: number of the event whose hash is wanted; None: the last.
+        path: the ledger's file.
+        at: number of the event whose hash is wanted; None: the last event.
     """
     ledger = Ledger(path, read_only=True)
     try:
@@ -54,7 +55,7 @@ def check(path: Path, *, at: int | None = None) -> Contents:
         if at is not None and at > head.events:
             raise LedgerDamaged(
                 "the ledger lacks events",
-                saw=f"{path}: {head.events} events, none is number {at}",
+                saw=f"{path}: {head.events} events, none with number {at}",
                 do=places.restore(path),
             )
         if at is not None:

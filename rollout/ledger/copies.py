@@ -1,4 +1,4 @@
-"""Copies of a ledger, made while its controller writes, each checked before it gets its name."""
+"""Copies of a ledger, made while its controller writes; each copy is checked before it gets its name."""
 
 import os
 import shutil
@@ -11,23 +11,23 @@ from rollout.ledger import places
 from rollout.ledger.check import Contents, check
 from rollout.ledger.ledger import Ledger
 
-_LEFT_FREE_BYTES = 64 * 2**20  # for the controller, the gateway and their logs
+_LEFT_FREE_BYTES = 64 * 2**20  # stay free for the controller, the gateway and their logs
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy that was found to be whole."""
+    """A copy that was checked and is whole."""
 
     path: Path
     contents: Contents
-    is_new: bool  # False: there was nothing that it did not hold already
-    removed: tuple[Path, ...] = ()  # older ones
+    is_new: bool  # False: an earlier copy already holds everything
+    removed: tuple[Path, ...] = ()  # older copies that were removed
 
 
 def scheduled_copy(ledger: Path, *, keep: int, now_s: float) -> Copy:
-    """A copy in the folder of copies; of the older ones all but `keep` - 1 are removed, after it was checked.
+    """Make a copy in the folder of copies; once it is checked, remove all older copies but `keep` - 1.
 
-    Where the newest copy is whole and holds every event already, it stays the newest. Raises LedgerError, OSError.
+    If the newest copy is whole and already holds every event, no new one is made. Raises LedgerError, OSError.
     """
     newest = places.newest_copy(ledger)
     if newest and (found := _holds_all(newest, ledger)):
@@ -46,18 +46,18 @@ def scheduled_copy(ledger: Path, *, keep: int, now_s: float) -> Copy:
 def copy(ledger: Path, target: Path) -> Contents:
     """Copy a ledger to the file `target`, whole or not at all; on disk when this returns. Raises LedgerError, OSError.
 
-    A file that is there and is no ledger is left as it is.
+    An existing file that is not a ledger is never overwritten.
     """
     if target.exists() and (target.samefile(ledger) or places.identity_of(target) is None):
         raise NotALedger(
-            "the copy would overwrite a file", saw=f"{target} is no copy of a ledger", do="name another file"
+            "the copy would overwrite a file", saw=f"{target} is not a copy of a ledger", do="name another file"
         )
     with closing(Ledger(ledger, read_only=True)) as source:
         return write_copy(source, target)
 
 
 def write_copy(source: Ledger, target: Path) -> Contents:
-    """Write what an open ledger holds to `target`, as `copy` does. Raises LedgerError, OSError."""
+    """Copy an open ledger to `target`, as `copy` does. Raises LedgerError, OSError."""
     incoming = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         source.copy_to(incoming)
@@ -81,7 +81,7 @@ def _checked(source: Ledger, incoming: Path) -> Contents:
 
 
 def _check_room(ledger: Path) -> None:
-    """A copy must not take the room that the controller needs to write decisions. Raises LedgerError."""
+    """Raise LedgerError if a copy would take the space that the controller needs to write decisions."""
     size = sum(file.stat().st_size for file in (ledger, *places.companions(ledger)) if file.exists())
     free = shutil.disk_usage(ledger.parent).free
     if free < size + _LEFT_FREE_BYTES:
@@ -93,7 +93,7 @@ def _check_room(ledger: Path) -> None:
 
 
 def _holds_all(copied: Path, ledger: Path) -> Contents | None:
-    """What the copy holds, if that is all and every page of it can be read."""
+    """The contents of the copy if it is whole and holds every event of the ledger; else None."""
     try:
         found = check(copied)
         with closing(Ledger(ledger, read_only=True)) as source:
@@ -104,7 +104,7 @@ def _holds_all(copied: Path, ledger: Path) -> Contents | None:
 
 
 def _sync(path: Path) -> None:
-    """Bring a file or a folder to the disk."""
+    """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

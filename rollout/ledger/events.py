@@ -1,4 +1,4 @@
-"""What the ledger holds: every fact and every decision of a deployment, as typed, immutable events.
+"""The ledger's events: every fact and every decision of a deployment, typed and immutable.
 
 Evidence is stored in the judge's own types. The shape of the events has a number, see `migrations`.
 """
@@ -25,12 +25,13 @@ from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
-WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
-ANSWERS_DIFFER = "answers_differ"  # another: in which fields a canary's answers differ from stable's
-REQUESTS_REFUSED = "requests_refused"  # another: how many the gateway refused while no version got one, and why
+# Topics of notes.
+WATCH_INTERRUPTED = "watch_interrupted"  # the stack was taken down during the watch
+ANSWERS_DIFFER = "answers_differ"  # the fields in which a canary's answers differ from stable's
+REQUESTS_REFUSED = "requests_refused"  # how many requests the gateway refused while no version got any, and why
 
 
-_Counts = dict[str, Pair | BothNumbers | Mapping[str, BothPairs]]  # of a window, by side or kind
+_Counts = dict[str, Pair | BothNumbers | Mapping[str, BothPairs]]  # of one window, by side or kind
 Name = Annotated[str, AfterValidator(one_line)]
 Words = Annotated[str, AfterValidator(printable)]
 Outcome = Literal["promoted", "rolled_back", "aborted"]
@@ -43,19 +44,19 @@ class _Event(BaseModel):
     release: int | None = None  # number of the release it belongs to
 
     def stored(self) -> str:
-        """As the ledger keeps it: JSON."""
+        """The JSON that the ledger stores."""
         return self.model_dump_json()
 
 
 class EarlierTry(BaseModel):
-    """The release before of the same two versions, for the next one."""
+    """What the next release takes over from the previous release of the same two versions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     release: int
-    log_e: float  # the evidence that it ended with
-    has_failed: bool = False  # it was enough to FAIL, and nothing of it is carried on
-    carried: dict[str, float] = Field(default_factory=dict)  # by signal, what was won; see `rollout.judge.carried`
+    log_e: float  # the evidence at its end
+    has_failed: bool = False  # the evidence was enough to FAIL, and none of it carries over
+    carried: dict[str, float] = Field(default_factory=dict)  # log evidence by signal; see `rollout.judge.carried`
 
 
 class StableSet(_Event):
@@ -63,18 +64,18 @@ class StableSet(_Event):
 
     kind: Literal["stable_set"] = "stable_set"
     tag: str
-    answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers until a release says so
-    observe: Observe = BY_DEFAULT  # and of how many requests
+    answers: OwnAnswers = NO_ANSWERS  # what is read from its answers until a release changes it
+    observe: Observe = BY_DEFAULT  # for how many requests
 
 
 class Restore(BaseModel):
-    """What a person says who brings a version back."""
+    """What a person chose when restoring a version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: Words | None = None
-    quarantine: bool = False  # the version that it replaces may not come back by itself
-    anyway: bool = False  # it gets the traffic whatever its preflight finds
+    quarantine: bool = False  # the replaced version goes into quarantine
+    anyway: bool = False  # the version gets the traffic whatever its preflight finds
 
 
 class ReleaseRequested(_Event):
@@ -84,17 +85,17 @@ class ReleaseRequested(_Event):
     spec: RolloutSpec
     by: Name
     retry: bool = False
-    tries: int = 1  # with this one, of these two versions; an earlier one counts if it entered a step
-    earlier: EarlierTry | None = None  # None: there was none of these two versions, or there is nothing to know of it
+    tries: int = 1  # tries of these two versions, including this one; an earlier one counts if it entered a step
+    earlier: EarlierTry | None = None  # None: no earlier release of these two versions, or nothing to take over
     restore: Restore | None = None  # `tag` takes all traffic as soon as it is ready; None: it is on trial
 
 
 class Calibrated(_Event):
-    """How much noisier than independent requests stable's own history is, per signal."""
+    """How much noisier than independent requests stable's own history is, by signal."""
 
     kind: Literal["calibrated"] = "calibrated"
     phi: dict[str, float]
-    noise: dict[str, OwnNoise] | None = None  # what of it may be of one version alone; None: all, by an older version
+    noise: dict[str, OwnNoise] | None = None  # the part that may hit one version alone; None: all (older versions)
     history_s: float
     stable_errors: Pair = Pair(0, 0)  # failed and all requests of that history
 
@@ -112,7 +113,7 @@ class Preflighted(_Event):
 
 
 class SegmentsFound(_Event):
-    """Values of the header by which the plan tells segments apart; from now on each is a segment of its own."""
+    """Values of the plan's segment header; from now on each is a segment of its own."""
 
     kind: Literal["segments_found"] = "segments_found"
     names: tuple[Name, ...]
@@ -139,7 +140,7 @@ class Ticked(_Event):
     why: Words
 
     def stored(self) -> str:
-        """Without fields that are None: a ledger consists mostly of ticks."""
+        """JSON without fields that are None, to save space: a ledger consists mostly of ticks."""
         return self.model_dump_json(exclude_none=True)
 
     @field_serializer("windows")
@@ -190,7 +191,7 @@ class RolledBack(_Event):
     reason: Words
     by: Name = "judge"
     evidence: Judgement | None = None
-    quarantine: bool = True  # the canary may not come back by itself
+    quarantine: bool = True  # the canary goes into quarantine
 
 
 class Aborted(_Event):
@@ -213,15 +214,15 @@ class Resumed(_Event):
 
 
 class PersonAsked(_Event):
-    """The release goes no further without a person."""
+    """The release waits for a person."""
 
     kind: Literal["person_asked"] = "person_asked"
     reason: Words
-    left_s: float | None = None  # of measured time until it is rolled back; None: nothing happens by itself
+    left_s: float | None = None  # measured seconds until it is rolled back; None: nothing happens by itself
 
 
 class PersonNotNeeded(_Event):
-    """The reason to ask a person is gone, and nobody decided."""
+    """The reason to ask a person is gone, without a decision."""
 
     kind: Literal["person_not_needed"] = "person_not_needed"
 
@@ -234,7 +235,7 @@ class Applied(_Event):
     canary: str | None
     weight_percent: float
     mirror: bool
-    compare_percent: float = 0.0  # of each version's requests, which the other is asked as well
+    compare_percent: float = 0.0  # share of each version's requests that also go to the other version
 
 
 class Noted(_Event):
@@ -243,7 +244,7 @@ class Noted(_Event):
     kind: Literal["noted"] = "noted"
     # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
     # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`,
-    # `answers_differ`, `segments_unread`, `suspended` (a version, as the gateway could not be kept from asking it).
+    # `answers_differ`, `segments_unread`, `suspended` (a version, because the gateway kept sending it requests).
     topic: str
     text: Words
 

@@ -1,4 +1,4 @@
-"""Findings about a canary that the ledger keeps: the preflight's result and the drift report."""
+"""Findings about a canary that the ledger stores: the preflight's result and the drift report."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,15 +6,15 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PreflightResult:
-    """What was found about a canary before any user's request reached it."""
+    """The result of testing a canary before any user's request reached it."""
 
     differences: tuple[str, ...]  # why it must not get traffic; empty: it passed
-    remarks: tuple[str, ...] = ()  # worth knowing, no reason to refuse
-    allowed: tuple[str, ...] = ()  # what callers of stable lose, and the plan accepts
+    remarks: tuple[str, ...] = ()  # worth knowing, but not a reason to refuse
+    allowed: tuple[str, ...] = ()  # what callers of stable lose and the plan accepts
     is_comparable: bool = True  # whether it is known what both versions accept and answer
     golden_requests: int = 0  # how many were replayed
-    recorded_requests: int = 0  # of users, that were asked again of it and of stable
-    p50_ms: float | None = None  # of their answers; None: there was no answer
+    recorded_requests: int = 0  # users' requests that were replayed to it and to stable
+    p50_ms: float | None = None  # median answer time of these requests; None: there was no answer
     slowest_ms: float | None = None
     memory_mb: float | None = None  # of all its processes; None: it cannot be read
     stable_memory_mb: float | None = None
@@ -41,11 +41,11 @@ class DriftReport:
     state: Literal["no_drift", "drift", "too_few_rows"]
     sentence: str
     rows: int  # of each version
-    columns: int  # that were compared
+    columns: int  # number of compared columns
     look: int  # 1-based number of the comparison within the release
     drifted: tuple[DriftedColumn, ...] = ()  # worst first
 
     @property
     def is_only_different(self) -> bool:
-        """Whether only what it answers has drifted: not what it is asked, and not how often it is wrong."""
+        """Whether only its answers have drifted, but not its requests and not how often it is wrong."""
         return all(column.column in _ANSWERS for column in self.drifted)

@@ -1,7 +1,7 @@
-"""Decisions that the ledger could not take yet, beside it, in a file whose room was reserved.
+"""Stores decisions that could not be written to the ledger yet, in a file beside it with reserved disk space.
 
-A controller that dies before they are written must not put a bad version back into traffic. Only what ends a release or
-holds it is kept; whatever else happens meanwhile happens again.
+A controller that dies before they are written must not put a bad version back into traffic. Only decisions that end or
+hold a release are stored; everything else will happen again.
 """
 
 import json
@@ -25,11 +25,11 @@ class KeptDecisions:
     """The file of one ledger."""
 
     def __init__(self, ledger: Path, identity: Callable[[], str | None] = lambda: None) -> None:
-        """Reserve its room; where there is none, it is tried again when it is needed.
+        """Reserve the file's space; if there is none now, this is tried again when the file is written.
 
         Args:
             ledger: the path of the ledger.
-            identity: of the ledger; decisions that were kept for another one are not read. Raises LedgerError.
+            identity: returns the ledger's identity; decisions for another ledger are not read. Raises LedgerError.
         """
         self._path, self._identity = ledger.with_name("decisions.pending"), identity
         self._lines = self._stored()
@@ -39,7 +39,7 @@ class KeptDecisions:
             log.critical("no_room_for_decisions", saw=str(error))
 
     def keep(self, events: Iterable[Event]) -> None:
-        """Add the decisions among `events`. On disk when this returns, unless nothing at all can be written."""
+        """Add the decisions among `events`. They are on disk when this returns, unless nothing can be written."""
         decisions = [event for event in events if isinstance(event, _DECISIONS)]
         lines = [_line(decision, self._ledger()) for decision in decisions]
         new = [line for line in lines if line not in self._lines]
@@ -48,18 +48,18 @@ class KeptDecisions:
             self._store()
 
     def clear(self) -> None:
-        """They are in the ledger now."""
+        """Delete the decisions, which are in the ledger now."""
         if self._lines:
             self._lines = []
             self._store()
 
     def read(self) -> tuple[Event, ...]:
-        """What waits, also from an earlier controller; it may be in the ledger already. A damaged line is skipped."""
+        """The waiting decisions, including an earlier controller's; some may be in the ledger. Skips damaged lines."""
         about = self._ledger()
         return tuple(event for line in self._lines if (event := _event(line, about)) is not None)
 
     def missing(self, release: Release, written: Collection[Event]) -> tuple[Event, ...]:
-        """Those about `release` that its `written` events lack, unless it is decided already."""
+        """Waiting decisions about `release` that are not among its `written` events; none if it is already decided."""
         if release.phase is Phase.LEAVING:
             return ()
         known = {(event.kind, event.at_s) for event in written}
@@ -86,13 +86,13 @@ class KeptDecisions:
 
 
 def _line(decision: RolledBack | Aborted | Paused, ledger: str | None) -> str:
-    if isinstance(decision, RolledBack):  # with its evidence it might need more room than there is
+    if isinstance(decision, RolledBack):  # without its evidence, which might need more space than is reserved
         decision = decision.model_copy(update={"evidence": None})
     return json.dumps({"ledger": ledger, "schema": NUMBER, "event": decision.stored()})
 
 
 def _event(line: str, ledger: str | None) -> Event | None:
-    """The event of a line; None where it is damaged, or about another ledger than `ledger`, where both are known."""
+    """The event of a line; None: the line is damaged, or belongs to another ledger (if both ledgers are known)."""
     try:
         found = json.loads(line)
         if None not in (ledger, found["ledger"]) and ledger != found["ledger"]:

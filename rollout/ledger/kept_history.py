@@ -1,7 +1,7 @@
-"""Keeps the calibration's history beside the ledger, so that neither a restart nor an upgrade loses it.
+"""Stores the calibration's history beside the ledger, so that neither a restart nor an upgrade loses it.
 
-The ledger is append-only, and would grow by megabytes a day; this file is replaced, and bounded by half an hour and by
-a number of signals. Nothing that was decided is in it: where it is lost, a new history begins.
+The ledger is append-only and would grow by megabytes a day. This file is replaced, and limited to half an hour and a
+number of signals. It contains no decisions: if it is lost, a new history begins.
 """
 
 import zlib
@@ -20,23 +20,23 @@ from rollout.judge.types import BothNumbers
 
 log = structlog.get_logger()
 
-EVERY_S = 120.0  # what a killed controller may lose
-_BLOCK_S = 10.0  # windows are joined to so long ones at least
-_MOST_SIGNALS = 200  # those with the most bad events: without bad events there is no noise to know
-_LARGEST_BYTES = 64 * 2**20  # of a file that is read, unpacked
+EVERY_S = 120.0  # between two writes: how much a killed controller may lose
+_BLOCK_S = 10.0  # windows are joined to blocks of at least this length
+_MOST_SIGNALS = 200  # signals with the most bad events: without bad events there is no noise to measure
+_LARGEST_BYTES = 64 * 2**20  # of a file when it is read, decompressed
 _NOTHING = Pair(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class StableWindows:
-    """What was counted of one version while it was stable: windows that end together."""
+    """One version's counts while it was stable: windows that end together."""
 
     version: str
     windows: tuple[Window, ...]
 
 
 class _Block(BaseModel):
-    """One version's counts of some seconds; by signal stable's, then canary's."""
+    """One version's counts over some seconds; by signal, stable's and then canary's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +44,7 @@ class _Block(BaseModel):
     window_s: float
     version: str
     counts: dict[str, tuple[Pair, Pair]]
-    numbers: dict[str, BothNumbers] = {}  # of those whose events are numbers
+    numbers: dict[str, BothNumbers] = {}  # for signals whose events are numbers
 
 
 class _File(BaseModel):
@@ -63,15 +63,15 @@ class KeptHistory:
     def __init__(self, ledger: Path, identity: Callable[[], str | None]) -> None:
         """
         Args:
-            ledger: its path.
-            identity: of the ledger; the history of another one is not read. Raises LedgerError.
+            ledger: the ledger's path.
+            identity: returns the ledger's identity; another ledger's history is not read. Raises LedgerError.
         """
         self._path, self._identity = ledger.with_name("history.json.z"), identity
         self._written_s = 0.0  # on the steady clock
         self._is_trouble_logged = False
 
     def read(self) -> list[StableWindows]:
-        """The ticks that were written last, oldest first; none where the file is missing, damaged or another's."""
+        """The ticks of the last write, oldest first; none if the file is missing, damaged or another ledger's."""
         try:
             unpack = zlib.decompressobj()
             found = _FILE.validate_json(unpack.decompress(self._path.read_bytes(), _LARGEST_BYTES))
@@ -95,7 +95,7 @@ class KeptHistory:
         ]
 
     def write_if_due(self, ticks: Callable[[], Iterable[StableWindows]], now_s: float) -> None:
-        """Write `ticks` where the file is too old. `now_s`: seconds on a steady clock."""
+        """Write `ticks` if the file is too old. `now_s`: seconds on a steady clock."""
         if now_s >= self._written_s + EVERY_S:
             self.write(ticks(), now_s)
 

@@ -1,6 +1,6 @@
 """The ledger: every event of a deployment in one SQLite file, append-only.
 
-One process writes it, the controller; any number may read it at the same time. A decision is on disk before it is
+Only the controller writes it; any number of processes may read it at the same time. A decision is on disk before it is
 carried out.
 """
 
@@ -34,8 +34,8 @@ from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
 
 _SETUP = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
-# Longest wait for another process that writes, seconds. Nobody else should, and a beat of the control loop takes half a
-# second: what cannot be written in this time is written in one of the next beats.
+# Longest wait for another process that writes, seconds. No other process should write, and a beat of the control loop
+# takes half a second: events that cannot be written in this time are written in one of the next beats.
 _WRITER_WAIT_S, _READER_WAIT_S = 0.25, 10.0
 _TABLES = (  # of schema number 0; `migrations` has the later changes
     """CREATE TABLE IF NOT EXISTS events (
@@ -50,7 +50,7 @@ _TABLES = (  # of schema number 0; `migrations` has the later changes
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
     """CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
-    # How far the counters were read: written in the same transaction as the evidence taken from them,
+    # The counters' values at the last reading: written in the same transaction as the evidence taken from them,
     # so that a request is evidence exactly once whenever the controller dies.
     """CREATE TABLE IF NOT EXISTS cursor (
     instance TEXT NOT NULL,
@@ -73,14 +73,14 @@ _TABLES = (  # of schema number 0; `migrations` has the later changes
 ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS cursor_time (only INTEGER PRIMARY KEY CHECK (only = 1), at_s REAL NOT NULL) STRICT",
 )
-_PACKED_FROM = 16_384  # bytes of an event; what is shorter, as most are, stays text that any SQLite tool shows
+_PACKED_FROM = 16_384  # bytes; longer events are compressed, shorter ones (most) stay text that any SQLite tool shows
 _NO_END = 2**62  # more events than there ever are
-_LARGEST_EVENT = 2**28  # bytes, unpacked
+_LARGEST_EVENT = 2**28  # bytes, decompressed
 _BEGIN = "start the stack with `kanaria up TAG`"
 _IN_THE_WAY = "move it away; a new ledger begins with the next `kanaria up TAG`"
 _PLACE = "check the disk's free space and the permissions of the file and its folder; the traffic split stays as it is"
 _NEWER = "use the version that wrote it, or a newer one; the file was left as it is"
-# As SQLite names what it found; to find half a page is to find a file that was cut.
+# SQLite's names for damage; a short read means that the file was cut off.
 _DAMAGES = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS")
 _OF_A_NEWER_VERSION = {"union_tag_invalid", "extra_forbidden"}  # a kind or a field that this version does not know
 
@@ -89,14 +89,14 @@ class Ledger:
     """One open ledger file. Use it from one thread."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        """Open `path`; unless `read_only`, make it, and bring an older one up to date. Raises LedgerError.
+        """Open `path`; unless `read_only`, create it or bring an older one up to date. Raises LedgerError.
 
-        A file that is no ledger, or that a newer version wrote, is refused and left as it is. So is a ledger that is
-        gone: a new one begins only where there was none.
+        A file that is not a ledger, or that a newer version wrote, is refused and not changed. If a ledger is gone,
+        opening fails as well: a new one begins only where there was none.
         """
         self.path = path
-        self._head = START  # the last event that this process knows of
-        self._is_known = False  # whether the folder says which ledger it has
+        self._head = START  # the last event that this process knows
+        self._is_known = False  # whether the folder names its ledger
         if path.is_dir():
             raise NotALedger("the ledger cannot be opened", saw=f"{path} is a folder", do=_IN_THE_WAY)
         self._refuse_a_missing_file(read_only=read_only)
@@ -121,12 +121,13 @@ class Ledger:
                 raise
 
     def append(self, *events: Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
-        """Write `events` durably and all or nothing. Raises LedgerError, LedgerTaken.
+        """Write `events` durably, all or none. Raises LedgerError, LedgerTaken.
 
         Args:
-            cursor: how far the counters were read.
-            affected: how far a sticky release's failures were read, and the users that are new or changed. The end of
-                a release drops them all.
+            events: in order.
+            cursor: the counters' values at the last reading.
+            affected: how far a sticky release's failures were read, and the new or changed users. The end of a release
+                deletes them all.
         """
         self._refuse_a_lost_file()
         head, rows = self._head, []
@@ -166,7 +167,7 @@ class Ledger:
     def numbered(
         self, *, since: int = 1, to: int = _NO_END, release: int | None = None, without_ticks: bool = False
     ) -> Iterator[tuple[int, Event]]:
-        """The same from number `since` to number `to`, each with its number. Raises LedgerError."""
+        """Events from number `since` to number `to`, each with its number. Raises LedgerError."""
         where, values = ["seq BETWEEN ? AND ?"], [since, to]
         if release is not None:
             where.append("release = ?")
@@ -193,14 +194,14 @@ class Ledger:
             raise self._damaged(f"{self.path}: release {number} begins with `{events[0].kind}`")
         if events:
             return events
-        with self._explained("be read"):  # `+` reads the table and not its index, which may be what is damaged
+        with self._explained("be read"):  # `+` makes SQLite read the table, because its index may be damaged
             found = self._db.execute("SELECT seq, kind FROM events WHERE +release = ?", (number,)).fetchone()
         if found:
             raise self._damaged(f"{self.path}: event {found[0]} (`{found[1]}`) is not in the index")
         raise NoSuchRelease(str(number))
 
     def cursor(self) -> Reading | None:
-        """How far the counters were read when the controller last wrote; None before the first time."""
+        """The counters' values when the controller last wrote; None before the first time."""
         with self._explained("be read"):
             row = self._db.execute("SELECT at_s FROM cursor_time").fetchone()
             rows = self._db.execute("SELECT instance, version, signal, bad, total FROM cursor").fetchall()
@@ -209,7 +210,7 @@ class Ledger:
         return Reading(at_s=row[0], counters={(i, v, s): Pair(bad, total) for i, v, s, bad, total in rows})
 
     def affected(self) -> Progress | None:
-        """All users that the running release affected; None before its first window."""
+        """The users that the running release affected; None before its first window."""
         with self._explained("be read"):
             row = self._db.execute("SELECT read_to, waiting_stable, waiting_canary FROM failures_read").fetchone()
             users = dict(self._db.execute("SELECT user, failures_on_stable FROM affected_users"))
@@ -227,7 +228,7 @@ class Ledger:
             raise LedgerDamaged("the ledger is damaged", saw=f"{self.path}: {faults}", do=places.restore(self.path))
 
     def check_chain(self, *, to: int = _NO_END) -> Head:
-        """Compare every event with its hash, and give the last. Raises LedgerDamaged, LedgerError.
+        """Compare every event with its hash; returns the last. Raises LedgerDamaged, LedgerError.
 
         Args:
             to: number of the event to stop at.
@@ -237,41 +238,41 @@ class Ledger:
             for row in self._rows("SELECT * FROM events WHERE seq <= ? ORDER BY seq", (to,)):
                 known = (row["at_s"], row["release"], row["kind"], row["data"], row.get("schema", 0))
                 head, stored = head.then(known, row.get("packed")), row.get("chain")
-                is_chained |= stored is not None or row.get("schema", 0) >= CHAINED  # older versions wrote none
+                is_chained |= stored is not None or row.get("schema", 0) >= CHAINED  # older versions wrote no hashes
                 if head.events != row["seq"] or (is_chained and stored != head.hash):
                     raise LedgerDamaged(
                         "the ledger was changed",
-                        saw=f"{self.path}: event {row['seq']} (`{row['kind']}`), or one before it, is not what was "
-                        "written: its hash differs",
+                        saw=f"{self.path}: event {row['seq']} (`{row['kind']}`), or one before it, was changed after "
+                        "it was written: its hash differs",
                         do=places.restore(self.path),
                     )
         return head
 
     @property
     def last(self) -> Head:
-        """The last event that this process wrote, or found when it opened the ledger for writing."""
+        """The last event that this process wrote, or that it found when it opened the ledger for writing."""
         return self._head
 
     def head(self) -> Head:
         """The last event and its hash, unchecked. Raises LedgerError."""
         with self._explained("be read"):
             row = next(self._rows("SELECT * FROM events ORDER BY seq DESC LIMIT 1"), {})
-        if row and not row.get("chain"):  # an older version wrote it: all are read, this once
+        if row and not row.get("chain"):  # an older version wrote it: read all events once
             return self.check_chain()
         return Head(row["seq"], row["chain"]) if row else START
 
     def copy_to(self, target: Path) -> None:
-        """Write a copy of all that is committed to the new file `target`. Raises LedgerError.
+        """Copy everything that is committed to the new file `target`. Raises LedgerError.
 
-        Nobody waits for it: in write-ahead mode a long reader and a writer do not meet. It also works when the file was
-        deleted after this process opened it. The copy is one file that needs no log beside it.
+        No writer waits for it: in write-ahead mode a reader does not block a writer. It also works if the file was
+        deleted after this process opened it. The copy is one file and needs no log beside it.
         """
         with self._explained("be copied"), closing(sqlite3.connect(target, isolation_level=None)) as copy:
             self._db.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
 
     def identity(self) -> str | None:
-        """What tells it from all other ledgers; None before its first event. Raises LedgerError."""
+        """The ledger's identity, which no other ledger has; None before its first event. Raises LedgerError."""
         with self._explained("be read"):
             return places.identity(self._db)
 
@@ -282,22 +283,23 @@ class Ledger:
             return os.path.samestat(self.path.stat(), self._file)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # whoever cannot see the file cannot see that it is gone
+        except OSError:  # a file that cannot be inspected does not count as gone
             return True
 
     def go_on_with(self, file: Path) -> None:
-        """Give `file`, a copy of this ledger, its name, and go on with it. Raises LedgerError, OSError."""
-        for companion in places.companions(self.path):  # of the file that is gone; the copy has what was in them
+        """Rename `file`, a copy of this ledger, to this path, and continue with it. Raises LedgerError, OSError."""
+        for companion in places.companions(self.path):  # they belong to the lost file; the copy has their content
             companion.unlink(missing_ok=True)
         file.replace(self.path)
-        self._db.close()  # not before: it holds the events; not after the next: it ends by removing its log by name
+        # Not earlier, because it holds the events; not after `_open`, because closing removes the log by its name.
+        self._db.close()
         self._open(read_only=False)
 
     def close(self) -> None:
         self._db.close()
 
     def _refuse_a_missing_file(self, *, read_only: bool) -> None:
-        """Before SQLite sees it: it would make a new file, and drop what a write-ahead log still holds."""
+        """Raise LedgerError before SQLite opens the path: it would create a file and drop a left write-ahead log."""
         if self.path.exists() and self.path.stat().st_size > 0:
             return
         saw = f"{self.path} is empty" if self.path.exists() else f"no file {self.path}"
@@ -306,13 +308,13 @@ class Ledger:
             raise self._none(saw, was_there=was_there)
 
     def _none(self, saw: str, *, was_there: bool) -> LedgerError:
-        """Whether there never was a ledger, or it is gone."""
+        """The error for a missing ledger: there never was one, or it is gone."""
         if not was_there:
             return NoLedger("there is no ledger yet", saw=saw, do=_BEGIN)
         return LedgerGone("the ledger is gone", saw=f"{saw}, and there was one", do=places.restore(self.path))
 
     def _check(self, *, read_only: bool) -> None:
-        """Refuse a file that is no ledger, or that only a newer version understands."""
+        """Refuse a file that is not a ledger, or that only a newer version can read."""
         number = self._number()
         if number > NUMBER:
             raise LedgerNewer(
@@ -327,7 +329,7 @@ class Ledger:
                 saw=f"{self.path}: a database with the tables {', '.join(sorted(tables))}",
                 do="check the path; the file was left as it is",
             )
-        # SQLite has looked into the write-ahead log: one that is there now may be that of a ledger that is being made.
+        # SQLite has read the write-ahead log by now; one that exists now may belong to a ledger that is being created.
         was_there = places.identity_file(self.path).exists()
         if not tables and (read_only or was_there):
             raise self._none(f"{self.path} is empty", was_there=was_there)
@@ -348,12 +350,12 @@ class Ledger:
         if known not in ("", found):
             raise LedgerError(
                 "this is the ledger of another deployment",
-                saw=f"the first event of {self.path} is not the one that {file} knows",
+                saw=f"the first event of {self.path} does not match {file}",
                 do=f"{places.restore(self.path)}; or, to go on with this file, remove {file}",
             )
 
     def _remember(self) -> None:
-        """Let the folder say which ledger it has. On a full disk the next write tries again."""
+        """Note in the folder which ledger it has. On a full disk the next write tries again."""
         known = places.identity(self._db)
         if known is None:
             return
@@ -363,7 +365,7 @@ class Ledger:
             self._is_known = True
 
     def _refuse_a_lost_file(self) -> None:
-        """SQLite goes on writing to a file that was deleted, and all of it is lost in the end. Raises LedgerGone."""
+        """Raise LedgerGone if the file was deleted: SQLite would go on writing to it, and all of it would be lost."""
         if not self.is_in_place:
             raise LedgerGone(
                 "the ledger is gone",
@@ -372,17 +374,17 @@ class Ledger:
             )
 
     def _refuse_a_second_writer(self) -> None:
-        """Raises LedgerTaken where another process has written since this one read or wrote last."""
+        """Raise LedgerTaken if another process has written since this one last read or wrote."""
         last = self.count()
         if last != self._head.events:
             raise LedgerTaken(
                 "another process writes this ledger",
                 saw=f"{self.path}: its last event is {last}, not {self._head.events}",
-                do="leave it to that process; this one must start again",
+                do="leave it to that process; this process must restart",
             )
 
     def count(self) -> int:
-        """How many events there are: the number of the last, as they are numbered from 1 without gaps."""
+        """The number of events; they are numbered from 1 without gaps."""
         with self._explained("be read"):
             number: int = self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
         return number
@@ -403,7 +405,7 @@ class Ledger:
         return number
 
     def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[dict[str, Any]]:
-        """What a query finds, by the names of its columns: an older file that is only read lacks some."""
+        """The rows of a query, by column name: an older file that is only read lacks some columns."""
         found = self._db.execute(query, values)
         columns = [name for name, *_ in found.description]
         return (dict(zip(columns, row, strict=True)) for row in found)
@@ -424,7 +426,7 @@ class Ledger:
             raise self._damaged(f"{place}: {error}") from error
 
     def _newer(self, saw: str) -> LedgerNewer:
-        return LedgerNewer("the ledger holds an event of a newer version of Kanaria", saw=saw, do=_NEWER)
+        return LedgerNewer("the ledger contains an event of a newer version of Kanaria", saw=saw, do=_NEWER)
 
     def _damaged(self, saw: str) -> LedgerDamaged:
         return LedgerDamaged("an event of the ledger cannot be read", saw=saw, do=places.restore(self.path))
@@ -452,7 +454,7 @@ class Ledger:
 
 
 def _as_stored(event: Event) -> tuple[str, bytes | None]:
-    """What the columns `data` and `packed` hold of an event: one of them holds all of it."""
+    """An event for the columns `data` and `packed`; one of them holds all of it."""
     text = event.stored()
     return (text, None) if len(text) < _PACKED_FROM else ("", zlib.compress(text.encode(), 1))
 
@@ -462,8 +464,8 @@ def _unpacked(packed: bytes | None) -> str | None:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the file is at fault, and no disk, lock or permission."""
+    """Whether the error means a damaged file, not a problem with the disk, a lock or permissions."""
     name = getattr(error, "sqlite_errorname", None)
-    if name is None:  # Python's own: bytes that are no text
+    if name is None:  # raised by Python: bytes that are not text
         return isinstance(error, sqlite3.OperationalError | UnicodeDecodeError)
     return bool(name.startswith(_DAMAGES))

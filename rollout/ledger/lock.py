@@ -1,7 +1,7 @@
-"""The right to write the ledger of a state folder and to act on it: one process has it, for as long as it lives.
+"""The lock of a state folder: only its holder may write the ledger and act on it, for as long as the process lives.
 
-The kernel keeps the lock for an open file and drops it with its process, however that ends, so nothing is ever left
-locked. Children do not inherit it. Its file stays where it is: two processes that locked two files would both go on.
+The kernel ties the lock to an open file and releases it when the process ends, however it ends, so no lock is left
+over. Children do not inherit it. The lock's file is never removed: two processes that locked two files would both run.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rollout.errors import LedgerHeld
 
-_LONGEST_NOTE = 200  # bytes of the file that are read: who holds it
+_LONGEST_NOTE = 200  # bytes to read of the file, which names the holder
 
 
 def lock_file(ledger: Path) -> Path:
@@ -24,10 +24,11 @@ class WriterLock:
     """The lock of one ledger, taken with `take` or `wait`."""
 
     def __init__(self, ledger: Path, *, who: str) -> None:
-        """Nothing is locked yet.
+        """This locks nothing yet.
 
         Args:
-            who: what this process is, for the one that finds it locked.
+            ledger: the ledger's path.
+            who: the name of this process, for processes that find the folder locked.
         """
         self.path, self._who = lock_file(ledger), who
         self._fd: int | None = None
@@ -49,30 +50,30 @@ class WriterLock:
         self._sign()
 
     def wait(self, *, on_held: Callable[[LedgerHeld], None]) -> None:
-        """Lock it as soon as no other process has it; `on_held` is called once if one has. Raises OSError."""
+        """Lock it as soon as no other process holds it; `on_held` is called once if one does. Raises OSError."""
         try:
             self.take()
         except LedgerHeld as held:
             on_held(held)
         while not self.is_mine:
             self._open()
-            fcntl.flock(self._held(), fcntl.LOCK_EX)  # its holder's end wakes this process
+            fcntl.flock(self._held(), fcntl.LOCK_EX)  # returns when the holder ends
         self._sign()
 
     @property
     def is_mine(self) -> bool:
-        """Whether this process holds the file that is there now; no longer once somebody has removed or replaced it."""
+        """Whether this process holds the lock on the present file; false once the file was removed or replaced."""
         if self._fd is None:
             return False
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._fd))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # whoever cannot see the file cannot see that it was replaced
+        except OSError:  # a file that cannot be inspected does not count as replaced
             return True
 
     def holder(self) -> str:
-        """Who took it last, as that process wrote it."""
+        """The process that took the lock last, in its own words."""
         try:
             with self.path.open("rb") as file:
                 return file.read(_LONGEST_NOTE).decode(errors="replace").strip() or "an unknown process"
@@ -80,13 +81,13 @@ class WriterLock:
             return str(error)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
     def _open(self) -> None:
-        """Open the file that is there now; made where there is none."""
+        """Open the present file, or create it."""
         self.release()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -97,7 +98,7 @@ class WriterLock:
         return self._fd
 
     def _sign(self) -> None:
-        """Write who holds it. A full disk takes the note, not the lock."""
+        """Write who holds the lock. On a full disk the note is lost, but not the lock."""
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         note = f"{self._who}, pid {os.getpid()}, since {since}\n".encode()
         try:

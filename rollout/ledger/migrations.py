@@ -1,8 +1,8 @@
-"""The numbered shapes of a ledger, and how a ledger of an older number is read.
+"""The schema numbers of the ledger, and how a ledger with an older number is read.
 
 The number of the file is in `PRAGMA user_version`, the number of each event in its row. A migration brings the tables
-to the next number once, when the controller opens the file. It changes no event: an audit record is never rewritten.
-An event of an older number is upgraded each time it is read.
+to the next number once, when the controller opens the file. It does not change events: an audit record is never
+rewritten. An event with an older number is upgraded each time it is read.
 
 When the shape of an event changes, append a migration; a test compares the shape with the one in
 `tests/data/ledger-schema.json`.
@@ -21,7 +21,7 @@ Json = dict[str, Any]  # an event as an older version stored it: only a migratio
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """From one number to the next."""
+    """The step from one schema number to the next."""
 
     tables: tuple[str, ...]  # SQL statements, all carried out in one transaction
     event: Callable[[Json], Json]
@@ -41,7 +41,7 @@ def _evidence_of_the_judge(event: Json) -> Json:
 
 
 def _plan_without_warmup(event: Json) -> Json:
-    """1 to 2: plans have `warmup`. All windows of a release that had none were judged, and still are."""
+    """1 to 2: plans have `warmup`. In a release without it all windows were judged, and still are."""
     if event["kind"] == "release_requested":
         event["spec"].setdefault("warmup", 0.0)
     return event
@@ -55,11 +55,11 @@ def _plan_without_holdback(event: Json) -> Json:
 
 
 def _as_it_is(event: Json) -> Json:
-    """3 to 4: large events may be packed, which the table says.
+    """3 to 4: large events may be compressed; only the table changes.
 
-    4 to 5: a release may bring a version back (`restore`), a rollback may leave out the quarantine.
-    5 to 6: each new event has the hash of all up to it, and none is replaced; the table has both.
-    6 to 7: labels are counted by caller, too, and a judgement says what it is without those of one.
+    4 to 5: a release may restore a version (`restore`), and a rollback may leave out the quarantine.
+    5 to 6: each new event has a hash over all events up to it, and no event can be replaced; only the table changes.
+    6 to 7: labels are also counted by caller, and a judgement has the evidence without one caller.
     """
     return event
 
@@ -83,14 +83,14 @@ MIGRATIONS = (
     ),
     Migration(tables=(), event=_as_it_is),
 )
-NUMBER = len(MIGRATIONS)  # of what this version writes
-CHAINED = 6  # from this number on each event has a hash
+NUMBER = len(MIGRATIONS)  # the schema number that this version writes
+CHAINED = 6  # from this number on, each event has a hash
 
 
 def read_event(data: str, number: int) -> Event:
-    """The event that was stored as `data` by a version of this `number`.
+    """The event that a version with this schema `number` stored as `data`.
 
-    Raises: ValueError, KeyError or TypeError for data that no version of that number writes.
+    Raises: ValueError, KeyError or TypeError for data that no version with this number writes.
     """
     if number == NUMBER:
         return EVENT.validate_json(data, context=KEPT_IN_A_LEDGER)

@@ -1,4 +1,4 @@
-"""Under which names the parts of Kanaria act: no caller may have one."""
+"""The names under which parts of Kanaria act: no caller may use one of them."""
 
 from contract.plain_text import read_as
 
@@ -7,5 +7,5 @@ OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift", RESTORE})
 
 
 def is_own_name(name: str) -> bool:
-    """Whether a reader takes `name` for a part of Kanaria."""
+    """Whether a reader would take `name` for a part of Kanaria."""
     return read_as(name) in OWN_NAMES

@@ -1,4 +1,4 @@
-"""What lies beside a ledger: its identity, its copies, the files that SQLite keeps. Knows no events."""
+"""The files beside a ledger: its identity, its copies, and SQLite's own files. This module knows no events."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ NEW = "`kanaria ledger new`"
 
 
 def identity_file(ledger: Path) -> Path:
-    """Says that there was a ledger, and which: a deleted ledger is not silently a new one."""
+    """The file that says which ledger was here, so that a deleted ledger is not silently replaced by a new one."""
     return ledger.with_suffix(".id")
 
 
@@ -26,24 +26,24 @@ def companions(ledger: Path) -> tuple[Path, Path]:
 
 
 def had_ledger(ledger: Path) -> bool:
-    """Whether something here says that there was a ledger."""
+    """Whether a file here shows that there was a ledger."""
     log, _ = companions(ledger)
     return identity_file(ledger).exists() or (log.exists() and log.stat().st_size > 0)
 
 
 def identity(db: sqlite3.Connection) -> str | None:
-    """What tells a ledger from all others: its first event, which never changes. None: it has no event."""
+    """The identity of a ledger: the hash of its first event, which never changes. None: it has no event."""
     row = db.execute("SELECT at_s, kind, data FROM events ORDER BY seq LIMIT 1").fetchone()
     return hashlib.sha256(json.dumps(row).encode()).hexdigest() if row else None
 
 
 def copies(ledger: Path) -> list[Path]:
-    """Its copies that were made without a name, newest first."""
+    """The copies of the ledger in the folder of copies, newest first."""
     return sorted(copies_folder(ledger).glob(f"{ledger.stem}-*{ledger.suffix}"), reverse=True)
 
 
 def newest_copy(ledger: Path) -> Path | None:
-    """The newest copy of this ledger that can be opened. Each was checked when it was made, and is not read in full."""
+    """The newest copy of this ledger that can be opened. It was checked when it was made, and is not checked again."""
     known = None
     with suppress(OSError, UnicodeDecodeError):
         known = identity_file(ledger).read_text().strip()
@@ -51,7 +51,7 @@ def newest_copy(ledger: Path) -> Path | None:
 
 
 def dated(ledger: Path, now_s: float, word: str = "") -> Path:
-    """The ledger's path with a word and a time, UTC, in its name. No file has it yet; names sort by time."""
+    """The ledger's path with a word and the UTC time in its name. No file has this name; names sort by time."""
     stem = "-".join(filter(None, (ledger.stem, word)))
     second = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     names = (f"{stem}-{second}{number}{ledger.suffix}" for number in ("", *(f"_{n:02}" for n in range(2, 100))))
@@ -59,9 +59,9 @@ def dated(ledger: Path, now_s: float, word: str = "") -> Path:
 
 
 def set_aside(ledger: Path, word: str, now_s: float) -> Path | None:
-    """Give the ledger another name, with what SQLite keeps for it; None where there is nothing. Raises OSError.
+    """Rename the ledger, together with SQLite's files; None: there is no ledger. Raises OSError.
 
-    Its log goes first: SQLite would take the log of one ledger for that of the next.
+    The log is renamed first: otherwise SQLite would use the log of this ledger for the next one.
     """
     aside = dated(ledger, now_s, word)
     for found, other in zip((*companions(ledger), ledger), (*companions(aside), aside), strict=True):
@@ -71,7 +71,7 @@ def set_aside(ledger: Path, word: str, now_s: float) -> Path | None:
 
 
 def restore(ledger: Path) -> str:
-    """What to do about a ledger that is damaged or gone."""
+    """What to do about a ledger that is damaged or gone, in words."""
     found = newest_copy(ledger)
     command = f"`kanaria ledger restore {found or 'FILE'}`"
     none = "" if found else f" (there is none in {copies_folder(ledger)})"
@@ -79,7 +79,7 @@ def restore(ledger: Path) -> str:
 
 
 def identity_of(file: Path) -> str | None:
-    """The identity of a file that may be a ledger."""
+    """The identity of a file that may be a ledger; None: it is not one, or has no event."""
     with suppress(sqlite3.Error, UnicodeDecodeError), closing(_open(file)) as db:
         return identity(db)
     return None

@@ -1,6 +1,6 @@
-"""Puts an open ledger's file back where it was: SQLite reads a file that was deleted after it was opened.
+"""Puts an open ledger's file back in its place: SQLite can still read a file that was deleted after it was opened.
 
-Whatever somebody put in its place gets another name, so nothing is deleted, and nothing that was decided is lost.
+A file found in its place gets another name, so nothing is deleted and no decision is lost.
 """
 
 from pathlib import Path
@@ -11,12 +11,14 @@ from rollout.ledger.ledger import Ledger
 
 
 def put_back(ledger: Ledger, *, now_s: float) -> Path | None:
-    """Write all that `ledger` holds to its path, and go on there; gives the new name of what was found in its place.
+    """Write the whole content of `ledger` to its path, and continue there.
 
     Args:
+        ledger: an open ledger.
         now_s: Unix seconds.
 
-    Raises: LedgerError, OSError; then the ledger is as open as before.
+    Returns: the new name of a file that was found in its place; None: there was none.
+    Raises: LedgerError, OSError; then the ledger is still open as before.
     """
     path = ledger.path
     incoming = path.with_name(f".{path.name}.put-back")

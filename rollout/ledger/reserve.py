@@ -1,4 +1,4 @@
-"""Room on the disk that is taken beforehand for the ledger, and given back when a write needs it."""
+"""Disk space that is reserved for the ledger, and released when a write needs it."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ from rollout.errors import LedgerError
 from rollout.ledger.ledger import Ledger
 from rollout.room import Ballast
 
-# The write-ahead log grows to 4 MiB before it is used again, and a tick takes 4 KB: this is room for both, for three
-# hours of windows of five seconds.
+# The write-ahead log grows to 4 MiB before it is reused, and a tick takes 4 KB: this is enough for both, for three
+# hours with windows of five seconds.
 RESERVE_BYTES = 16 * 2**20
 
 
@@ -17,7 +17,7 @@ def reserve_of(ledger: Path, size: int = RESERVE_BYTES) -> Ballast:
 
 
 def open_ledger(path: Path) -> Ledger:
-    """Open it for writing, in the reserved room where the disk is full. Raises LedgerError."""
+    """Open the ledger for writing; if the disk is full, release the reserved space. Raises LedgerError."""
     try:
         return Ledger(path)
     except LedgerError as error:
@@ -27,6 +27,6 @@ def open_ledger(path: Path) -> Ledger:
 
 
 def needs_room(error: LedgerError) -> bool:
-    """Whether the disk may be full, by what SQLite names the error: a full disk also cannot map or open a file."""
+    """Whether the disk may be full, by SQLite's name of the error: on a full disk it also cannot map or open files."""
     name: str = getattr(error.__cause__, "sqlite_errorname", "")
     return name.startswith(("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN"))

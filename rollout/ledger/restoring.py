@@ -1,8 +1,8 @@
-"""Puts a copy in the place of a ledger. Nothing is deleted: what was there gets another name.
+"""Replaces a ledger by a copy. Nothing is deleted: the replaced ledger gets another name.
 
-What happened after the copy was made is not known. So a release that was taking traffic then is aborted: perhaps it
-was rolled back since, and a copy must not bring a bad version back. Where a decision about it still waits for the
-ledger, that one is written. A version that had been promoted goes on with its watch.
+It is not known what happened after the copy was made. So a release that had traffic then is aborted: it may have been
+rolled back since, and a copy must not bring a bad version back. If a decision about it still waits for the ledger, that
+decision is written instead. A version that had been promoted continues its watch.
 """
 
 from contextlib import closing
@@ -23,7 +23,7 @@ from rollout.ledger.state import Phase, fold
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What the ledger before held, and the copy does not."""
+    """What the replaced ledger holds and the copy does not."""
 
     events: int
     decisions: tuple[str, ...]  # in words, oldest first
@@ -31,19 +31,21 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was done."""
+    """The result of restoring a ledger."""
 
     contents: Contents  # of the copy
-    lost: Lost | None  # None: the ledger before cannot be read
-    aside: Path | None  # its new name; None: there was none
+    lost: Lost | None  # None: the replaced ledger cannot be read
+    aside: Path | None  # the replaced ledger's new name; None: there was none
     aborted: str | None  # name of the release that was aborted
-    forgotten: tuple[str, ...]  # decisions that no ledger holds, about releases after the copy; in words, oldest first
+    forgotten: tuple[str, ...]  # decisions in no ledger, about releases after the copy; in words, oldest first
 
 
 def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool = False) -> Restored:
-    """Put `copied` in the place of `ledger`. The caller holds the lock.
+    """Replace `ledger` by `copied`. The caller must hold the lock.
 
     Args:
+        ledger: path of the ledger.
+        copied: path of the copy.
         now_s: Unix seconds.
         is_other_allowed: whether it may be the ledger of another deployment.
 
@@ -62,7 +64,7 @@ def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool 
     kept = KeptDecisions(ledger, lambda: contents.identity)
     try:
         copy(copied, incoming)
-        aborted = _write_down(incoming, kept, copied, lost, now_s)  # first: without it a bad version may come back
+        aborted = _write_down(incoming, kept, copied, lost, now_s)  # before the rename: a bad version must not return
         aside = places.set_aside(ledger, "damaged" if lost is None else "replaced", now_s)
         incoming.replace(ledger)
         places.identity_file(incoming).replace(places.identity_file(ledger))
@@ -70,14 +72,14 @@ def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool 
         _remove(*own)
     later = (decision for decision in kept.read() if (decision.release or 0) > contents.releases)
     forgotten = tuple(words for decision in later if (words := _in_words(decision)))
-    kept.clear()  # what is about later releases would be taken for decisions about new ones of their numbers
+    kept.clear()  # decisions about later releases would be applied to new releases with the same numbers
     return Restored(contents, lost, aside, aborted, forgotten)
 
 
 def begin_anew(ledger: Path, *, now_s: float) -> Path | None:
-    """Set the ledger aside and forget that there was one; gives its new name. Raises OSError.
+    """Rename the ledger and forget that there was one; returns its new name. Raises OSError.
 
-    The caller holds the lock.
+    The caller must hold the lock.
     """
     aside = places.set_aside(ledger, "replaced", now_s)
     places.identity_file(ledger).unlink(missing_ok=True)
@@ -97,13 +99,13 @@ def _check_identity(ledger: Path, contents: Contents, *, is_other_allowed: bool)
     if known not in ("", contents.identity) and not is_other_allowed:
         raise LedgerError(
             "this is a copy of another deployment's ledger",
-            saw=f"its first event is not the one that {places.identity_file(ledger)} knows",
-            do="name a copy of this one; with `--other-deployment` the other's history and versions are taken over",
+            saw=f"its first event does not match {places.identity_file(ledger)}",
+            do="name a copy of this ledger; `--other-deployment` takes over the other's history and versions",
         )
 
 
 def _lost(ledger: Path, contents: Contents) -> Lost | None:
-    """What is in the present ledger after the copy's last event; None where that cannot be read."""
+    """What the present ledger holds after the copy's last event; None: it cannot be read."""
     try:
         with closing(Ledger(ledger, read_only=True)) as present:
             if present.identity() not in (None, contents.identity):
@@ -130,7 +132,7 @@ def _in_words(event: e.Event) -> str | None:
 
 
 def _write_down(incoming: Path, kept: KeptDecisions, copied: Path, lost: Lost | None, now_s: float) -> str | None:
-    """The restored ledger says that it is one; gives the name of the release that was aborted."""
+    """Note the restore in the restored ledger, and abort a running release; returns that release's name."""
     with closing(Ledger(incoming)) as opened:
         deployment = fold(opened.events(without_ticks=True))
         if deployment.active:
@@ -148,7 +150,7 @@ def _write_down(incoming: Path, kept: KeptDecisions, copied: Path, lost: Lost | 
         if release is None or release.phase not in (Phase.STARTING, Phase.STEPPING):
             opened.append(noted)
             return None
-        reason = "the ledger was restored from a copy, and what became of this release later is not known"
+        reason = "the ledger was restored from a copy, and it is not known what happened to this release later"
         aborted = e.Aborted(at_s=now_s, release=release.number, reason=reason, by=RESTORE)
         opened.append(noted, aborted)
         return release.name

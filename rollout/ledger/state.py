@@ -17,12 +17,12 @@ from rollout.signals.segments import MOST_SEGMENTS, Segments
 from rollout.spec import RolloutSpec
 
 NO_EVENTS = Pair(0, 0)
-_READ_LATE_S = 0.1  # a window may be that much shorter than planned
-_LONGEST_SEEN_S = 60.0  # a longer window, after a time without readings, says little about each moment in it
+_READ_LATE_S = 0.1  # a window may be this much shorter than planned
+_LONGEST_SEEN_S = 60.0  # a longer window, after a time without readings, does not count in full
 
 
 class Phase(Enum):
-    """Where a release is."""
+    """The phase of a release."""
 
     STARTING = "starting"  # the canary is being started; no request reaches it
     STEPPING = "stepping"  # the canary has a share of the traffic, or a copy of it
@@ -33,7 +33,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A share of the traffic that a release had, or may return to."""
+    """A share of the traffic that a release had or may return to."""
 
     step: int  # -1: before the first step, no traffic
     percent: float = 0
@@ -50,33 +50,33 @@ class Release:
     spec: RolloutSpec
     requested_s: float
     by: str
-    tries: int = 1  # with this one, see `ReleaseRequested`
+    tries: int = 1  # including this one, see `ReleaseRequested`
     phase: Phase = Phase.STARTING
     step: int = -1
     weight_percent: float = 0
     mirror: bool = False
     readings: int = 0  # measurements of a canary that was not warming up, in the whole release
     phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
-    measured_s: float = 0.0  # time in this step or phase during which the metric source answered
-    seen_s: float = 0.0  # of it, the windows in which requests of the canary were counted
-    failed_s: float = 0.0  # of it, since the judge failed the canary
-    warmed_s: float = 0.0  # time in the shadow in which requests of the canary were counted and not judged
-    previous: "Weight | None" = None  # where the canary passed before this step; None: it is where it returned to
-    returned_from_percent: float = 0.0  # the largest weight that was taken back for lack of evidence
+    measured_s: float = 0.0  # seconds of this step or phase in which the metric source answered
+    seen_s: float = 0.0  # seconds of these in windows that counted requests of the canary
+    failed_s: float = 0.0  # seconds of these since the judge failed the canary
+    warmed_s: float = 0.0  # seconds in the shadow step in which canary requests were counted but not judged
+    previous: "Weight | None" = None  # the weight at which the canary passed before this step; None: it returned here
+    returned_from_percent: float = 0.0  # the largest weight that was taken back because there was no evidence
     phi: Mapping[str, float] = field(default_factory=dict)
     noise: Mapping[str, OwnNoise] = field(default_factory=dict)
-    history_s: float | None = None  # how much of stable's time they rest on; None: not calibrated yet
+    history_s: float | None = None  # seconds of stable's history behind them; None: not calibrated yet
     stable_errors: Pair = NO_EVENTS  # failed and all requests of stable, before the release and in it
     preflight_differences: tuple[str, ...] | None = None  # None: there was no preflight yet
     earlier: e.EarlierTry | None = None
     restore: e.Restore | None = None  # None: it is a trial
-    found_segments: tuple[str, ...] = ()  # where the plan lists none
+    found_segments: tuple[str, ...] = ()  # segments found where the plan lists none
     is_paused: bool = False
-    asked: e.PersonAsked | None = None  # that a person is needed; None: nobody is
+    asked: e.PersonAsked | None = None  # None: no person is needed
     outcome: e.Outcome | None = None
     outcome_signal: str | None = None
     outcome_reason: str | None = None
-    is_quarantined: bool = False  # it may not come back by itself
+    is_quarantined: bool = False  # the canary went into quarantine
 
     @property
     def name(self) -> str:
@@ -88,12 +88,12 @@ class Release:
 
     @property
     def carried(self) -> Mapping[str, float]:
-        """By signal, the evidence that an earlier release of these versions won."""
+        """By signal, the log evidence carried over from an earlier release of these versions."""
         return self.earlier.carried if self.earlier else {}
 
     @property
     def segments(self) -> Segments | None:
-        """How requests are told apart; None: they are not. New ones are looked for until the canary is promoted."""
+        """The segments of requests; None: the plan has none. New ones may be found until the canary is promoted."""
         by = self.spec.segments
         if by is None:
             return None
@@ -109,8 +109,8 @@ class Release:
         """The release after one more measurement.
 
         Args:
-            window_s: how long it lasted, seconds.
-            windows: what was counted, of any signals.
+            window_s: its length, seconds.
+            windows: its counts, of any signals.
             evidence: the judgement on all windows so far.
         """
         errors = [window for window in windows if window.signal == "errors"]
@@ -136,22 +136,22 @@ class Release:
 
     @property
     def soak_s(self) -> float:
-        """For how long the present step is judged at least, seconds."""
+        """The minimum time for which the present step is judged, seconds."""
         return self.spec.soak_s(in_shadow=self.mirror)
 
     @property
     def has_soaked(self) -> bool:
-        """Whether the canary was measured for as long as a step must last at least."""
+        """Whether the canary was measured for the minimum time of a step."""
         return self.seen_s >= self.soak_s - _READ_LATE_S
 
     @property
     def was_watched(self) -> bool:
-        """Whether the promoted version was measured for as long as its watch lasts."""
+        """Whether the promoted version was measured for the whole length of its watch."""
         return self.seen_s >= self.spec.watch - _READ_LATE_S
 
     @property
     def held_back_percent(self) -> float:
-        """The share of the traffic that the version before keeps, so that a canary with the rest can be compared."""
+        """The share of the traffic that the previous version keeps, percent, for comparison with the rest."""
         is_live = self.phase in (Phase.STEPPING, Phase.WATCHING)
         return round(100 * self.spec.holdback, 2) if is_live and self.weight_percent == 100 else 0.0
 
@@ -162,7 +162,7 @@ class Release:
 
     @property
     def compare_percent(self) -> float:
-        """Share of each version's requests that the other is asked as well, percent; 0 where one has all traffic."""
+        """Share of each version's requests that also go to the other, percent; 0 where one has all traffic."""
         is_live = self.phase in (Phase.STEPPING, Phase.WATCHING)
         return round(100 * self.spec.compare, 2) if is_live and 0 < self.live_percent < 100 else 0.0
 
@@ -177,7 +177,7 @@ class Release:
 
     @property
     def keeps_out_stable(self) -> bool:
-        """Whether the version before was put into quarantine: only a person goes back to it."""
+        """Whether the previous version is in quarantine, so that only a person may return to it."""
         return self.phase is Phase.WATCHING and self.restore is not None and self.restore.quarantine
 
 
@@ -187,28 +187,28 @@ class Deployment:
 
     stable: str | None = None
     release: Release | None = None  # the newest one, ended or not
-    quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
+    quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it is in quarantine
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
-    tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
-    needs_another: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tag -> who released it: not enough
-    promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
-    answers: OwnAnswers = NO_ANSWERS  # what is counted of answers, by the newest plan
-    observe: Observe = BY_DEFAULT  # and of how many requests
+    tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # the same -> how many releases entered a step
+    needs_another: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tag -> people who may not promote it
+    promoted: tuple[str, ...] = ()  # every version that a person or the judge ever gave all traffic
+    answers: OwnAnswers = NO_ANSWERS  # what is read from answers, by the newest plan
+    observe: Observe = BY_DEFAULT  # for how many requests
 
     @property
     def active(self) -> Release | None:
-        """The release that runs now."""
+        """The running release; None: no release is running."""
         return self.release if self.release and self.release.phase is not Phase.ENDED else None
 
     @property
     def restorable(self) -> tuple[str, ...]:
-        """The versions that may be brought back; the one that was promoted last comes first."""
+        """The versions that may be restored; the one promoted last comes first."""
         return tuple(tag for tag in reversed(self.promoted) if tag != self.stable and tag not in self.quarantined)
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """How the outside world should be: which versions run, and which get traffic."""
+    """The wanted state of the outside world: which versions run, and which get traffic."""
 
     running: tuple[str, ...]
     stable: str | None
@@ -216,8 +216,8 @@ class Desired:
     weight_percent: float = 0
     mirror: bool = False
     sticky: str | None = None
-    fallback: str | None = None  # answers what stable cannot
-    answers: OwnAnswers = NO_ANSWERS  # what is counted of users' answers, by the newest plan
+    fallback: str | None = None  # answers requests that stable cannot answer
+    answers: OwnAnswers = NO_ANSWERS  # what is read from users' answers, by the newest plan
     segments: Segments | None = None
     compare_percent: float = 0
 
@@ -228,7 +228,7 @@ def desired(deployment: Deployment) -> Desired:
 
 
 def _desired(deployment: Deployment) -> Desired:
-    """The same, but for the answers, which are counted between releases too."""
+    """The same without `answers`, which are read between releases as well."""
     if deployment.stable is None:
         return Desired(running=(), stable=None)
     release = deployment.active
@@ -331,12 +331,12 @@ def fold(events: Iterable[e.Event], start: Deployment | None = None) -> Deployme
 
 
 def _promoted(deployment: Deployment, tag: str) -> tuple[str, ...]:
-    """All that were promoted, `tag` last."""
+    """All promoted versions, `tag` last."""
     return (*(known for known in deployment.promoted if known != tag), tag)
 
 
 def _begun(at_s: float) -> dict[str, Any]:
-    """What is counted from the start of a step or phase."""
+    """The fields that are reset at the start of a step or phase."""
     return {"phase_since_s": at_s, "measured_s": 0.0, "seen_s": 0.0, "failed_s": 0.0}
 
 
@@ -375,7 +375,7 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
         tried[release.stable, release.canary] = release.number
     quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
     needs_another = dict(deployment.needs_another)
-    if event.spec.second_person or event.tag in needs_another:  # a later plan without it does not lift it
+    if event.spec.second_person or event.tag in needs_another:  # a later plan without it does not remove it
         needs_another[event.tag] = needs_another.get(event.tag, frozenset()) | {read_as(event.by)}
     return replace(
         deployment,
@@ -393,9 +393,9 @@ def _left(
 ) -> Deployment:
     is_quarantined = isinstance(event, e.RolledBack) and event.quarantine
     if release.is_warming_up and event.by == "judge":
-        is_quarantined = False  # what happens only while a canary warms up says nothing about it when it is warm
+        is_quarantined = False  # failures during the warm-up say nothing about the warm canary
     if release.restore and release.phase is Phase.STARTING:
-        is_quarantined = False  # it was promoted once: that it does not start now says more about this machine
+        is_quarantined = False  # it was promoted before, so a failed start says more about this machine
     left = replace(
         release,
         phase=Phase.LEAVING,

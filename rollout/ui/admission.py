@@ -1,4 +1,4 @@
-"""Whose commands the controller takes: what of a request says who sent it, and what is answered to all others."""
+"""Decides whose commands the controller accepts: by the bearer token of the request."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -13,18 +13,18 @@ from rollout.ui.proof import LONGEST_NONCE
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-IS_LET_IN = "is_let_in"  # in the state of a request that was let in
+IS_LET_IN = "is_let_in"  # set in the state of a request that was accepted
 
 
 class RoleTooLow(CommandRefused):
-    """Whoever asks may not."""
+    """The caller's role does not allow the command."""
 
 
 class Admission:
-    """Lets callers in by their bearer token.
+    """Accepts or refuses requests by their bearer token.
 
     Args:
-        callers: people, and the owner.
+        callers: people with tokens, and the owner.
         alerts: the token of an Alertmanager, which may only post alerts; None: there is none.
     """
 
@@ -32,7 +32,7 @@ class Admission:
         self._callers, self._alerts = callers, alerts
 
     def for_people(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint, for everybody with a token but Alertmanager."""
+        """The endpoint, for everybody with a token except Alertmanager."""
 
         def keep(request: Request) -> bool:
             request.state.caller = self._callers.of(_token(request))
@@ -41,28 +41,28 @@ class Admission:
         return _guarded(keep, endpoint)
 
     def for_alerts(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint, for Alertmanager and the owner: alerts come from machines, which have no role."""
+        """The endpoint, only for Alertmanager and the owner: alerts come from machines, which have no role."""
         return _guarded(
             lambda request: self.is_alertmanager(request) or self._callers.of(_token(request)) == Caller(), endpoint
         )
 
     async def get_proof(self, request: Request) -> Response:
-        """Show to the holder of a token that this is the controller that knows it."""
+        """Prove to the holder of a token that this controller knows the token."""
         nonce = request.query_params.get("nonce", "")
         proof = self._callers.proof(request.query_params.get("token", ""), nonce) if nonce else None
         if proof is None or len(nonce) > LONGEST_NONCE:
-            return problem(404, "the controller knows no such token", "it was withdrawn, or never made here")
+            return problem(404, "the controller does not know this token", "it was withdrawn, or never made here")
         return PlainTextResponse(proof)
 
     def is_alertmanager(self, request: Request) -> bool:
-        """Whether a request brings Alertmanager's own token."""
+        """Whether a request carries Alertmanager's own token."""
         return self._alerts is not None and hmac.compare_digest(_token(request).encode(), self._alerts.encode())
 
     @staticmethod
     def person(request: Request, by: str, command: str) -> str:
-        """The name of whoever asks for a command: that of the token, or `by` where the owner asks.
+        """The name of the person who gives a command: the token's, or `by` for the owner.
 
-        The request is one to an endpoint for people. Raises: RoleTooLow.
+        The request must be to an endpoint for people. Raises: RoleTooLow.
         """
         caller: Caller = request.state.caller
         if not caller.may(command):
@@ -76,7 +76,7 @@ class Admission:
 
     @staticmethod
     def may(request: Request, command: str) -> bool:
-        """Whether the role of whoever asks is enough for a command. The request is one to an endpoint for people."""
+        """Whether the caller's role is enough for a command. The request must be to an endpoint for people."""
         caller: Caller = request.state.caller
         return caller.may(command)
 

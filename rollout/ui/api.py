@@ -1,6 +1,6 @@
 """The controller over HTTP: commands in, state out. Reading is open; commands need a token.
 
-It uses the loop's `submit` and its snapshot only; everything else comes from the ledger.
+It uses only the loop's `submit` and its snapshot; everything else comes from the ledger.
 """
 
 import math
@@ -53,10 +53,10 @@ from rollout.ui.views import StatusView
 log = structlog.get_logger()
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
-_LONGEST_COMMAND, _LONGEST_ALERTS = 2**20, 4 * 2**20  # bytes; alerts come together
+_LONGEST_COMMAND, _LONGEST_ALERTS = 2**20, 4 * 2**20  # bytes; one request may have many alerts
 _STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
 _PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
-# By the names in their paths, from who asks and, where one is given, the reason.
+# Commands by the name in their path; arguments: who gives the command, and the reason if there is one.
 _COMMANDS: Mapping[str, Callable[[str, dict[str, str]], c.Command]] = {
     "pause": lambda by, reason: c.Pause(by=by, **reason),
     "resume": lambda by, _: c.Resume(by=by),
@@ -69,29 +69,29 @@ B = TypeVar("B", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class UntrustedAlerts:
-    """Those of an Alertmanager, to which others may post: one counts only while Prometheus itself has it firing."""
+    """Alerts of an Alertmanager to which others may post: an alert counts only while it fires in Prometheus itself."""
 
-    token: str  # that this Alertmanager brings; it may do nothing else
+    token: str  # of this Alertmanager; it allows nothing else
     firing: Callable[[], Sequence[Firing]]  # raises SourceUnreachable
 
 
 def _not_our_own(name: str) -> str:
     if is_own_name(name):
-        raise ValueError(f"`{name}` is what the ledger calls a part of Kanaria; name who asks")
+        raise ValueError(f"the ledger uses `{name}` for a part of Kanaria; write the name of the person who asks")
     return name
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is around the pages."""
+    """What the pages need besides the controller."""
 
-    links: Callable[[], Iterable[Link]] = tuple  # to other pages that are there now
-    firing: Callable[[], Sequence[Firing]] = tuple  # alerts; raises SourceUnreachable
-    names: frozenset[str] = frozenset()  # by which people reach them, besides `localhost` and addresses
+    links: Callable[[], Iterable[Link]] = tuple  # to other pages that are available now
+    firing: Callable[[], Sequence[Firing]] = tuple  # firing alerts; raises SourceUnreachable
+    names: frozenset[str] = frozenset()  # host names of the pages, besides `localhost` and addresses
 
 
 class _TooLong(Exception):
-    """A body that is longer than anything that could be meant, whoever sends it."""
+    """A body that is longer than any valid one."""
 
     def __init__(self, most: int) -> None:
         super().__init__(f"more than {most:,} bytes")
@@ -101,8 +101,8 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     by: Annotated[Name, AfterValidator(_not_our_own)] = Field(default="api", max_length=100)
-    release: int | None = None  # the newest one, as the sender saw it; None: whichever it is
-    phase: str | None = None  # in which it was
+    release: int | None = None  # the newest release, as the sender saw it; None: any
+    phase: str | None = None  # its phase, as the sender saw it; None: any
 
 
 class _StableBody(_Body):
@@ -151,7 +151,7 @@ class _Alert(BaseModel):
         )
 
     def confirmed(self, firing: Sequence[Firing]) -> Self | None:
-        """The alert with the time at which it began by Prometheus; None: it does not fire there."""
+        """The alert with Prometheus's own time of its start; None: it does not fire in Prometheus."""
         own = next((one for one in firing if one.labels == self.labels), None)
         if own is None or self.status != "firing":
             return None
@@ -176,12 +176,12 @@ def make_app(
 
     Args:
         controller: its `run` must be running in another thread.
-        metrics: what `/metrics` shows.
+        metrics: shown by `/metrics`.
         read_ledger: opens the ledger for reading.
-        callers: whose bearer tokens commands may carry.
+        callers: the people whose bearer tokens are accepted.
         name: the deployment's name on the pages.
-        alerts: those that are acted on only where Prometheus confirms them; None: all come with the owner's token.
-        surroundings: what the pages lead to, and by which names they are reached.
+        alerts: alerts that count only if Prometheus confirms them; None: all alerts carry the owner's token.
+        surroundings: the pages' links, alerts and host names.
     """
 
     admission = Admission(callers, alerts.token if alerts else None)
@@ -208,7 +208,7 @@ def make_app(
         if controller.is_beating(_STALE_AFTER_S):
             return PlainTextResponse("ok")
         snapshot = controller.snapshot
-        return problem(503, "the control loop stands still", "; ".join(snapshot.troubles) or snapshot.last_action)
+        return problem(503, "the control loop has stopped", "; ".join(snapshot.troubles) or snapshot.last_action)
 
     async def submit(request: Request, command: c.Command, seen: _Body) -> Response:
         asked = c.ForWhatWasSeen(command, seen.release, seen.phase)
@@ -249,7 +249,7 @@ def make_app(
         return await submit(request, _COMMANDS[named](person, {"reason": body.reason} if body.reason else {}), body)
 
     async def post_alerts(request: Request) -> Response:
-        """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
+        """Roll back for a firing alert with the label for it; answer what was done for each alert."""
         body = await _parse(request, _AlertsBody, most=_LONGEST_ALERTS)
         untrusted = alerts if alerts is not None and admission.is_alertmanager(request) else None
         did = await in_thread(partial(_act_on_all, controller, body.alerts, untrusted), by=run_sync)
@@ -277,7 +277,7 @@ def make_app(
             CommandRefused: _refused(409),
             LedgerError: _refused(503),
             RolloutError: _refused(500),
-            KanariaError: _refused(409),  # of whoever runs the versions
+            KanariaError: _refused(409),  # from the fleet, which runs the versions
             ValidationError: _invalid,
             _TooLong: _too_long,
             NoSuchRelease: _refused(404),
@@ -287,7 +287,7 @@ def make_app(
 
 
 async def _post_check(controller: Controller, request: Request) -> Response:
-    """Look whether a plan's own signals can be counted."""
+    """Check whether a plan's own signals can be counted."""
     body = await _parse(request, _CheckBody)
     Admission.person(request, "", "release")
     stable, found = await run_sync(partial(_looked, controller.snapshot, body.spec))
@@ -295,14 +295,14 @@ async def _post_check(controller: Controller, request: Request) -> Response:
 
 
 def _looked(snapshot: Snapshot, spec: RolloutSpec) -> tuple[str | None, list[Finding]]:
-    """The stable version, and what stands in the way of a plan's own signals there. Raises SourceUnreachable."""
+    """The stable version, and problems with a plan's own signals on its page. Raises SourceUnreachable."""
     stable, own = snapshot.deployment.stable, spec.signals.own
     backends = snapshot.backends.get(stable, ()) if stable else ()
     return (stable, look(backends[0], own)) if backends and own else (stable if backends else None, [])
 
 
 def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:
-    """A release as it was at that beat: as the ledger had it then, with what it could not take yet."""
+    """A release as of the snapshot: from the ledger up to then, plus events that are not written yet."""
     written = ledger.of_release(number, to=snapshot.head.events)
     known = {(event.kind, event.at_s) for event in written}
     own = (event for event in snapshot.unwritten if event.release == number)
@@ -312,7 +312,7 @@ def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:
 def _act_on_all(
     controller: Controller, alerts: Sequence[_Alert], untrusted: UntrustedAlerts | None
 ) -> list[dict[str, str]]:
-    """Act on each alert in turn. After the first that rolls a release back there is nothing to do for the others."""
+    """Act on each alert in order. Once one has rolled the release back, the others have nothing left to do."""
     firing, doubt = None, "Prometheus has no such alert firing"
     if untrusted is not None and any(alert.parsed().asks_for_rollback for alert in alerts):
         try:
@@ -329,7 +329,7 @@ def _act_on_all(
 
 
 def _act_on(controller: Controller, alert: Alert) -> str:
-    snapshot = controller.snapshot  # taken anew: it already shows a rollback for the alert before
+    snapshot = controller.snapshot  # a new one for each alert: it shows a rollback for an earlier alert
     if why_not := objection(alert, snapshot.deployment, snapshot.health, loaded_s=snapshot.loaded_s):
         return f"nothing: {why_not}"
     command = c.RollbackNow(
@@ -337,16 +337,17 @@ def _act_on(controller: Controller, alert: Alert) -> str:
     )
     try:
         number = controller.submit(command)
-    except CommandRefused as refused:  # the release went on in between
+    except CommandRefused as refused:  # the release moved on in between
         return f"nothing: {refused.what}"
     log.warning("alert_rolled_back", alert=alert.name, version=alert.version, release=number, summary=alert.summary)
     return "rolled back"
 
 
 def _patience_s(request: Request) -> float:
-    """How long the sender of a command still waits, seconds. Raises CommandRefused when it has stopped waiting.
+    """How long the sender of a command still waits, seconds. Raises CommandRefused if it no longer waits.
 
-    A request may lie in a socket while the controller hangs: its sender has read "no answer" and does something else.
+    A request may wait in a socket while the controller hangs; by then its sender may have given up and done something
+    else.
     """
     given = request.headers.get(DEADLINE_HEADER)
     if given is None:
@@ -360,7 +361,7 @@ def _patience_s(request: Request) -> float:
         raise CommandRefused(f"`{DEADLINE_HEADER}` must be a time in Unix seconds", saw=given, do="correct it")
     if left_s <= 0:
         raise CommandRefused(
-            "the command came too late: its sender no longer waits for the answer, so it is not carried out",
+            "the command arrived too late: its sender no longer waits for the answer, so it is not carried out",
             saw=f"its deadline was {-left_s:.1f} s ago by the controller's clock",
             do="look at `kanaria status` and send it again; from another machine, compare the clocks",
         )
@@ -368,7 +369,7 @@ def _patience_s(request: Request) -> float:
 
 
 async def _parse(request: Request, model: type[B], *, most: int = _LONGEST_COMMAND) -> B:
-    """The body of a request. Raises ValidationError, and _TooLong before more than the longest is kept."""
+    """The body of a request. Raises ValidationError, and _TooLong as soon as it exceeds `most` bytes."""
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)
@@ -378,7 +379,7 @@ async def _parse(request: Request, model: type[B], *, most: int = _LONGEST_COMMA
     return model.model_validate_json(b"".join(parts) or b"{}")
 
 
-# Coroutines: Starlette answers by a plain function in a thread, which the system may not give.
+# These are coroutines: Starlette runs a plain function in a thread, and the system may be out of threads.
 def _refused(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(_: Request, error: Exception) -> Response:
         if not isinstance(error, KanariaError):
@@ -389,7 +390,7 @@ def _refused(status: int) -> Callable[[Request, Exception], Awaitable[Response]]
 
 
 async def _too_long(_: Request, error: Exception) -> Response:
-    return problem(413, "the request is too long", str(error), do="send what is asked for alone")
+    return problem(413, "the request is too long", str(error), do="send only the expected fields")
 
 
 async def _too_late(_: Request, error: Exception) -> Response:

@@ -19,7 +19,7 @@ _LARGEST = 16 * 2**20  # of an answer, bytes
 
 
 class NotProved(Exception):
-    """What listens there is not a controller that knows the token; the message is what was seen."""
+    """The listener is not a controller that knows the token; the message says what was seen."""
 
 
 class NotSent(ConnectionError):
@@ -36,7 +36,7 @@ def command(
     timeout_s: float,
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
-    """POST `body` as JSON. Without a token nothing is asked first: there is nothing to show.
+    """POST `body` as JSON. Without a token no proof is asked for, because there is no secret to protect.
 
     Args:
         timeout_s: longest wait for a whole answer, seconds.
@@ -53,7 +53,7 @@ def command(
     try:
         try:
             connection.connect()
-            connection.sock = InTime(connection.sock)  # the connection's own limit is for each part that comes
+            connection.sock = InTime(connection.sock)  # the connection's own timeout is for each received part
             if token:
                 with within(timeout_s):
                     _prove(connection, token)
@@ -62,7 +62,7 @@ def command(
         except (ConnectionError, http.client.IncompleteRead) as error:
             raise NotSent(str(error) or type(error).__name__) from error
         if token:
-            # A connection that was closed would be opened anew, to whoever listens there by then.
+            # http.client would reopen a closed connection, and another process may listen there by then.
             connection.auto_open = 0
         sent = {"content-type": "application/json", "authorization": f"Bearer {token}", **headers}
         with within(timeout_s):

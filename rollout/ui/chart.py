@@ -1,4 +1,4 @@
-"""Weight and traffic over a release as one small picture: lines for an SVG, drawn without a script."""
+"""Weight and traffic over a release as one small picture: lines of an SVG, without a script."""
 
 from dataclasses import dataclass
 
@@ -16,10 +16,10 @@ class Chart:
     weight: str  # the canary's share
     stable: str  # requests a second
     canary: str
-    most_per_s: float  # at the upper edge
+    most_per_s: float  # requests a second at the upper edge
     from_s: float
     until_s: float
-    says: str  # the same for those who do not see it
+    says: str  # the same in words, for screen readers
 
 
 def chart(trace: TraceView) -> Chart:

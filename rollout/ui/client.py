@@ -17,32 +17,32 @@ from contract.polled import FAILURES, Answer, Polled
 from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.ui.channel import NotProved, NotSent, command
 
-if TYPE_CHECKING:  # what a plan is made of takes longer to import than a command without one takes
+if TYPE_CHECKING:  # importing the parts of a plan takes longer than a whole command without a plan
     from contract.own_answers import OwnAnswers
     from rollout.observe import Observe
     from rollout.spec import RolloutSpec
     from rollout.ui.views import StatusView
 
-_PATIENCE_S = 30.0  # after that a command is not carried out any more
+_PATIENCE_S = 30.0  # after this time a command is no longer carried out
 _PROBLEM = {"title": "", "detail": "no reason", "do": "see `kanaria status`"}
-_TIMEOUT_S = 40.0  # longer: the controller answers a command that it has begun a few seconds late
-_COMES_WITHIN_S = 30.0  # one that is being started; longer than the keeper waits before it tries again
-_CLOSED_TIMES = 3  # by one that is killed just now; one that goes on closing connections is full
+_TIMEOUT_S = 40.0  # longer than `_PATIENCE_S`: the controller may answer a few seconds late once it has begun
+_COMES_WITHIN_S = 30.0  # longest wait for a controller that is being started; longer than the keeper waits to retry
+_CLOSED_TIMES = 3  # a controller that is just being killed closes a few connections; one that closes more is full
 _SAY_AFTER_S = 1.0
 _POLL_S = 0.05
 
 
 class CheckFinding(BaseModel):
-    """Something about one signal of the user's own that a person should know."""
+    """Something that a person should know about one of the user's own signals."""
 
     signal: str
     saw: str
     do: str
-    is_certain: bool  # False: it may come with the first event
+    is_certain: bool  # False: the series may appear with its first event
 
 
 class Check(BaseModel):
-    """What was found where the plan's own signals are counted."""
+    """The result of checking a plan's own signals on stable."""
 
     stable: str | None  # None: no version runs
     findings: tuple[CheckFinding, ...]
@@ -50,19 +50,23 @@ class Check(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A controller that does not listen, and is to."""
+    """Why a controller does not listen although it should."""
 
     saw: str
     do: str
 
 
 class ControllerClient:
-    """Talks to one controller. Every method raises ControllerUnreachable when it does not answer.
+    """Talks to one controller. Every method raises ControllerUnreachable if it does not answer.
 
     Args:
-        comes: whether one that does not listen is being started: it is waited for, for some seconds each time.
-        absence: looks why it does not; None: nobody knows.
-        say: prints that it is.
+        url: the controller's address.
+        token: sent with commands.
+        by: the name of the person who gives them.
+        tls: how to verify its certificate.
+        comes: whether a controller that does not listen is being started; then the client waits for it.
+        absence: finds out why it does not listen; None: not known.
+        say: prints that the client waits.
     """
 
     def __init__(
@@ -79,11 +83,11 @@ class ControllerClient:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._polled = Polled(url, timeout_s=_TIMEOUT_S, trust=tls)
         self._comes, self._absence, self._say = comes, absence, say
-        self._away_since_s: float | None = None  # on the steady clock; None: its last answer is newer
-        self._is_said = False  # that it is waited for
+        self._away_since_s: float | None = None  # since when it has not answered, on the steady clock; None: it has
+        self._is_said = False  # whether the user was told that the client waits
 
     def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
-        """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
+        """Give `tag` all traffic; `answers` says what is read from its answers, `observe` for how many requests.
 
         Raises: CommandRefused.
         """
@@ -100,15 +104,15 @@ class ControllerClient:
         return Check.model_validate(self._post("/api/checks", spec=spec.model_dump(mode="json")))
 
     def restore(self, tag: str, *, reason: str | None = None, quarantine: bool = False, anyway: bool = False) -> int:
-        """Bring `tag` back, which was promoted before; returns the number of the release. Raises CommandRefused."""
+        """Restore `tag`, which was promoted before; returns the number of the release. Raises CommandRefused."""
         body = {"tag": tag, "quarantine": quarantine} | ({"reason": reason} if reason else {})
-        body |= {"anyway": True} if anyway else {}  # an older controller knows no such key
+        body |= {"anyway": True} if anyway else {}  # an older controller refuses an unknown key
         return int(self._post("/api/restore", **body)["release"])
 
     def command(self, name: str, *, reason: str | None = None) -> tuple[str, ...]:
-        """`pause`, `resume`, `promote`, `abort` or `rollback`. Raises CommandRefused.
+        """Give the command `pause`, `resume`, `promote`, `abort` or `rollback`. Raises CommandRefused.
 
-        Returns: what a person must see to, although the command is carried out.
+        Returns: problems that a person must fix although the command is carried out.
         """
         answer = self._post(f"/api/commands/{name}", **({"reason": reason} if reason else {}))
         return tuple(answer.get("troubles", ()))
@@ -117,7 +121,7 @@ class ControllerClient:
         """The present status.
 
         Args:
-            waits: for a controller that is being started; False for who asks again anyway.
+            waits: wait for a controller that is being started; False for callers that poll anyway.
         """
         from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
 
@@ -131,7 +135,7 @@ class ControllerClient:
             raise self._other(answer) from error
 
     def is_ready(self) -> bool:
-        """Whether the control loop beats."""
+        """Whether the control loop runs."""
         try:
             return self._polled.get(READY_PATH).is_success
         except FAILURES:
@@ -141,7 +145,7 @@ class ControllerClient:
         self._polled.close()
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
-        """Command what has proved to be the controller."""
+        """Send a command, once the listener has proved that it is the controller."""
         sent = {"by": self._by, **body}
 
         def send() -> Answer:
@@ -154,10 +158,10 @@ class ControllerClient:
             answer = self._answered(send, again=NotSent)
         except NotProved as error:
             raise ControllerUnreachable(
-                f"what listens at {self._url} is not the controller that knows your token, so it was not sent",
+                f"the process that listens at {self._url} does not know your token, so the token was not sent",
                 saw=str(error),
                 do="if the token was withdrawn: `kanaria token list`; if the controller is of an earlier version: "
-                "`kanaria upgrade`; else see who listens there: `kanaria processes show`",
+                "`kanaria upgrade`; otherwise see which process listens there: `kanaria processes show`",
             ) from error
         except FAILURES as error:
             raise self._unreachable(error, is_sent=True) from error
@@ -167,11 +171,12 @@ class ControllerClient:
         return carried_out
 
     def _answered(self, ask: Callable[[], Answer], *, again: type[ConnectionError], waits: bool = True) -> Answer:
-        """What `ask` gives or raises, once the controller listens.
+        """The result of `ask`, or what it raises, once the controller listens.
 
         Args:
-            again: raised where a connection was closed, and nothing was commanded.
-            waits: for a controller that is being started.
+            ask: sends one request.
+            again: raised by `ask` if the connection was closed before a command was sent; then `ask` is repeated.
+            waits: wait for a controller that is being started.
         """
         closed = 0
         while True:
@@ -193,15 +198,15 @@ class ControllerClient:
             time.sleep(_POLL_S)
 
     def _away_s(self) -> float:
-        """For how long it has not answered, seconds; 0 where that begins."""
+        """For how long the controller has not answered, seconds; 0 at the first call without an answer."""
         now_s = time.monotonic()
         if self._away_since_s is None:
             self._away_since_s = now_s
         return now_s - self._away_since_s
 
     def _unreachable(self, error: Exception, *, is_sent: bool = False) -> ControllerUnreachable:
-        """`is_sent`: a command may have reached it."""
-        saw, do = str(error) or type(error).__name__, "see who listens there: `kanaria processes show`"
+        """The error for a controller that does not answer; `is_sent`: a command may have reached it."""
+        saw, do = str(error) or type(error).__name__, "see which process listens there: `kanaria processes show`"
         match error:
             case TimeoutError():
                 saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
@@ -211,7 +216,7 @@ class ControllerClient:
                 saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
             case ConnectionError() | IncompleteRead():
                 saw = f"it closed the connection: {saw}"
-                do = "try again: it ends, or all its connections are taken; `ss -tnp` shows by whom"
+                do = "try again: it is stopping, or all its connections are in use; `ss -tnp` shows by whom"
                 if is_sent and not isinstance(error, NotSent):
                     do = "see `kanaria status`: the command may have been carried out"
         if isinstance(error, ConnectionRefusedError) and (found := self._absence()):
@@ -219,17 +224,17 @@ class ControllerClient:
         return ControllerUnreachable(f"the controller at {self._url} does not answer", saw=saw, do=do)
 
     def _other(self, answer: Answer) -> ControllerUnreachable:
-        """For an answer that no controller of this version gives."""
+        """The error for an answer that no controller of this version gives."""
         body = one_line(answer.body[:100].decode(errors="replace"))
         return ControllerUnreachable(
-            f"what listens at {self._url} does not answer as a controller does",
+            f"the process that listens at {self._url} does not answer like a controller",
             saw=f"HTTP {answer.status}, {answer.content_type or 'no content type'}: {body or 'nothing'}",
-            do="see who listens there: `kanaria processes show`; if it is a controller of another version: "
+            do="see which process listens there: `kanaria processes show`; if it is a controller of another version: "
             "`kanaria upgrade`",
         )
 
     def _checked(self, answer: Answer) -> bytes:
-        """The body of an answer. Raises CommandRefused, ControllerUnreachable for one that is a refusal."""
+        """The body of a successful answer. Raises CommandRefused or ControllerUnreachable for a refusal."""
         if answer.is_success:
             return answer.body
         problem = _object(answer.body)
@@ -241,7 +246,7 @@ class ControllerClient:
 
 
 def _object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in it; None: it is none."""
+    """The JSON object in `body`; None: it has none."""
     try:
         found = json.loads(body)
     except ValueError:

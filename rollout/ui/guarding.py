@@ -1,7 +1,7 @@
-"""What every answer carries against pages of other sites, and to which names the controller answers.
+"""Protects the controller's pages against other sites: headers of every answer, and a check of the host name.
 
-A page in the owner's browser that knows the address can ask it as its own once its name leads to 127.0.0.1 (DNS
-rebinding). Such a request carries the page's own name in `Host`, so it is refused. An address of digits is no name.
+A foreign page in the owner's browser can read from the controller once the page's own host name resolves to 127.0.0.1
+(DNS rebinding). Such a request has the foreign name in `Host`, so it is refused. A numeric address is not a name.
 """
 
 from collections.abc import Collection
@@ -12,12 +12,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollout.ui.problems import problem
 
-# No script, style or picture but our own files; no frame of ours elsewhere.
+# Only our own files as scripts, styles and pictures; other sites cannot frame our pages.
 OWN_FILES = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_READS = ("GET", "HEAD")  # all else needs a token, which a foreign page does not have
+_READS = ("GET", "HEAD")  # all other methods need a token, which a foreign page does not have
 _HEADERS = {
     "content-security-policy": OWN_FILES,
     "x-content-type-options": "nosniff",
@@ -40,9 +40,10 @@ class Guarding:
     ) -> None:
         """
         Args:
-            names: hosts by which it may be called, besides `localhost` and addresses.
-            who: what is called so.
-            named_by: the setting that names another host.
+            app: the application to protect.
+            names: accepted host names, besides `localhost` and addresses.
+            who: the application, in words.
+            named_by: the setting that adds a host name.
         """
         self._app, self._names = app, frozenset(name.lower() for name in names)
         self._who, self._named_by = who, named_by
@@ -73,7 +74,7 @@ class Guarding:
 
 
 def is_own(host: str, names: Collection[str]) -> bool:
-    """Whether a header `Host` names this machine: by digits, as localhost, or as one of `names`."""
+    """Whether a header `Host` names this machine: by an address, as localhost, or as one of `names`."""
     name = host.lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     if not name or name == "localhost" or name.endswith(".localhost") or name in names:

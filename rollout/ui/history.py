@@ -1,4 +1,4 @@
-"""Every release in one line, from the decisions alone: fast, however long they lasted."""
+"""Every release in one line, from its decisions alone: fast, however long the release lasted."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ class Past:
 
     release: Release
     outcome: str  # as `Timeline.outcome`
-    by: str  # who or what decided it; empty: nobody yet
+    by: str  # who or what decided it; empty: not decided yet
     until_s: float  # Unix seconds
 
 
 def past_releases(events: Iterable[e.Event]) -> list[Past]:
-    """The newest releases, newest first; `events` of all, oldest first, without ticks."""
+    """The newest releases, newest first; `events` are those of all releases, oldest first, without ticks."""
     return list(islice(reversed(list(_each(events))), MOST_SHOWN))
 
 

@@ -17,7 +17,7 @@ _QUANTITY = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h)\b|%)")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A page that is not of this application, or not always there."""
+    """A page outside this application, or one that is not always available."""
 
     title: str
     url: str

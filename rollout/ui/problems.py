@@ -1,4 +1,4 @@
-"""Refusals as RFC 9457 problems."""
+"""Refusals as RFC 9457 problem details."""
 
 from starlette.responses import JSONResponse
 

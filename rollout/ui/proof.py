@@ -1,7 +1,7 @@
-"""How a controller proves to whoever commands it that it knows the token, before it is shown the token.
+"""How a controller proves to a client that it knows the client's token, before the client sends the token.
 
-Whoever listens at the port of a controller that is down does not know it. The proof is made from what is kept of a
-token, its hash, so a controller that keeps no more than that can give it.
+A foreign process at the port of a stopped controller does not know the token. The proof is computed from the token's
+hash, which is all that the controller stores.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ LONGEST_NONCE = 100
 
 
 def id_of(digest: str) -> str:
-    """What names a token to its controller, and helps nobody else; `digest` is the hash of the token."""
+    """An id for a token that only its controller can recognise; `digest` is the hash of the token."""
     return _keyed(digest, "id")
 
 
 def proof_of(digest: str, nonce: str) -> str:
-    """What only a controller that knows the token can answer to a `nonce`."""
+    """The answer to a `nonce` that only a controller with the token's hash can give."""
     return _keyed(digest, f"proof {nonce}")
 
 

@@ -1,4 +1,4 @@
-"""What to do about an alert, as a part of a page: alerts link to it."""
+"""The runbooks as HTML; each alert links to its section."""
 
 from functools import cache
 from itertools import pairwise
@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks" / "alerts.md"
-NOT_HERE = "The runbooks are docs/runbooks/alerts.md of Kanaria's repository.\n"  # installed without its repository
+NOT_HERE = "The runbooks are docs/runbooks/alerts.md of Kanaria's repository.\n"  # for an installed package
 
 
 @cache
@@ -21,5 +21,5 @@ def runbooks() -> Markup:
             opening.attrSet("id", text.content.lower())
         for inline in text.children or ():
             if inline.type == "link_open":
-                inline.attrs.pop("href")  # to a file of the repository, which is not served
+                inline.attrs.pop("href")  # links lead to files of the repository, which are not served
     return Markup(markdown.renderer.render(tokens, markdown.options, {}))  # noqa: S704 - our own file

@@ -1,4 +1,4 @@
-"""The pages for people: status, history and reports, with the files that they need, all from the controller alone."""
+"""The pages for people: status, history and reports, with the files that they need, all served by the controller."""
 
 import re
 import secrets
@@ -28,9 +28,9 @@ from rollout.ui.web import status_page
 log = structlog.get_logger()
 
 _FILES = {"style.css": "text/css", "page.js": "text/javascript"}
-_ASKED_AGAIN_S = 5.0  # which alerts fire
-_NUMBER = re.compile(r"[0-9]{1,18}")  # of a release; SQLite has no larger ones
-# A report is one file with its own scripts: each has the number of this answer, so that no text in it can be one.
+_ASKED_AGAIN_S = 5.0  # between two queries for firing alerts
+_NUMBER = re.compile(r"[0-9]{1,18}")  # of a release; SQLite's integers are not longer
+# A report is one file with its own scripts. Each script has this answer's nonce, so that no text can become a script.
 _REPORT = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -38,7 +38,7 @@ _REPORT = (
 
 
 class AlertsNow:
-    """Which alerts fire, for a page that is asked for all the time. One that is not known is shown as none."""
+    """The firing alerts, cached for a page that is fetched all the time; empty if they cannot be read."""
 
     def __init__(self, firing: Callable[[], Sequence[Firing]]) -> None:
         self._firing = firing
@@ -47,7 +47,7 @@ class AlertsNow:
 
     def __call__(self) -> tuple[Firing, ...]:
         if time.monotonic() >= self._until_s:
-            self._until_s = time.monotonic() + _ASKED_AGAIN_S  # first, so that others do not ask meanwhile
+            self._until_s = time.monotonic() + _ASKED_AGAIN_S  # set first, so that other threads do not ask meanwhile
             try:
                 self._known = tuple(self._firing())
             except SourceUnreachable:
@@ -57,24 +57,24 @@ class AlertsNow:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where the pages get what they show.
+    """The pages.
 
     Args:
-        status: the present one.
+        status: returns the present status.
         read_ledger: opens the ledger for reading.
-        links: to other pages; only those that lead somewhere now.
-        alerts: those that fire now.
+        links: returns links to other pages that are available now.
+        alerts: returns the firing alerts.
     """
 
     status: Callable[[], StatusView]
     read_ledger: Callable[[], Ledger]
     links: Callable[[], Iterable[Link]]
     alerts: Callable[[], Sequence[Firing]]
-    # A report is drawn while the loop waits for the interpreter, so many readers must not have one each drawn at once.
+    # While a report is drawn, the control loop waits for the interpreter, so only one is drawn at a time.
     _drawn: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     def routes(self) -> list[Route]:
-        """Raises, when they are asked: LedgerError, NoSuchRelease."""
+        """The routes of the pages. Their handlers raise LedgerError, NoSuchRelease."""
         return [
             Route("/", self._answer(self._status)),
             Route("/releases", self._answer(self._history)),

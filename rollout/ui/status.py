@@ -36,12 +36,12 @@ from rollout.ui.views import (
     WatchView,
 )
 
-CLIENT_SPAN_S = 30.0  # users' requests are counted over the last so many seconds
+CLIENT_SPAN_S = 30.0  # seconds over which users' requests are counted
 LAST_DECISIONS = 5
 
 
 def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> StatusView:
-    """The status; `release` is the newest one. It has the model's name, or `name` before there is a model."""
+    """The status. Its name is the model's, or `name` before there is a model; `release` is the newest one."""
     deployment = snapshot.deployment
     active = deployment.active
     canary = None
@@ -95,7 +95,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
     is_promoted = release.state.outcome == "promoted"
     wait, evidence = waiting(release, now_s, refused=snapshot.refused), release.shown_evidence
     sentence = one_sentence(release, now_s=now_s, refused=snapshot.refused)
-    if preparing and release.state.phase is Phase.STARTING:  # no time that it has to load passes
+    if preparing and release.state.phase is Phase.STARTING:  # the time limit for loading has not begun
         wait = Wait(f"its environment: {preparing}")
         sentence = f"{release.canary} waits for {wait.text}"
     return ReleaseStatus(
@@ -176,12 +176,12 @@ def _means(signal: SignalJudgement, rule: SignalRule | None) -> MeansView | None
 
 
 def decision_view(made: Decision) -> DecisionView:
-    """One decision as it is shown."""
+    """One decision for display."""
     return DecisionView(at_s=made.at_s, action=made.action, title=made.title, reason=made.reason, by=made.by)
 
 
 def _steps(release: Timeline) -> tuple[StepView, ...]:
-    """Every step with its state; of automatic steps those taken, and the last one. A restored version has none."""
+    """Every step with its state; for automatic steps those taken and the last one. A restored version has none."""
     if release.state.restore:
         return ()
     taken = [step.name for step in release.steps]
@@ -199,9 +199,9 @@ def _steps(release: Timeline) -> tuple[StepView, ...]:
 
 
 def _clients(release: Timeline, now_s: float) -> ClientsView | None:
-    """Users' requests to both versions; copies that a shadow got are not users' requests.
+    """Users' requests to both versions, without copies in the shadow step.
 
-    Only steps keep these counts: before the first and after the last step there are none.
+    Only steps have these counts: there are none before the first and after the last step.
     """
     if release.state.phase is not Phase.STEPPING or not release.steps:
         return None
@@ -237,4 +237,4 @@ def _recent(ticks: Sequence[SignalTick], now_s: float) -> Pair:
 
 
 def _is_recent(window: Window, now_s: float) -> bool:
-    return now_s - CLIENT_SPAN_S < window.end_s <= now_s + CLIENT_SPAN_S  # later ones: the clock was set back
+    return now_s - CLIENT_SPAN_S < window.end_s <= now_s + CLIENT_SPAN_S  # later: the clock was set back

@@ -1,4 +1,4 @@
-"""The terminal output of `kanaria status` and `release --wait`; `rollout.ui.told` has that of `why` and `history`.
+"""The terminal output of `kanaria status` and `release --wait`; that of `why` and `history` is in `rollout.ui.told`.
 
 It fits 80 columns and is complete without colour. It takes finished views and fetches nothing.
 """
@@ -65,7 +65,7 @@ def _health(version: VersionView) -> Text:
         case Health.READY:
             return Text("✔ ready", style="green")
         case Health.STARTING if version.preparing:
-            return Text("… making its environment", style="yellow")
+            return Text("… creating its environment", style="yellow")
         case Health.STARTING:
             return Text("… starting", style="yellow")
         case health:
@@ -89,7 +89,7 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
         reason = f"since {clock(asked.since_s)} UTC it waits for a person: {one_line(asked.reason)}"
         parts += [Text(reason, style="bold yellow"), Text(asked.by_itself, style="yellow")]
     elif release.deadline_s is not None and not release.is_paused:
-        parts.append(Text(f"{span(release.deadline_s)} of measured time are left in this step.", style="dim"))
+        parts.append(Text(f"This step has {span(release.deadline_s)} of measured time left.", style="dim"))
     if release.not_judged:
         parts.append(Text(release.not_judged, style="dim"))
     if release.caution:
@@ -146,7 +146,7 @@ def _ratio(pair: Pair) -> Text:
 
 
 def _evidence(log_e: float, threshold: float | None) -> Text:
-    """A bar that is full where the evidence fails the canary."""
+    """A bar that is full when the evidence fails the canary."""
     if threshold is None:
         return Text("bounds the risk only", style="dim")
     reached = max(0.0, log_e) / threshold

@@ -1,4 +1,4 @@
-"""How weight and traffic went over a release, as few enough points to be drawn every two seconds."""
+"""Weight and traffic over a release, with few enough points to be drawn every two seconds."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -10,7 +10,7 @@ MOST_POINTS = 80
 
 
 def trace(release: Timeline, now_s: float) -> TraceView | None:
-    """The trace of `release`; None before anything was counted. Copies count as requests to the canary."""
+    """The trace of `release`; None before anything was counted. Copied requests count as requests to the canary."""
     until_s = release.ended_s or max(now_s, release.seen_s)
     if not release.failures or until_s <= release.requested_s:
         return None
@@ -23,7 +23,7 @@ def trace(release: Timeline, now_s: float) -> TraceView | None:
 
 
 def _rates(ticks: Iterable[SignalTick], from_s: float, until_s: float) -> Iterable[tuple[float, float, float]]:
-    """Sums over equal spans of time, divided by the time that was counted in them."""
+    """Requests over equal spans of time, divided by the time in them that was measured."""
     width_s = (until_s - from_s) / MOST_POINTS
     for _, group in groupby(ticks, key=lambda tick: int((tick.window.end_s - from_s) / width_s)):
         windows = [tick.window for tick in group]

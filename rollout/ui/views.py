@@ -1,6 +1,6 @@
-"""The status as one JSON object: what the controller answers and what commands, pages and programs read.
+"""The status as one JSON object: the controller sends it, and commands, pages and programs read it.
 
-Who only reads it does not import what builds it (`rollout.ui.status`), which takes longer than the command.
+A reader does not import the code that builds it (`rollout.ui.status`): that would take longer than the command.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rollout.judge import Pair, Verdict
 
-StepState = Literal["done", "current", "left", "next"]  # left: the release ended here without promotion
+StepState = Literal["done", "current", "left", "next"]  # left: the release ended at this step without promotion
 
 
 class _Part(BaseModel):
@@ -18,14 +18,14 @@ class _Part(BaseModel):
 
 
 class VersionView(_Part):
-    """One version that runs, or should."""
+    """One version that runs or should run."""
 
     tag: str
     health: str  # `absent`, `starting`, `ready`, `unready`, `dead`
     weight_percent: float | None  # share of traffic, read back from the gateway; None: it cannot be read
     is_mirrored: bool = False  # gets a copy of every request
     restarts: int = 0  # workers that ended by themselves since it was started
-    preparing: str = ""  # what is done to make its environment; it begins to load after that
+    preparing: str = ""  # what is being done to create its environment; it loads after that
 
 
 class StepView(_Part):
@@ -40,8 +40,8 @@ class MeansView(_Part):
 
     stable: str | None  # None: no numbers yet
     canary: str | None
-    difference: str  # how much more or less canary's is, and what the true difference may be
-    is_said_only: bool  # it decides nothing
+    difference: str  # how much more or less canary's mean is, and the limits of the true difference
+    is_said_only: bool  # it does not affect the verdict
 
 
 class SignalView(_Part):
@@ -51,7 +51,7 @@ class SignalView(_Part):
     title: str
     verdict: Verdict
     log_e: float
-    threshold: float | None  # log_e at which it fails the canary alone; None: never, it only bounds the risk
+    threshold: float | None  # log_e at which it alone fails the canary; None: never, it only bounds the risk
     stable: Pair
     canary: Pair
     excess_upper: float | None
@@ -59,7 +59,7 @@ class SignalView(_Part):
 
 
 class WatchView(_Part):
-    """The evidence since the promotion; that of the steps stays as it was when it decided."""
+    """The evidence since the promotion; the evidence of the steps stays as it was at the decision."""
 
     verdict: Verdict
     log_e: float
@@ -68,7 +68,7 @@ class WatchView(_Part):
 
 
 class DecisionView(_Part):
-    """One thing that was decided."""
+    """One decision."""
 
     at_s: float  # Unix seconds
     action: str
@@ -83,8 +83,8 @@ class ClientsView(_Part):
     span_s: float
     requests: int
     failed: int  # for the user
-    # Not failed for the user: one version failed it, and the other one answered. Left out at 0: a command of an earlier
-    # version, such as a `status --watch` that goes on over an upgrade, takes no keys that it does not know.
+    # Requests that failed at one version and that the other version answered. Left out at 0: a command of an earlier
+    # version, such as a `status --watch` that runs across an upgrade, refuses keys that it does not know.
     saved: int = Field(default=0, exclude_if=lambda saved: not saved)
     slow: dict[int, float]  # bound, ms -> share of answers slower than it
 
@@ -94,16 +94,16 @@ class ChoiceView(_Part):
 
     name: str  # as in `rollout.explain.choices`
     tag: str | None
-    command: str  # as it is typed
+    command: str  # the command line
     effect: str  # what it will do
 
 
 class AskedView(_Part):
-    """That the release goes no further without a person."""
+    """The release waits for a person."""
 
     since_s: float  # Unix seconds
     reason: str
-    left_s: float | None  # measured time until it is rolled back; None: nothing happens by itself
+    left_s: float | None  # measured seconds until it is rolled back; None: nothing happens by itself
     by_itself: str  # what happens if nobody decides, one sentence
 
 
@@ -129,22 +129,22 @@ class ReleaseStatus(_Part):
     by: str
     sentence: str
     is_restore: bool = False  # it takes all traffic as soon as it is ready, without steps
-    earlier: str | None  # what it knows of the release before of the same versions
+    earlier: str | None  # what it took over from the previous release of the same versions, in words
     steps: tuple[StepView, ...]
     waits_for: str | None
     more_requests_needed: int | None
     eta_s: float | None
     deadline_s: float | None
-    labels: str | None = None  # how many count, and how many wait; whose say what. None: neither is known
-    budget: str | None = None  # how many of users' requests may have been harmed; None: their number does not matter
-    compared: str | None = None  # what is asked of both versions in a step; None: nothing
+    labels: str | None = None  # how many labels count and wait, and the labels by caller; None: neither is known
+    budget: str | None = None  # how many users' requests may have been harmed; None: no budget in requests
+    compared: str | None = None  # which requests go to both versions in a step; None: none
     verdict: Verdict | None
     log_e: float | None
     threshold: float | None
     signals: tuple[SignalView, ...]  # strongest evidence first
     decisions: tuple[DecisionView, ...]  # the last ones, newest last
     watch: WatchView | None = None  # None: it was not promoted, or nothing was judged since
-    caution: str | None = None  # what makes the evidence weaker than usual
+    caution: str | None = None  # why the evidence is weaker than usual
     not_judged: str | None = None  # what was left out because it cannot be counted
     asked: AskedView | None = None  # None: no person is needed
     trace: TraceView | None = None  # None: nothing was counted yet
@@ -156,19 +156,19 @@ class StatusView(_Part):
     name: str
     at_s: float  # last beat of the control loop, Unix seconds
     stable: VersionView | None
-    canary: VersionView | None  # after promotion the version before, until the watch is over
+    canary: VersionView | None  # after promotion the previous version, until the watch is over
     release: ReleaseStatus | None
     clients: ClientsView | None  # None when nothing was measured recently, and where no step is judged
     quarantined: dict[str, str]  # tag -> why
     last_action: str
     canary_role: Literal["canary", "before"] = "canary"
-    troubles: tuple[str, ...] = ()  # what a person must see to, the worst first
-    gateway: str = "unknown"  # what a new client meets: `ready`, `full`, `silent`
-    choices: tuple[ChoiceView, ...] = ()  # what a person may command now
+    troubles: tuple[str, ...] = ()  # problems that a person must fix, the worst first
+    gateway: str = "unknown"  # its state for a new client: `ready`, `full`, `silent`
+    choices: tuple[ChoiceView, ...] = ()  # commands that a person can give now
 
 
 def strongest(signals: Iterable[SignalView]) -> list[SignalView]:
-    """Of each family of signals the one with the strongest evidence, in the order given."""
+    """For each family of signals the signal with the strongest evidence, in the given order."""
     families: dict[str, SignalView] = {}
     for signal in signals:
         families.setdefault(signal.name.partition(":")[0], signal)

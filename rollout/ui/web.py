@@ -1,6 +1,6 @@
 """The controller's page at `/`: the same status as `kanaria status`, for a browser, and every command as a button.
 
-It fetches itself again every two seconds; without scripts it reloads, and the commands are there to be typed.
+It refreshes itself every two seconds. Without scripts it reloads, and it shows the commands to type.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from rollout.ui.chart import chart
 from rollout.ui.html import Link, templates
 from rollout.ui.views import StatusView, strongest
 
-RUNBOOKS = "/runbooks"  # each alert is a place on that page
+RUNBOOKS = "/runbooks"  # this page has an anchor for each alert
 
 
 def status_page(status: StatusView, *, links: Iterable[Link] = (), alerts: Sequence[Firing] = ()) -> str:

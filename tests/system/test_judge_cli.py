@@ -145,7 +145,7 @@ def test_a_history_calibrates_the_evidence_as_in_a_release(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("history", "words"),
     [
-        (HEALTHY, "the history goes on after the first window begins"),
+        (HEALTHY, "the history ends after the first window has begun"),
         ("", "has no windows"),
         (window(5.0, 300), "line 1: canary: 300 bad of only 200"),
         (None, "cannot be read"),

@@ -1,4 +1,4 @@
-"""What a plan's `answers` reads from real answers, for people."""
+"""Shows what a plan's `answers` reads from real answers."""
 
 import json
 from collections.abc import Iterable
@@ -16,42 +16,45 @@ if TYPE_CHECKING:
     from contract.recorded import RecordedRequest
 
 _NOTHING: Any = object()
-_SUCCESS = 2  # the class of a status
+_SUCCESS = 2  # the first digit of a status
 
 
 def is_read(plan: RolloutSpec, path: Path, route: str | None) -> bool:
-    """Say what the plan's `answers` reads from the answer in `path`.
+    """Print what the plan's `answers` reads from the answer in the file `path`.
 
     Args:
-        route: of that answer; None: the only one in `answers`.
+        plan: the plan.
+        path: a file with the JSON of one answer.
+        route: the answer's route; None: the only one in `answers`.
 
-    Returns: whether each expression gives something that can be counted. Raises SpecError.
+    Returns: whether each expression gives a value that can be counted. Raises SpecError.
     """
     expected = _expected_answers(plan, route)
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise SpecError(
-            f"{path} is no answer that can be read", saw=str(error), do="give a file with the JSON of one answer"
+            f"{path} cannot be read as an answer", saw=str(error), do="give a file with the JSON of one answer"
         ) from error
     return _says(expected, content)
 
 
 def are_recorded_read(plan: RolloutSpec, recorded: Iterable["RecordedRequest"]) -> bool:
-    """Say what the plan's `answers` reads from the newest recorded answer of each route.
+    """Print what the plan's `answers` reads from the newest recorded answer of each route.
 
     Args:
+        plan: the plan.
         recorded: oldest first.
 
-    Returns: whether each expression gives something that can be counted, where there is an answer.
+    Returns: whether each expression gives a value that can be counted, for routes with an answer.
     """
     newest = {request.route: request for request in recorded if _is_readable(request)}
     results = []
     for route, expected in plan.answers.root.items():
         if (found := newest.get(route)) is None:
-            say(f"  {route}: no answer was recorded; `kanaria record` or --answer FILE tries the expressions")
+            say(f"  {route}: no answer was recorded; to try the expressions use `kanaria record` or --answer FILE")
             continue
-        say(f"  {route}: of the answer that was recorded last")
+        say(f"  {route}: from the answer that was recorded last")
         results.append(_says(expected, _content(found.answer)))
         _say_columns(expected, _content(found.body))
     return all(results)
@@ -64,7 +67,7 @@ def _is_readable(request: "RecordedRequest") -> bool:
 def _content(body: bytes | None) -> Any:
     try:
         return _NOTHING if body is None else json.loads(body)
-    except (ValueError, RecursionError):  # no JSON, or packed
+    except (ValueError, RecursionError):  # not JSON, or compressed
         return _NOTHING
 
 
@@ -76,16 +79,16 @@ def _says(expected: RouteAnswers, content: Any) -> bool:
             say(f"  {part}: `{text}` gives {shortened(found)}")
             continue
         complete = False
-        saw = "matches nothing" if found is None else f"gives {shortened(found)}, which is no {part}"
+        saw = "matches nothing" if found is None else f"gives {shortened(found)}, which is not a {part}"
         say(f"  {part}: `{text}` {saw}{near(text, content) if found is None else ''}", colour="red", err=True)
     for text in expected.ignore:
         if not has_field(content, field_path(text)):
-            say(f"  ignore: `{text}` is no field of this answer{near(text, content)}", colour="yellow", err=True)
+            say(f"  ignore: `{text}` is not a field of this answer{near(text, content)}", colour="yellow", err=True)
     return complete
 
 
 def _say_columns(expected: RouteAnswers, request: Any) -> None:
-    """Say which columns a request lacks. It may: a missing value is kept as such."""
+    """Print which columns a request lacks. That is allowed: a missing value is stored as missing."""
     for part, columns in (("features", expected.features), ("words", expected.words)):
         for name, text in columns.items():
             if Expression(text).of(None if request is _NOTHING else request) is None:

@@ -1,4 +1,4 @@
-"""The commands that steer a release. They show no status, whose types take longer to import than they do."""
+"""The commands that control a release. They show no status: importing its types takes longer than the commands."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from rollout.ui.cli.conventions import access_of, explained
 
 console = Terminal()
 
-Reason = Annotated[str | None, typer.Option(help="The reason; it is kept in the ledger.")]
+Reason = Annotated[str | None, typer.Option(help="The reason; it is stored in the ledger.")]
 
 
 def pause(context: typer.Context, reason: Reason = None) -> None:
@@ -23,7 +23,7 @@ def resume(context: typer.Context) -> None:
 
 
 def promote(context: typer.Context) -> None:
-    """Skip the remaining steps; after promotion: end the watch."""
+    """Skip the remaining steps; after promotion, end the watch."""
     _command(context, "promote")
 
 
@@ -33,7 +33,7 @@ def abort(context: typer.Context, reason: Reason = None) -> None:
 
 
 def rollback(context: typer.Context, reason: Reason = None) -> None:
-    """Return to the previous version; also after promotion, while it is still warm."""
+    """Return to the previous version; after promotion, as long as it is still warm."""
     _command(context, "rollback", reason)
 
 

@@ -1,4 +1,4 @@
-"""Common to all commands: exit codes, options, how they reach the deployment, how errors are printed.
+"""What all commands share: exit codes, options, access to the deployment, and how errors are printed.
 
 Exit codes: 0 done, promoted or pass; 1 rolled back or fail; 2 bad input; 3 could not decide.
 """
@@ -25,18 +25,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the commands reach the deployment."""
+    """How commands reach the deployment."""
 
     client: Callable[[], "ControllerClient"]
     ledger: Path
     reports: Path
-    ledger_copies: int = 24  # how many are kept
-    nobody_decides: Callable[[], str | None] = lambda: None  # why no controller runs, and what to do; None: one does
-    full_tag: Callable[[str], str] = str  # from a tag as a person writes it; raises KanariaError when there is none
+    ledger_copies: int = 24  # how many copies are kept
+    nobody_decides: Callable[[], str | None] = lambda: None  # why no controller runs, and what to do; None: one runs
+    full_tag: Callable[[str], str] = str  # completes a tag that a person wrote; raises KanariaError for an unknown one
 
 
 def access_of(context: typer.Context) -> Access:
-    """The Access that the composition root gives. Raises what reading the settings raises."""
+    """The Access from the composition root. Raises the errors of reading the settings."""
     find = find_access(context)
     if find is None:
         raise TypeError("the composition root puts a function that gives an Access into the context")
@@ -44,7 +44,7 @@ def access_of(context: typer.Context) -> Access:
 
 
 def find_access(context: typer.Context) -> Callable[[], Access] | None:
-    """What the composition root has put into the context; None where the command runs by itself."""
+    """The function that the composition root put into the context; None where the command runs on its own."""
     found: Callable[[], Access] | None = context.find_root().obj
     return found
 

@@ -1,4 +1,4 @@
-"""The commands that start a release and show how it goes; `controlling` has those that steer it."""
+"""The commands that start a release and show its progress; those that control it are in `controlling`."""
 
 import time
 from contextlib import suppress
@@ -18,12 +18,12 @@ from rollout.ui.client import ControllerClient
 from rollout.ui.views import DecisionView, StatusView
 
 _POLL_S = 0.5
-_PATIENCE_S = 60.0  # a controller that was killed is back long before that
-_LEAVES_WITHIN_S = 120.0  # its requests have 30 s, its process has 30 s to end after them
+_PATIENCE_S = 60.0  # a controller that was killed is back long before this time
+_LEAVES_WITHIN_S = 120.0  # the canary's requests have 30 s, and then its process has 30 s to end
 
 console = Terminal()
 
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for promotion or rollback; the exit code tells which.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for promotion or rollback; the exit code says which.")]
 
 
 def release(
@@ -32,7 +32,7 @@ def release(
     spec: SpecOption = None,
     wait: Wait = False,
 ) -> None:
-    """Put a Bento on trial: it earns traffic step by step, or is rolled back."""
+    """Put a Bento on trial: it gets traffic step by step, or is rolled back."""
     with explained():
         _start(access_of(context), tag, spec, wait=wait, retry=False)
 
@@ -43,7 +43,7 @@ def retry(
     spec: SpecOption = None,
     wait: Wait = False,
 ) -> None:
-    """Release a Bento again that was rolled back."""
+    """Release a Bento again after it was rolled back."""
     with explained():
         _start(access_of(context), tag, spec, wait=wait, retry=True)
 
@@ -54,18 +54,19 @@ def restore(
     *,
     quarantine: Annotated[
         bool,
-        typer.Option("--quarantine", help="Put what it replaces into quarantine: it does not come back by itself."),
+        typer.Option("--quarantine", help="Put the replaced version into quarantine: it does not come back by itself."),
     ] = False,
     anyway: Annotated[
         bool,
         typer.Option(
             "--anyway",
-            help="Whatever its preflight finds, such as requests of today's callers that it refuses; in the ledger.",
+            help="Restore it whatever its preflight finds, such as today's requests that it refuses; the ledger notes "
+            "it.",
         ),
     ] = False,
     reason: Reason = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has all traffic, or cannot; the exit code tells which.")
+        bool, typer.Option("--wait", help="Wait until it has all traffic or has failed; the exit code says which.")
     ] = False,
 ) -> None:
     """Give all traffic back to a version that was promoted before, as soon as it is ready."""
@@ -89,16 +90,16 @@ def restore(
 
 
 def _wait_for_last_requests(client: ControllerClient) -> None:
-    """Wait while a canary leaves: `--wait` has ended by then, and the next command comes at once.
+    """Wait while a canary is leaving: after `--wait` the next command may follow at once.
 
-    One that does not leave is for the controller to refuse.
+    If the canary does not leave, the controller refuses the command.
     """
-    from rollout.ledger.state import Phase  # noqa: PLC0415 - slow, and a status does without
+    from rollout.ledger.state import Phase  # noqa: PLC0415 - slow, and a status does not need it
 
     said, end_s = False, time.monotonic() + _LEAVES_WITHIN_S
     while (now := client.status().release) and now.phase == Phase.LEAVING.value and time.monotonic() < end_s:
         if not said:
-            console.print(f"waits for {now.canary}, which answers its last requests")
+            console.print(f"waiting for {now.canary}, which is answering its last requests")
         said = True
         time.sleep(_POLL_S)
 
@@ -137,9 +138,9 @@ def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bo
 
 
 def _wait(client: ControllerClient, number: int) -> StatusView:
-    """Follow a release to its end, also across a restart of the controller, and from where its ledger is not.
+    """Follow a release to its end, even across a restart of the controller and from a machine without its ledger.
 
-    Raises: typer.Exit when another release began before the end of this one was seen.
+    Raises: typer.Exit if another release began before the end of this one was seen.
     """
     shown: set[DecisionView] = set()
     last_answer_s = time.monotonic()
@@ -169,7 +170,7 @@ def _wait(client: ControllerClient, number: int) -> StatusView:
 
 
 def _watch(client: ControllerClient) -> None:
-    """Show the status again every second until Ctrl-C, or the error where the controller does not answer."""
+    """Show the status every second until Ctrl-C, or the error if the controller does not answer."""
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live, suppress(KeyboardInterrupt):
         while True:
             try:

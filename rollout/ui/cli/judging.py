@@ -1,4 +1,4 @@
-"""`kanaria judge`: the judge alone, on counts from anywhere."""
+"""`kanaria judge`: the judge on its own, for counts from any source."""
 
 import json
 import os
@@ -33,7 +33,7 @@ _VERDICT_EXITS = {
     Verdict.NO_DATA: EXIT_UNDECIDED,
 }
 _LONGEST_LINE = 100_000  # bytes; a file without line ends must not fill the memory
-_JITTER_S = 1e-3  # two clocks may disagree by so much about where the history ends and the release begins
+_JITTER_S = 1e-3  # two clocks may disagree by this much about the end of the history and the start of the release
 
 
 def judge(
@@ -46,26 +46,26 @@ def judge(
     weight: Annotated[
         float,
         typer.Option(
-            help="Canary's share of the traffic that the next step asks for, percent: PASS means that it is within "
-            "the risk budget.",
+            help="Canary's share of the traffic at the next step, percent: PASS means that this step is within the "
+            "risk budget.",
             min=0.01,
             max=100,
         ),
     ] = 100.0,
     numbers: Annotated[
         Path | None,
-        typer.Option(help="YAML file about signals of your own whose events are numbers: `cost: {between: [0, 10]}`."),
+        typer.Option(help="YAML file for signals of your own whose events are numbers: `cost: {between: [0, 10]}`."),
     ] = None,
     history: Annotated[
         Path | None,
         typer.Option(help="Stable's windows before the release, as in FILE; `canary` may be left out."),
     ] = None,
     warmup: Annotated[
-        float, typer.Option(help="Leave out windows that begin in the first so many seconds.", min=0)
+        float, typer.Option(help="Leave out windows that begin in the first seconds: this many.", min=0)
     ] = 0.0,
     trace: Annotated[bool, typer.Option(help="Print the judgement after every window.")] = False,
 ) -> None:
-    """Judge counts from anywhere: prints the verdict as JSON."""
+    """Judge counts from any source; print the verdict as JSON."""
     with explained(), _until_nobody_reads():
         plan = read_spec(spec) if spec else None
         config = plan.judge_config() if plan else JudgeConfig(rules=catalogue().rules)
@@ -83,7 +83,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """What the judge is asked. The defaults are about all traffic, as there is no release with a next step."""
+    """What the judge is asked."""
 
     next_weight: float
     expected: Sequence[str]
@@ -99,7 +99,7 @@ class _History:
     end_s: float | None = None
 
     def followed_by(self, windows: Iterator[Window]) -> Iterator[Window]:
-        """The same windows. Raises SpecError where one begins before the history ends: bets are made beforehand."""
+        """The same windows. Raises SpecError if one begins before the history ends: noise must be known beforehand."""
         return self._checked(windows, self.end_s) if self.end_s is not None else windows
 
     @staticmethod
@@ -107,7 +107,7 @@ class _History:
         for window in windows:
             if _begins_s(window) < end_s - _JITTER_S:
                 raise SpecError(
-                    "the history goes on after the first window begins",
+                    "the history ends after the first window has begun",
                     saw=f"it ends at {end_s}, a window of `{window.signal}` begins at {_begins_s(window)}",
                     do="give stable's windows from before the release",
                 )
@@ -119,7 +119,7 @@ def _begins_s(window: Window) -> float:
 
 
 class _AsNamed(SignalSelection):
-    """Every counter, under its own name."""
+    """Selects every counter, under its own name."""
 
     def of(self, every: Iterable[Window]) -> list[Window]:
         return list(every)
@@ -141,7 +141,7 @@ def _windows(
 
 
 def _history(file: Path, rules: Mapping[str, SignalRule]) -> _History:
-    """What a release takes from the time before it: see `Calibration`. Says on standard error what that is."""
+    """The calibration from the time before the release, see `Calibration`; it is also printed on standard error."""
     calibration, end_s = Calibration(), None
     with _lines(file) as lines:
         for window in _windows(lines, rules, name=str(file), is_history=True):
@@ -159,7 +159,7 @@ def _history(file: Path, rules: Mapping[str, SignalRule]) -> _History:
 
 @contextmanager
 def _lines(file: Path) -> Iterator[Iterable[bytes]]:
-    """The lines of `file`, or of standard input as they come."""
+    """The lines of `file`, or of standard input as they arrive."""
     if str(file) == "-":
         if sys.stdin is None:
             raise SpecError("standard input cannot be read", saw="it is closed", do="give a file of JSON lines")
@@ -194,7 +194,7 @@ def _unreadable(name: str, error: OSError) -> SpecError:
 
 
 def _judge(windows: Iterator[Window], judge: Judge, question: _Question, *, trace: bool) -> Judgement:
-    """Judge every window but those of the warm-up."""
+    """Judge every window except those of the warm-up."""
     ask = partial(judge.judgement, next_weight=question.next_weight, expected=question.expected)
     first = next(windows, None)
     if first is None:
@@ -211,9 +211,9 @@ def _judge(windows: Iterator[Window], judge: Judge, question: _Question, *, trac
 
 @contextmanager
 def _until_nobody_reads() -> Iterator[None]:
-    """End, without a verdict, when whatever read the output has left, as in `kanaria judge --trace FILE | head`."""
+    """End without a verdict when the reader of the output is gone, as in `kanaria judge --trace FILE | head`."""
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nowhere to go either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing the buffer does not fail
         raise typer.Exit(EXIT_UNDECIDED) from None

@@ -1,4 +1,4 @@
-"""`kanaria ledger`: copies of the ledger, whether it is whole, and a copy in its place."""
+"""`kanaria ledger`: copy the ledger, check it, restore it from a copy, or start a new one."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from rollout.ledger.restoring import Restored, begin_anew
 from rollout.ledger.restoring import restore as restore_ledger
 from rollout.ui.cli.conventions import EXIT_BAD_INPUT, EXIT_FAIL, Json, access_of, explained, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Copies of the ledger: make one, check one, put one in its place.")
+app = typer.Typer(no_args_is_help=True, help="Copies of the ledger: make one, check one, restore one.")
 
 
 @app.command()
@@ -30,7 +30,7 @@ def backup(
         Path | None, typer.Argument(help="File to write. Default: a new one among the copies in the state folder.")
     ] = None,
 ) -> None:
-    """Copy the ledger, also while the controller writes to it, and check the copy."""
+    """Copy the ledger, even while the controller writes to it, and check the copy."""
     with explained():
         access = access_of(context)
         if file is not None:
@@ -40,7 +40,7 @@ def backup(
             return
         made = scheduled_copy(access.ledger, keep=access.ledger_copies, now_s=time.time())
         typer.echo(
-            f"{made.path}: {_in_words(made.contents)}" + ("" if made.is_new else "; it holds everything already")
+            f"{made.path}: {_in_words(made.contents)}" + ("" if made.is_new else "; it already holds everything")
         )
         for removed in made.removed:
             typer.echo(f"removed {removed}")
@@ -50,15 +50,15 @@ def backup(
 def check(
     context: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(help="Ledger or copy to read. Default: the one of this folder.")
+        Path | None, typer.Argument(help="Ledger or copy to read. Default: the ledger of the state folder.")
     ] = None,
     at: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of an event: say its hash, to compare it with a report's or a metric's."),
+        typer.Option(min=1, help="Number of an event: print its hash, to compare with a report's or a metric's."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read all of a ledger. Exit code 0: it is whole, 1: it is damaged, changed or gone, 3: that cannot be said."""
+    """Read all of a ledger. Exit code 0: it is whole; 1: it is damaged, changed or gone; 3: it cannot be read."""
     ledger = access_of(context).ledger
     with explained(), _damage_is_a_failure(), _bad_input_for(file, must_exist=True):
         contents = check_ledger(file or ledger, at=at)
@@ -80,7 +80,7 @@ def restore(
         bool, typer.Option("--other-deployment", help="Allow a copy of another deployment's ledger.")
     ] = False,
 ) -> None:
-    """Put a copy in the place of the ledger, which gets another name. The stack must be down."""
+    """Replace the ledger by a copy; the replaced file gets another name. The stack must be down."""
     with explained(), _alone(access_of(context).ledger, "kanaria ledger restore") as ledger:
         with _bad_input_for(file, must_exist=True):
             done = restore_ledger(ledger, file, now_s=time.time(), is_other_allowed=other_deployment)
@@ -90,22 +90,22 @@ def restore(
         if done.aborted:
             typer.echo(f"{done.aborted} was running when the copy was made; it is aborted: its end is not known")
         if done.aside:
-            typer.echo(f"the ledger before is kept: {done.aside}")
+            typer.echo(f"the previous ledger is kept: {done.aside}")
 
 
 @app.command()
 def new(context: typer.Context) -> None:
-    """Begin without history. What is there gets another name. The stack must be down."""
+    """Start a new ledger without history; the present one gets another name. The stack must be down."""
     with explained(), _alone(access_of(context).ledger, "kanaria ledger new") as ledger:
         aside = begin_anew(ledger, now_s=time.time())
         typer.echo(
-            "a new ledger begins with `kanaria up TAG`" + (f"; the one before is kept: {aside}" if aside else "")
+            "a new ledger begins with `kanaria up TAG`" + (f"; the previous one is kept: {aside}" if aside else "")
         )
 
 
 @contextmanager
 def _alone(ledger: Path, who: str) -> Iterator[Path]:
-    """No controller acts meanwhile. Raises LedgerHeld."""
+    """Hold the ledger's lock, so that no controller runs meanwhile. Raises LedgerHeld."""
     lock = WriterLock(ledger, who=who)
     lock.take()
     try:
@@ -116,7 +116,7 @@ def _alone(ledger: Path, who: str) -> Iterator[Path]:
 
 @contextmanager
 def _bad_input_for(file: Path | None, *, must_exist: bool = False) -> Iterator[None]:
-    """A file that somebody named, and that is no ledger, is bad input; what is said of it is not about the ledger."""
+    """Treat a file that the user named and that is not a ledger as bad input, not as a fault of the ledger."""
     if file is None:
         yield
         return
@@ -145,12 +145,12 @@ def _damage_is_a_failure() -> Iterator[None]:
 
 
 def _lost(done: Restored) -> Iterator[str]:
-    """What the ledger before held, and the restored one does not."""
+    """What the previous ledger holds and the restored one does not, one line each."""
     if done.lost is not None:
         yield f"lost: {_counted(done.lost.events, 'later event')}"
         yield from (f"  {decision}" for decision in done.lost.decisions)
     elif done.aside is not None:
-        yield "lost: nobody can say what was written later, as the ledger before cannot be read"
+        yield "lost: later events are unknown, because the previous ledger cannot be read"
     yield from (f"  it had not been written yet: {decision}" for decision in done.forgotten)
 
 

@@ -23,7 +23,7 @@ ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release
 
 
 def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = False) -> None:
-    """Explain what was decided about a release, and on what evidence."""
+    """Explain what was decided about a release, and on which evidence."""
     with explained():
         access = access_of(context)
         found = find_release(access.ledger, which)
@@ -37,7 +37,7 @@ def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = F
 def history(
     context: typer.Context,
     verify: Annotated[
-        bool, typer.Option("--verify", help="First see that nothing was changed; more: `kanaria ledger check`.")
+        bool, typer.Option("--verify", help="First check that nothing was changed; more: `kanaria ledger check`.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -56,9 +56,9 @@ def history(
 
 
 def _say_that_nobody_decides(access: Access, release: Timeline) -> None:
-    """What the ledger says of a running release is about now only where a controller runs."""
+    """Warn that the ledger's state of a running release is old if no controller runs."""
     if release.state.outcome is None and (why_not := access.nobody_decides()):
-        typer.secho(f"note: nothing is decided since {clock(release.seen_s)} UTC: {why_not}", fg="yellow", err=True)
+        typer.secho(f"note: nothing was decided since {clock(release.seen_s)} UTC: {why_not}", fg="yellow", err=True)
 
 
 def find_release(ledger_path: Path, which: str | None) -> Timeline:
@@ -87,7 +87,7 @@ def all_releases(ledger_path: Path) -> list[Timeline]:
 
 
 def deployment(ledger_path: Path) -> Deployment:
-    """The state that the ledger says; that of no version before the first one. Raises LedgerError."""
+    """The state in the ledger; an empty one before the first version. Raises LedgerError."""
     try:
         ledger = Ledger(ledger_path, read_only=True)
     except NoLedger:
@@ -99,7 +99,7 @@ def deployment(ledger_path: Path) -> Deployment:
 
 
 def stable_version(ledger_path: Path) -> str | None:
-    """The version that is trusted now; None before the first one. Raises LedgerError."""
+    """The stable version; None before the first version. Raises LedgerError."""
     return deployment(ledger_path).stable
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the counts of a whole release, with one bar for each version or key."""
+"""Pictures of a whole release's counts, with one bar for each version or key."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _MOST_KEYS = 20
 
 
 def by_key(release: Timeline, family: str, drawn: ReportPicture) -> Picture | None:
-    """Shares of the keys that differ most, such as bounds or classes; None where none was judged."""
+    """Shares of the keys that differ most, such as bounds or classes; None: none was judged."""
     names = sorted(_keyed(release, family), key=lambda name: _gap(release.signals[name]), reverse=True)[:_MOST_KEYS]
     if not names:
         return None
@@ -45,7 +45,7 @@ def by_key(release: Timeline, family: str, drawn: ReportPicture) -> Picture | No
 
 
 def the_good_ones(release: Timeline, signal: str, drawn: ReportPicture) -> Picture | None:
-    """Shares that were not bad, such as right answers; None where nothing was counted."""
+    """Shares of events that were not bad, such as right answers; None: nothing was counted."""
     ticks = release.signals.get(signal)
     if ticks is None:
         return None
@@ -79,7 +79,7 @@ def the_good_ones(release: Timeline, signal: str, drawn: ReportPicture) -> Pictu
 
 
 def against_its_limit(release: Timeline, signal: str, drawn: ReportPicture) -> Picture | None:
-    """The canary's share beside its limit; None where nothing was counted or no limit is set."""
+    """The canary's share beside its limit; None: nothing was counted, or there is no limit."""
     rule = release.spec.judge_config().rules.get(signal)
     _, canary = totals(release.signals.get(signal, ()))
     if rule is None or rule.limit is None or not canary.total:
@@ -147,7 +147,7 @@ def _gap(ticks: Sequence[SignalTick]) -> float:
 
 
 def _most_different(release: Timeline, names: list[str]) -> str:
-    """The failed signal if it is one of `names`, or else the one that differs most, in words."""
+    """The counts of the failed signal if it is among `names`, else of the one that differs most, in words."""
     failed = release.failed_signal.signal if release.failed_signal else None
     name = failed if failed in names else max(names, key=lambda name: _gap(release.signals[name]))
     return compared(release, name, release.signals[name])

@@ -19,7 +19,7 @@ class Picture:
     title: str
     caption: str
     figure: go.Figure
-    legend: tuple[tuple[str, str], ...]  # (name, colour); in HTML it fits any width
+    legend: tuple[tuple[str, str], ...]  # (name, colour); written in HTML, where it fits any width
     height: int  # CSS pixels
     is_wide: bool = False
 
@@ -46,7 +46,7 @@ def totals(ticks: Sequence[SignalTick]) -> tuple[Pair, Pair]:
 
 
 def ratio(pair: Pair) -> float:
-    """Share of bad events, 0 to 1; 0 where there are none."""
+    """Share of bad events, 0 to 1; 0 without events."""
     return pair.bad / pair.total if pair.total else 0.0
 
 

@@ -1,6 +1,6 @@
-"""The report's pictures of one release, as Plotly figures: those over time, and all in their order.
+"""The report's pictures of one release as Plotly figures: pictures over time, and the order of all pictures.
 
-Stable and canary keep their colours in every picture.
+Stable and canary have the same colours in every picture.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ _MOST_BINS = 24  # points of a line over time; more would show noise
 
 
 def pictures(release: Timeline) -> list[Picture]:
-    """Every picture that there is data for."""
+    """Every picture for which there is data."""
     makers: Mapping[PictureForm, Callable[[Timeline, str, ReportPicture], Picture | None]] = {
         "over time": _over_time,
         "by key": by_key,
@@ -138,14 +138,14 @@ def _evidence(release: Timeline) -> Picture | None:
 
 
 def _crossed(release: Timeline) -> str:
-    """Why the line was crossed earlier than something was decided; empty where it was not."""
+    """That the line was crossed before the decision, and why; empty: it was not."""
     crossed = release.crossed_before
     if crossed is None:
         return ""
     at_s, why = crossed
     end = release.end
     before = f", {span(end.at_s - at_s)} before it was {release.outcome.replace('_', ' ')}" if end else ""
-    return f" It was crossed first at {clock_time(at_s)} UTC{before}. Why it went on: {one_line(why)}."
+    return f" It was first crossed at {clock_time(at_s)} UTC{before}. Why the release went on: {one_line(why)}."
 
 
 def _over_time(release: Timeline, signal: str, drawn: ReportPicture) -> Picture | None:
@@ -213,7 +213,7 @@ def _mean_over_time(release: Timeline, signal: str, drawn: ReportPicture) -> Pic
 
 
 def _strongest_by_family(release: Timeline) -> list[str]:
-    """Of each family the signal with the most evidence of harm; the failed signal in any case."""
+    """For each family the signal with the most evidence of harm; the failed signal in any case."""
     failed = release.failed_signal.signal if release.failed_signal else None
 
     def closeness(name: str) -> tuple[bool, float]:
@@ -230,7 +230,7 @@ def _reached(evidence: SignalJudgement | Judgement) -> float:
 
 
 def _binned(at_s: list[float], pairs: list[Pair]) -> list[tuple[float, Pair]]:
-    """Sums over equal spans of time, each at its end: ratios of sums, never means of ratios."""
+    """Sums over equal spans of time, each at the end of its span: ratios of sums, never means of ratios."""
     return [(end_s, total(some)) for end_s, some in _in_bins(at_s, pairs)]
 
 
@@ -239,7 +239,7 @@ def _binned_numbers(at_s: list[float], every: list[Numbers]) -> list[tuple[float
 
 
 def _in_bins(at_s: list[float], counts: list[Counts]) -> list[tuple[float, list[Counts]]]:
-    """What was counted in equal spans of time, each at its end."""
+    """The counts in equal spans of time, each at the end of its span."""
     if not at_s:
         return []
     width_s = (at_s[-1] - at_s[0]) / _MOST_BINS or 1.0

@@ -15,7 +15,7 @@ from rollout.ui.html import Link, templates
 from rollout.ui.report.picture import Picture
 from rollout.ui.report.pictures import pictures
 
-_SCRIPT = '<script type="text/javascript"'  # as Plotly begins one; `<` is escaped in all that it embeds
+_SCRIPT = '<script type="text/javascript"'  # how Plotly begins a script; `<` is escaped in everything it embeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class _Chapter:
 
 
 def of_ledger(head: Head) -> Section:
-    """What a report says of the ledger that it was made from."""
+    """The section about the ledger from which the report was made."""
     written = f"When this was written, event {head.events:,} was the last, with the hash `{head.shown}`."
-    later = f"`kanaria ledger check --at {head.events}` says the same as long as nobody has changed what was there."
+    later = f"`kanaria ledger check --at {head.events}` prints the same hash as long as nobody has changed the ledger."
     return Section("The ledger", (f"{written} {later}",))
 
 
@@ -57,8 +57,11 @@ def render_report(
     """One self-contained HTML file; it needs no network, now or later.
 
     Args:
-        nonce: what its scripts carry where it is served with a Content-Security-Policy; then it has a navigation, too.
-        links: of that navigation.
+        timelines: the releases.
+        title: the title of the page.
+        extra: further sections.
+        nonce: for its scripts, if it is served with a Content-Security-Policy; then it also has a navigation.
+        links: the links in that navigation.
     """
     chapters = [_chapter(timeline, nonce) for timeline in timelines]
     page = templates().get_template("report.html")

@@ -1,6 +1,6 @@
 """One style for all pictures: colours, axes, and common marks.
 
-Colours of text, grid and paper come from the page's stylesheet, so that pictures follow light and dark.
+Colours of text, grid and paper come from the page's stylesheet, so that pictures follow light and dark mode.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ def new_figure(clock: Clock | None) -> go.Figure:
 
 
 def name_steps(figure: go.Figure, clock: Clock, release: Timeline) -> None:
-    """Write the name of each step above its beginning, where there is room for it even on a phone."""
+    """Write the name of each step above its start, if there is room for it even on a phone."""
     free_until = clock.range[1]
     if release.end and not _is_named_after(clock, release.end):
         free_until = clock.x(release.end.at_s) - clock.width(release.outcome)
@@ -77,7 +77,7 @@ def name_steps(figure: go.Figure, clock: Clock, release: Timeline) -> None:
 
 
 def mark_end(figure: go.Figure, clock: Clock, release: Timeline) -> None:
-    """Draw a line where the outcome was decided, with its name on the side where there is room."""
+    """Draw a line at the time of the outcome, with its name on the side where there is room."""
     if release.end is None:
         return
     colour = QUIET if release.outcome in ("promoted", "restored") else FAIL

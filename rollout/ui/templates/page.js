@@ -1,7 +1,7 @@
 "use strict";
 
 const REFRESH_MS = 2000, PATIENCE_MS = 30000;
-const TOKEN = "kanaria-token", NAME = "kanaria-name"; // kept for this tab, and gone with it
+const TOKEN = "kanaria-token", NAME = "kanaria-name"; // in this tab's storage, until the tab is closed
 const NOT_A_TOKEN = "This is not a token of the controller.";
 const dialog = document.getElementById("command");
 const form = dialog.querySelector("form");
@@ -82,7 +82,7 @@ async function send() {
     return;
   }
   const problem = await answer.json().catch(() => ({}));
-  if (answer.status === 401 || answer.status === 403) askForAnother(); // it may be enough
+  if (answer.status === 401 || answer.status === 403) askForAnother(); // another token may be enough
   if (answer.status === 401) {
     fail(NOT_A_TOKEN);
     return;

@@ -104,7 +104,7 @@ def test_why_and_history_note_when_no_controller_decides(kept: Kept) -> None:
     controller.close()
     for words in (("why",), ("history",)):
         noted = " ".join(typed(kept.home, *words).stderr.split())
-        assert re.search(r"note: nothing is decided since \d\d:\d\d:\d\d UTC: no controller runs here", noted), noted
+        assert re.search(r"note: nothing was decided since \d\d:\d\d:\d\d UTC: no controller runs here", noted), noted
     assert "note" not in typed(kept.home, "why", "--json").stderr
     pid = kept.run("controller")
     assert typed(kept.home, "why").stderr == ""

@@ -205,10 +205,10 @@ def test_a_plan_is_tried_on_a_real_answer(tmp_path: Path) -> None:
         ('{"result": {"label": ["spam"], "p": 0.9}}', 'label: `result.label` gives ["spam"], which is no label'),
         ('{"result": {"label": "a", "p": 90}}', "confidence: `result.p` gives 90, which is no confidence"),
         ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is no confidence"),
-        ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is no field of this answer"),
-        ("<html>", "is no answer that can be read"),
+        ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is not a field of this answer"),
+        ("<html>", "cannot be read as an answer"),
         ("[" * 900 + "]" * 900, "label: `result.label` matches nothing"),  # deeper than a recursive walk can go
-        ("[" * 100_000, "is no answer that can be read"),
+        ("[" * 100_000, "cannot be read as an answer"),
     ],
 )
 def test_an_expression_that_finds_nothing_is_reported(tmp_path: Path, answer: str, says: str) -> None:

@@ -96,8 +96,7 @@ def test_a_plan_without_a_shadow_is_refused(steps: str) -> None:
 def test_validate_explains_the_budget() -> None:
     """It prints the number next to the share."""
     assert any(
-        "0.5 % of all requests may be harmed, and at most 500 users' requests" in line
-        for line in plan_in_words(PLAN)
+        "0.5 % of all requests may be harmed, and at most 500 users' requests" in line for line in plan_in_words(PLAN)
     )
 
 

@@ -94,7 +94,7 @@ def test_the_cost_counts_users_requests_without_copies(silently_wrong: Timeline)
     missing = users.total * failed_signal.judged.stable.bad / failed_signal.judged.stable.total - users.bad
     assert users.total < failed_signal.judged.canary.total
     cost = lines(why(silently_wrong), "What it cost")
-    assert f"About {missing:.0f} fewer of users' predictions were \"7\" than with digits:v1" in cost
+    assert f'About {missing:.0f} fewer of users\' predictions were "7" than with digits:v1' in cost
 
 
 def test_advice_about_a_missed_class_names_the_missing_inputs(silently_wrong: Timeline) -> None:

@@ -495,7 +495,10 @@ def test_no_person_can_act_under_kanarias_names(api: httpx.Client, name: str) ->
         ("/api/commands/rollback", {"reason": "it was slow"}),
     ):
         refused = api.post(path, json={**body, "by": name}, headers=TOKEN)
-        assert (refused.status_code, "is what the ledger calls a part of Kanaria" in refused.text) == (422, True)
+        assert (refused.status_code, "for a part of Kanaria; write the name of the person" in refused.text) == (
+            422,
+            True,
+        )
 
 
 def as_(name: str) -> dict[str, str]:

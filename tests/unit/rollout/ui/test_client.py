@@ -67,7 +67,7 @@ def test_another_service_on_the_port_is_reported(said: bytes, saw: str) -> None:
     """One sentence gives its answer."""
     with listening(lambda _: said) as url:
         found = refusal(url, commands=False)
-    assert found.what == f"what listens at {url} does not answer as a controller does"
+    assert found.what == f"the process that listens at {url} does not answer like a controller"
     assert (saw in found.saw, "\x1b" in found.saw, "kanaria processes show" in found.do) == (True, False, True)
 
 
@@ -114,7 +114,7 @@ def test_the_client_waits_for_a_controller_that_is_starting(*, commands: bool) -
             return True
 
         client = ControllerClient(url, token=TOKEN, by="ann", comes=comes, say=said.append)
-        with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+        with pytest.raises(ControllerUnreachable, match="does not answer like a controller"):
             client.command("pause") if commands else client.status()
         client.close()
     assert said == ["waits for the controller, which is being started"]
@@ -140,7 +140,7 @@ def test_the_client_waits_again_each_time_the_controller_is_away() -> None:
 
         client = ControllerClient(url, token=TOKEN, by="ann", comes=comes, say=said.append)
         for _ in range(2):
-            with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+            with pytest.raises(ControllerUnreachable, match="does not answer like a controller"):
                 client.status()
             client.close()
             stack.close()
@@ -196,12 +196,12 @@ def test_a_killed_controller_is_asked_again() -> None:
 
     with listening(say) as url:
         client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True)
-        with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+        with pytest.raises(ControllerUnreachable, match="does not answer like a controller"):
             client.status()
         client.close()
         with pytest.raises(ControllerUnreachable, match="does not answer") as raised:
             ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True).command("pause")
-    assert (len(asked), "all its connections are taken" in raised.value.do) == (8, True)
+    assert (len(asked), "all its connections are in use" in raised.value.do) == (8, True)
 
 
 def test_a_command_that_was_sent_is_not_sent_again() -> None:

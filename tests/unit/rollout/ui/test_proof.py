@@ -121,7 +121,7 @@ def test_reading_sends_no_token() -> None:
     with listening(lambda _: (404, "")) as listener:
         client = ControllerClient(listener.url, token=TOKEN, by="ann")
         client.is_ready()
-        with pytest.raises(ControllerUnreachable, match="does not answer as a controller"):
+        with pytest.raises(ControllerUnreachable, match="does not answer like a controller"):
             client.status()
         client.close()
     assert (len(listener.heard), "authorization" in "".join(listener.heard).lower()) == (2, False)

@@ -122,7 +122,7 @@ def test_the_next_release_waits_for_the_last_requests_of_the_previous_canary(
     monkeypatch.setattr(ControllerClient, "status", looked)
     done = typed(client, tmp_path, command=command)
     assert done.exit_code == 0, done.output
-    assert "waits for m:v2, which answers its last requests" in done.output
+    assert "waiting for m:v2, which is answering its last requests" in done.output
     assert "release 2: m:v2 is on trial" in done.output
 
 

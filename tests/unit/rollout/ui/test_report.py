@@ -84,7 +84,7 @@ def test_a_threshold_crossed_without_a_decision_is_explained(tmp_path: Path) -> 
         release = finished(tmp_path / f"{name}.db", spec, classes=NO_SEVENS)
         captions[name] = next(picture.caption for picture in pictures(release) if picture.key == "evidence")
     assert re.search(
-        r"crossed first at [\d:]+ UTC, (4|5) min.* before it was rolled back.*the plan leaves this to a person",
+        r"first crossed at [\d:]+ UTC, (4|5) min.* before it was rolled back.*the plan leaves this to a person",
         captions["held"],
     )
     assert "crossed" not in captions["decided"]
