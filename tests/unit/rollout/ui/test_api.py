@@ -312,7 +312,7 @@ def test_a_command_that_arrives_after_its_deadline_is_refused(api: httpx.Client)
     """It waited in a socket while the controller hung, and its sender was told that the controller does not answer."""
     late = {DEADLINE_HEADER: f"{time.time() - 5}"}
     answer = api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN | late)
-    assert (answer.status_code, "came too late" in answer.json()["title"]) == (409, True)
+    assert (answer.status_code, "arrived too late" in answer.json()["title"]) == (409, True)
     assert api.get("/api/status").json()["release"] is None
 
 
