@@ -235,7 +235,7 @@ def test_a_version_that_breaks_one_tenant_of_ten_is_rolled_back(rig: ReleaseRig)
     assert "bad answers were in segment `tenant-3`" in release.end.reason
     explained = why(release)
     assert "bad answers were in segment `tenant-3`" in explained.verdict
-    assert "by segment as well, the header `x-user-id`: tenant-" in str(explained.topics)
+    assert "also compared by segment, the value of the header `x-user-id`: tenant-" in str(explained.topics)
 
 
 def test_ten_thousand_values_give_at_most_twenty_segments(rig: ReleaseRig) -> None:

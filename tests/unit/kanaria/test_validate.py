@@ -202,9 +202,9 @@ def test_a_plan_is_tried_on_a_real_answer(tmp_path: Path) -> None:
     ("answer", "says"),
     [
         ('{"out": {"label": "spam", "p": 0.9}}', "label: `result.label` matches nothing; did you mean `out.label`?"),
-        ('{"result": {"label": ["spam"], "p": 0.9}}', 'label: `result.label` gives ["spam"], which is no label'),
-        ('{"result": {"label": "a", "p": 90}}', "confidence: `result.p` gives 90, which is no confidence"),
-        ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is no confidence"),
+        ('{"result": {"label": ["spam"], "p": 0.9}}', 'label: `result.label` gives ["spam"], which is not a label'),
+        ('{"result": {"label": "a", "p": 90}}', "confidence: `result.p` gives 90, which is not a confidence"),
+        ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is not a confidence"),
         ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is not a field of this answer"),
         ("<html>", "cannot be read as an answer"),
         ("[" * 900 + "]" * 900, "label: `result.label` matches nothing"),  # deeper than a recursive walk can go
@@ -249,7 +249,7 @@ def test_expressions_are_tried_on_recorded_answers(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
     plan = "answers: {/detect: {label: lable, features: {letters: length(txt)}}, /other: {label: x}}"
     (tmp_path / "plan.yaml").write_text(plan)
-    assert "/detect: no answer was recorded; `kanaria record` or" in validate(str(tmp_path / "plan.yaml"))[1]
+    assert "/detect: no answer was recorded; to try the expressions use `kanaria record` or" in validate(str(tmp_path / "plan.yaml"))[1]
     for status, answer in ((200, b'{"label": "german"}'), (500, b'{"error": 1}'), (200, b"<html>")):
         keep(tmp_path / "home" / "recorded", status, answer)
     code, output = validate(str(tmp_path / "plan.yaml"))

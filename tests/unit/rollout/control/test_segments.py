@@ -134,7 +134,7 @@ def test_validate_explains_the_segments_of_a_plan() -> None:
         " ".join(plan_in_words(RolloutSpec.model_validate({"segments": segments})))
         for segments in ({"header": "x-tenant", "values": ["acme", "beta"]}, "header:x-tenant")
     )
-    assert "also judged by the header x-tenant: acme, beta; all other values together as other" in listed
+    assert "also judged by the value of the header x-tenant: acme, beta; all other values together as other" in listed
     assert "x-tenant: the first 20 values that stable answers well several times; all other" in found
     assert "segment" in listed
     assert "segment" not in " ".join(plan_in_words(RolloutSpec()))
