@@ -249,7 +249,10 @@ def test_expressions_are_tried_on_recorded_answers(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
     plan = "answers: {/detect: {label: lable, features: {letters: length(txt)}}, /other: {label: x}}"
     (tmp_path / "plan.yaml").write_text(plan)
-    assert "/detect: no answer was recorded; to try the expressions use `kanaria record` or" in validate(str(tmp_path / "plan.yaml"))[1]
+    assert (
+        "/detect: no answer was recorded; to try the expressions use `kanaria record` or"
+        in validate(str(tmp_path / "plan.yaml"))[1]
+    )
     for status, answer in ((200, b'{"label": "german"}'), (500, b'{"error": 1}'), (200, b"<html>")):
         keep(tmp_path / "home" / "recorded", status, answer)
     code, output = validate(str(tmp_path / "plan.yaml"))
