@@ -61,7 +61,7 @@ def judge(
         typer.Option(help="Stable's windows before the release, as in FILE; `canary` may be left out."),
     ] = None,
     warmup: Annotated[
-        float, typer.Option(help="Leave out windows that begin in the first seconds: this many.", min=0)
+        float, typer.Option(help="Length of the warm-up, seconds: windows that begin in it are left out.", min=0)
     ] = 0.0,
     trace: Annotated[bool, typer.Option(help="Print the judgement after every window.")] = False,
 ) -> None:
