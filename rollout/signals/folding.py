@@ -263,7 +263,7 @@ class Fold:
             f"{label}={' and '.join(sorted({each.get(label, '(none)') for each in labels}))}" for label in differ
         )
         raise CountedTwice(
-            "each event is counted twice: two scrapers have the same pod",
+            "each event would count twice: two scrapers have the same pod",
             saw=f"{labels[0].get(_NAME, '')} of {'/'.join(one.process)} with {seen}",
             do="read through a query layer that deduplicates replicas (Thanos, Mimir), or from one Prometheus; let one "
             "job scrape the pods; with several clusters, name one in the profile's `where`; then lift the version "
