@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import cached_property
 
@@ -29,7 +29,7 @@ from kanaria.stack.certificates import (
 from kanaria.stack.controller_trust import controller_trust
 from kanaria.stack.fleet import record_environment
 from kanaria.stack.installation import given_environment, secret_names
-from kanaria.stack.locks import one_command
+from kanaria.stack.locks import COMMAND_LOCK, locked, one_command
 from kanaria.stack.log_words import last_words, what_it_lacks
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
@@ -173,8 +173,7 @@ class Stack:
         """Restart the keeper whenever it ends, until the stack is taken down."""
         while self._is_kept():
             try:
-                if self.supervisor.names() and not self.supervisor.is_running:
-                    self.supervisor.start()
+                if self.supervisor.names() and self._start_ended_keeper():
                     say("the keeper had ended; a new one took over the running processes")
             except (StackError, OSError) as error:
                 say(str(error))
@@ -272,6 +271,22 @@ class Stack:
         """Keep other commands from starting or stopping processes here. Raises StackError, OSError."""
         close_folder(self.settings.root)
         return one_command(self.settings.root, doing=doing, say=say)
+
+    def _start_ended_keeper(self) -> bool:
+        """Start a keeper if there is none, unless another command works here. True if that was done.
+
+        That command may be ending every keeper, including one that is just being started, and starts one itself.
+        Raises StackError, OSError.
+        """
+        if self.supervisor.is_running:
+            return False
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.settings.root / COMMAND_LOCK, doing="start of the keeper", wait_s=0.0))
+            except StackError:
+                return False
+            self.supervisor.start()
+        return True
 
     def _start(self, tag: str, say: Callable[[str], None]) -> None:
         """Start the keeper if the processes run without one, or start everything."""
@@ -390,7 +405,7 @@ class Stack:
                 raise StackError(
                     "the stack was taken down while it started", saw="nothing runs", do="run `kanaria up` again"
                 )
-            self.supervisor.start()  # the keeper may have ended meanwhile
+            self._start_ended_keeper()
             log = self.settings.logs / f"{crashed or program}.log"
             if crashed or took_s > limit_s:
                 ended = self.supervisor.program(crashed or program)
