@@ -209,7 +209,7 @@ class Fold:
         Raises: CountedTwice where two scrapers have the same pod during the release.
         """
         copied = [
-            self._by_who_scraped(self._alike[key], scraper_labels, cuts)
+            self._by_scraper(self._alike[key], scraper_labels, cuts)
             for key, scraper_labels in self._copied.items()
             if not _is_alone(self._alike[key], cuts)
         ]
@@ -234,20 +234,20 @@ class Fold:
         return cuts.values()
 
     @staticmethod
-    def _by_who_scraped(
+    def _by_scraper(
         alike: Iterable[Counter], scraper_labels: Sequence[str], cuts: Mapping[int, Cut]
     ) -> list[tuple[list[Counter], Floats]]:
         """The counters of each scraper, with the times of their last known and their new samples."""
         counters: defaultdict[tuple[str | None, ...], list[Counter]] = defaultdict(list)
         times: defaultdict[tuple[str | None, ...], list[Floats]] = defaultdict(list)
         for counter in alike:
-            told = _values_of(counter, scraper_labels)
-            counters[told].append(counter)
+            scraper = _values_of(counter, scraper_labels)
+            counters[scraper].append(counter)
             if counter.time_s > -math.inf:
-                times[told].append(np.array([counter.time_s]))
+                times[scraper].append(np.array([counter.time_s]))
             if id(counter) in cuts:
-                times[told].append(cuts[id(counter)][1])
-        return [(counters[told], np.unique(np.concatenate(own))) for told, own in times.items()]
+                times[scraper].append(cuts[id(counter)][1])
+        return [(counters[scraper], np.unique(np.concatenate(own))) for scraper, own in times.items()]
 
     def _are_at_once(self, one: Floats, other: Floats) -> bool:
         """Whether two scrapers were active at the same time."""
