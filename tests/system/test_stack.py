@@ -68,7 +68,7 @@ def test_an_upgrade_whose_controller_does_not_start_says_how_to_go_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other processes go on, and the controller's last output is shown."""
-    monkeypatch.setattr(stack, "_SECOND_CHANCE_S", 0.5)
+    monkeypatch.setattr(stack, "_RESTART_GRACE_S", 0.5)
     kept = Kept(settings.root)
     kept.supervisor.start()
     try:
