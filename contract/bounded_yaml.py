@@ -1,7 +1,7 @@
 """Reads untrusted YAML with work and memory in proportion to the length of its text, whatever its aliases refer to.
 
-A few hundred letters may stand for thousands of millions of values, by aliases (`*name`) or by `<<`, which copies its
-target during reading. A value that a tag such as `!!bool` cannot read raises yaml.YAMLError like any other mistake.
+A few hundred characters may stand for thousands of millions of values, by aliases (`*name`) or by `<<`, which copies
+its target during reading. A value that a tag such as `!!bool` cannot read raises yaml.YAMLError like any other mistake.
 """
 
 from typing import Any

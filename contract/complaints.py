@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from contract.plain_text import one_line
 
-_LONGEST = 60  # letters of a value that are shown
+_LONGEST = 60  # characters of a value that are shown
 _REPR = reprlib.Repr()
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _LONGEST
 _REPR.maxstring = _REPR.maxother = 10_000
@@ -46,8 +46,8 @@ _ADVICE = {
     "model_type": "write keys with values",
     "none_required": "leave it out",
     "path_type": "write a path",
-    "string_too_long": "write at most {max_length} letters",
-    "string_too_short": "write at least {min_length} letters",
+    "string_too_long": "write at most {max_length} characters",
+    "string_too_short": "write at least {min_length} characters",
     "string_type": "write a text, in quotes if it looks like a number",
     "too_long": "write at most {max_length} of them",
     "too_short": "write at least {min_length} of them",

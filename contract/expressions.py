@@ -18,7 +18,7 @@ from jmespath.exceptions import JMESPathError, LexerError, ParseError
 from contract.plain_text import one_line
 
 MOST_LETTERS = 300
-_SHOWN = 60  # letters of a value
+_SHOWN = 60  # characters of a value
 MOST_PARTS = 60  # nodes of an expression's syntax tree
 
 _BUILDS = {"multi_select_list": "[a, b]", "multi_select_dict": "{a: b}"}
@@ -111,7 +111,7 @@ def shortened(value: object) -> str:
 @lru_cache(maxsize=256)
 def _compiled(text: str) -> Any:
     if len(text) > MOST_LETTERS:
-        raise ValueError(f"an expression has at most {MOST_LETTERS} letters; this one has {len(text)}")
+        raise ValueError(f"an expression has at most {MOST_LETTERS} characters; this one has {len(text)}")
     try:
         compiled = jmespath.compile(text)
         parts = list(_parts(compiled.parsed))

@@ -19,7 +19,7 @@ VERSION_HEADER = "x-kanaria-version"  # the tag that answered
 OWN_REQUEST_HEADER = "x-kanaria-request"  # the gateway's own id of a request whose answers an observer compares
 COPY_HEADER = "x-kanaria-copy"  # marks a copy in a step: it is compared, and not counted as a user's request
 SECRET_HEADER = "x-kanaria-secret"  # noqa: S105 - its name. Versions' ports refuse requests without it
-SHORTEST_JUDGE_TOKEN = 20  # letters of the token that a judge server requires
+SHORTEST_JUDGE_TOKEN = 20  # characters of the token that a judge server requires
 API_KEY_HEADER = "x-api-key"  # required by the gateway
 DEADLINE_HEADER = "x-kanaria-deadline"  # the sender of a command waits until then, Unix seconds; a late one is refused
 

@@ -14,9 +14,9 @@ from contract.expressions import Expression, field_path
 LABEL, NUMBER, CONFIDENCE = "label", "number", "confidence"  # parts of answers that are counted
 OTHER, NOTHING = "(other)", "(none)"  # classes: of labels beyond `MOST_CLASSES`, and of answers without a label
 MOST_CLASSES = 50  # counted one by one, over all versions and routes
-LONGEST_LABEL = 200  # letters; a longer text is not a label
+LONGEST_LABEL = 200  # characters; a longer text is not a label
 MOST_ROUTES = 20
-LONGEST_WORD = 100  # letters of a request's text that is kept; a longer one is kept as missing
+LONGEST_WORD = 100  # characters of a request's text that is kept; a longer one is kept as missing
 _MOST_IGNORED = _MOST_COLUMNS = 50
 
 

@@ -5,7 +5,7 @@ from http import HTTPStatus
 NAME_A_TENANT = "name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'"
 _NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _NO_TENANT = "no org id"  # as Mimir and Cortex say it
-_LONGEST = 300  # letters of an error that are searched
+_LONGEST = 300  # characters of an error that are searched
 
 
 def asks_for_tenant(status: int, text: str) -> bool:

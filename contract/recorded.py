@@ -28,7 +28,7 @@ LARGEST_ANSWER = 256 * 1024  # bytes; of a larger answer only the hash is kept
 # The only request headers that leave the gateway. The caller header holds the name of a key, not the key.
 KEPT_HEADERS = ("content-type", "content-encoding", "accept", CALLER_HEADER)
 
-_LONGEST_PATH = 4096  # letters with the query; a longer one is not searched for secrets, and not kept
+_LONGEST_PATH = 4096  # characters with the query; a longer one is not searched for secrets, and not kept
 _SECRET_NAME = re.compile(r"access|code|pass|pin|ticket")  # must be the whole name: `zip_code` is not a secret
 _SECRET_WORD = re.compile(
     r"(api|app|access|account|auth|client|license|private|secret|subscription|user)?keys?"

@@ -120,7 +120,7 @@ class Settings(BaseModel):
     pass_env: tuple[str, ...] = Field(
         default=(),
         description="variables of your environment that versions get in addition to those that every program needs, "
-        "such as `AWS_REGION,HF_*`; separate them with commas; `*` stands for any letters",
+        "such as `AWS_REGION,HF_*`; separate them with commas; `*` stands for any characters",
     )
     sandbox: Literal["auto", "off", "required"] = Field(
         default="auto",

@@ -16,7 +16,7 @@ from rollout.errors import SpecError
 
 Place = tuple[str, ...]
 
-_LONGEST = 80  # letters of a value that are shown
+_LONGEST = 80  # characters of a value that are shown
 
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 _OF_A_KEY = "[key]"  # where pydantic complains about a key, and not about what stands there

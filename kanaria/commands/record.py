@@ -76,9 +76,8 @@ def _record(settings: Settings, for_s: float, percent: int, leave_out: tuple[str
         )
     if not service.keeps_contract:
         say(f"recording requests to {', '.join(routes)} for at most {span(for_s)}; Ctrl-C ends it", err=True)
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # like Ctrl-C: `record` then stops the gateway's copies first
+    # Like Ctrl-C: `record` then stops the gateway's copies first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began_s = time.monotonic()
     found = record(
         settings, service, for_s=for_s, share_percent=percent, leave_out=leave_out, say=partial(say, err=True)

@@ -124,7 +124,7 @@ def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
 
 def _refused_values(mine: Feature, theirs: Feature) -> Iterator[str]:
     if bool(mine.categories) != bool(theirs.categories):
-        yield f"feature `{mine.name}` accepts {_kind(mine)}, with stable {_kind(theirs)}"
+        yield f"feature `{mine.name}` accepts {_kind(mine)}; stable accepts {_kind(theirs)}"
     elif lacking := _only_in(theirs.categories, mine.categories):
         yield f"feature `{mine.name}` does not accept {_named(lacking)}, which stable accepts"
     elif not mine.categories and (mine.minimum > theirs.minimum or mine.maximum < theirs.maximum):
@@ -133,7 +133,7 @@ def _refused_values(mine: Feature, theirs: Feature) -> Iterator[str]:
             f"stable {theirs.minimum:g} to {theirs.maximum:g}"
         )
     if theirs.may_be_missing and not mine.may_be_missing:
-        yield f"feature `{mine.name}` may not be missing, with stable it may"
+        yield f"feature `{mine.name}` may not be missing; on stable it may"
 
 
 def _kind(feature: Feature) -> str:
@@ -145,10 +145,10 @@ def _changed(names: list[str], known: list[str]) -> str:
     dropped, added = [name for name in known if name not in names], [name for name in names if name not in known]
     if not dropped and not added:
         at = next(i for i, (mine, theirs) in enumerate(zip(names, known, strict=True)) if mine != theirs)
-        return f"in another order, column {at} is `{names[at]}`, with stable `{known[at]}`"
+        return f"in another order, column {at} is `{names[at]}`; on stable it is `{known[at]}`"
     parts = [f"{what} {_named(some)}" for what, some in (("without", dropped), ("with", added)) if some]
     do = _SAME if dropped else _FILLED
-    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}; {do}"
+    return f"{' and '.join(parts)}; {len(names)} columns; stable has {len(known)}; {do}"
 
 
 def _named(names: Sequence[str]) -> str:
@@ -180,4 +180,4 @@ def _missing_answers(canary: Interface, stable: Interface) -> Iterator[str]:
         if field not in canary.answer:
             yield f"its answers lack `{field}`"
         elif canary.answer[field] != kind:
-            yield f"`{field}` of its answers is {canary.answer[field]}, with stable {kind}"
+            yield f"`{field}` of its answers is {canary.answer[field]}; on stable it is {kind}"

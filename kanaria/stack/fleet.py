@@ -160,9 +160,8 @@ class LocalFleet:
     def _bento(self, name: str, record: _Record) -> Program:
         """The program that serves a Bento."""
         comparison = record.comparison_schema
-        command = self._command(
-            record.tag, record.port
-        )  # first: a signature that arrives from now on is seen by the next look
+        # First: a signature that arrives from now on is seen by the next look.
+        command = self._command(record.tag, record.port)
         self._home(name).mkdir(parents=True, exist_ok=True, mode=0o700)
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._home(name) / "tasks.db")}
         if SEAL_OPTION in command:  # its process creates that home

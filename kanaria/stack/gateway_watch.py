@@ -51,9 +51,8 @@ class GatewayWatch(threading.Thread):
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
         self._restart, self._tell, self._clock, self._is_full = restart, tell, clock, is_full
-        self._gateway = Polled(
-            url, timeout_s=_TIMEOUT_S, keeps_connection=False, trust=unchecked()
-        )  # as new clients do
+        # A new connection each time, as new clients open one.
+        self._gateway = Polled(url, timeout_s=_TIMEOUT_S, keeps_connection=False, trust=unchecked())
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
         self._since_s = clock()  # since when it has accepted clients, or has not

@@ -150,10 +150,8 @@ class Keeper:
             if not lock.take_again():
                 log.critical("lock_lost", saw=f"another process has {lock.path}, which was replaced")
                 return False
-            self._folder, self._returned = (
-                folder or self._folder,
-                None,
-            )  # it may have moved just now: the next tick sees that
+            # The folder may have moved just now: the next tick sees that.
+            self._folder, self._returned = folder or self._folder, None
         except OSError as error:  # a full disk, or the lock cannot be read: the next tick tries again
             log.warning("lock_not_taken", error=_words(error))
         else:
@@ -293,10 +291,8 @@ class Keeper:
 
     def _could_not_start(self, name: str, record: _Record, error: Exception) -> None:
         self._wait_longer(record)
-        with (
-            suppress(OSError),
-            self._logs.open(name) as output,
-        ):  # before the exit is recorded: its reader looks here for the cause
+        # Before the exit is recorded: its reader looks here for the cause.
+        with suppress(OSError), self._logs.open(name) as output:
             output.write(f"{type(error).__name__}: it could not be started: {_words(error)}\n".encode())
         if not is_shortage(error):  # a shortage is the machine's problem, not the program's
             record.state = record.state.model_copy(update={"exits": record.state.exits + 1})
@@ -310,9 +306,8 @@ class Keeper:
         if time.monotonic() - record.started_s < STABLE_AFTER_S:
             self._wait_longer(record)
         record.state = record.state.model_copy(update={"exits": record.state.exits + 1, "exit_code": code})
-        record.kill_at_s = (
-            time.monotonic() + WORKERS_END_S
-        )  # set first: the exit counts once even if the search below fails
+        # Set first: the exit counts once even if the search below fails.
+        record.kill_at_s = time.monotonic() + WORKERS_END_S
         self._write(name)  # before the search, which is slow: the controller decides by this record
         if left := self._belongings(name, record):
             send(left, signal.SIGTERM)

@@ -98,7 +98,7 @@ class Listed(BaseModel):
             str(parts.hostname).encode("idna")  # as a connection does
         except UnicodeError as error:
             raise ValueError(
-                f"{parts.hostname} is not a valid host name: it needs 1 to 63 letters between its dots"
+                f"{parts.hostname} is not a valid host name: it needs 1 to 63 characters between its dots"
             ) from error
         if parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("write only scheme, host and port: clients name the paths")

@@ -56,7 +56,9 @@ def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any], bud
     answer, known_answer = _Part.of(own, "output"), _Part.of(known, "output")
     if answer.is_streamed != known_answer.is_streamed:
         ways = ("as a whole", "in parts")
-        yield Loss(route, f"{route} answers {ways[answer.is_streamed]}, with stable {ways[known_answer.is_streamed]}")
+        yield Loss(
+            route, f"{route} answers {ways[answer.is_streamed]}; stable answers {ways[known_answer.is_streamed]}"
+        )
         return
     yield from _answers(route, answer, known_answer, budget)
 
@@ -138,7 +140,9 @@ def _answers(route: str, own: _Part, known: _Part, budget: _Budget) -> Iterator[
     """What `known` declares about its answers and `own` does not, or declares differently."""
     if own.type and known.type and _NAMES[own.type] != _NAMES[known.type]:
         name, place = (f"`{own.path}`", f"{route} {own.path}") if own.path else ("the whole", route)
-        yield Loss(place, f"{name} of its answers at {route} is {_NAMES[own.type]}, with stable {_NAMES[known.type]}")
+        yield Loss(
+            place, f"{name} of its answers at {route} is {_NAMES[own.type]}; on stable it is {_NAMES[known.type]}"
+        )
         return
     if not budget.takes(own, known):
         return

@@ -34,10 +34,10 @@ _ENDS_S = 1.0  # for requests that are on their way to the observer
 _WHY = {
     m.UNWRITTEN_REQUEST: "that could not be written (see logs/observer.log in the state folder)",
     m.KNOWN: "that are recorded already",
-    m.TOO_LARGE: "with a larger body than is kept",
+    m.TOO_LARGE: "whose body is too large",
     m.PRIVATE: "with a key or a token in their path or query",
     m.UNSUCCESSFUL: "that were not answered with success",
-    m.CUT_REQUEST: "that were not shown to the end",
+    m.CUT_REQUEST: "that did not reach the observer in full",
 }
 
 

@@ -132,9 +132,8 @@ class Replayer:
         began_s = time.monotonic()
         own = self._answers(client, self._canary, request, 1)
         took_s = time.monotonic() - began_s
-        known += self._answers(
-            client, self._stable, request, times - 1
-        )  # after the canary: values that drift with time then show as noise
+        # After the canary: values that drift with time then show as noise.
+        known += self._answers(client, self._stable, request, times - 1)
         route.asked += 1
         if not own:
             is_cut = self._left_s <= 0 and took_s < min(self._limit_s, _SLOWER * (stable_s + 1))
@@ -264,10 +263,10 @@ def _losses(route: _Route) -> Iterator[Loss]:
             was = "JSON" if changed.is_now == "no JSON" else changed.was
             yield Loss(route.path, f"its answers at {route.path} are {changed.is_now}, stable's are {was} ({example})")
         elif changed.is_now:
-            types = f"{changed.is_now}, with stable {changed.was}"
+            types = f"{changed.is_now}; on stable it is {changed.was}"
             yield Loss(f"{route.path} {name}", f"`{name}` of its answers at {route.path} is {types} ({example})")
         else:
-            lacks = f"lack `{name}`, with stable {changed.was}"
+            lacks = f"lack `{name}`; on stable it is {changed.was}"
             yield Loss(f"{route.path} {name}", f"its answers at {route.path} {lacks} ({example})")
 
 

@@ -40,9 +40,8 @@ class Program:
 
     name: str  # names its files too
     command: Sequence[str]
-    environment: Mapping[str, str] = field(
-        default_factory=dict, repr=False
-    )  # in addition to the keeper's own; may be secret
+    # In addition to the keeper's own variables; may be secret.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     folder: str = field(default_factory=os.getcwd)  # working directory
     stop_wait_s: float = 30.0  # from SIGTERM to SIGKILL, to finish its work
     stop_order: int = 50  # lower stops first, equal ones together

@@ -60,10 +60,8 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
         return
     with temporary_folder(settings) as folder:
-        log, records = (
-            folder / "server.log",
-            folder / "own",
-        )  # separate: the log must not be a link that a version created
+        # Separate: the log must not be a link that a version created.
+        log, records = folder / "server.log", folder / "own"
         records.mkdir(mode=0o700)
         own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
         program = own or _bento(settings, backend, records)

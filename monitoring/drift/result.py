@@ -102,13 +102,13 @@ class DriftResult(_Part):
                     f" of {self.min_requests:,} requests are needed, and as many to compare with"
                 )
             case State.NO_DRIFT:
-                return f"{whose} does not differ from {what} in any of {len(self.columns)} columns"
+                return f"{whose} does not differ in any of {len(self.columns)} columns from {what}"
             case State.DRIFT:
                 worst = "; ".join(f"`{one.column}` {one.says}" for one in self.drifted[:3])
                 ways = Counter(one.direction for one in self.drifted)
                 moved = ", ".join(f"{ways[way]} {_MOVED[way]}" for way in _MOVED if ways[way])
-                number = f"{len(self.drifted)} of {len(self.columns)} columns ({moved})"
-                return f"{whose} differs from {what} in {number}: {worst}"
+                number = f"{len(self.drifted)} of {len(self.columns)} columns"
+                return f"{whose} differs in {number} from {what} ({moved}): {worst}"
 
 
 def read_result(path: Path) -> DriftResult | None:

@@ -167,7 +167,7 @@ def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutS
         return spec, ""
     asks = {name: spec.signals.own[name].model_copy(update={"on_fail": "hold"}) for name in doubtful}
     said = ", ".join(
-        f"{name} ({span(known) if known else 'nothing'} of {span(spec.signals.own[name].history)} is known)"
+        f"{name} ({span(known) if known else '0'} of {span(spec.signals.own[name].history)} of history)"
         for name, known in doubtful.items()
     )
     spec = spec.model_copy(update={"signals": Signals({**spec.signals.root, **asks})})

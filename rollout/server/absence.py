@@ -43,5 +43,7 @@ def _listed(values: set[str]) -> str:
     """Some of a label's values, in words."""
     named = [json.dumps(value) for value in sorted(values - {""})]
     more = [f"{len(named) - _SHOWN} more"] if len(named) > _SHOWN else []
-    lacking = ["lacking"] if "" in values else []
-    return " or ".join([*lacking, *named[:_SHOWN], *more])
+    words = " or ".join([*named[:_SHOWN], *more])
+    if "" not in values:
+        return words
+    return f"missing, or is {words}" if words else "missing"

@@ -52,7 +52,7 @@ _LONGEST_QUESTION, _LONGEST_WINDOWS = 100_000, 16_000_000  # bytes
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
 _TOLD = ("eventType", "eventMessage", "timestamp")  # logged from Flagger's metadata; the rest may be secret
 _WAITS = "Waiting"  # the phase of a Canary whose new spec was not applied yet
-_LONGEST_TOLD = 300  # letters
+_LONGEST_TOLD = 300  # characters
 _ANSWERED_WITHIN_S = 25.0  # including all requests to others; the engines wait 30 s, as `render` writes it
 _UNDONE_WITHIN_S = 10.0  # for undoing the effects of an answer that was not received
 

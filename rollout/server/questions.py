@@ -20,14 +20,14 @@ from rollout.spec import RolloutSpec, parse_spec
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*([:/][A-Za-z0-9][A-Za-z0-9._-]*)*")
-_LONGEST_PLAN = 20_000  # letters; longer ones take long to read
+_LONGEST_PLAN = 20_000  # characters; longer ones take long to read
 _PERCENT = re.compile(r"[0-9]+(\.[0-9]+)?%?")
 
 
 def _named(pattern: re.Pattern[str], longest: int, what: str) -> AfterValidator:
     def checked(name: str) -> str:
         if len(name) > longest or not pattern.fullmatch(name):
-            raise ValueError(f"write {what}, of at most {longest} letters")
+            raise ValueError(f"write {what}, of at most {longest} characters")
         return name
 
     return AfterValidator(checked)
@@ -43,7 +43,7 @@ Version = Annotated[
 def _percent(given: Any) -> Any:
     """A weight. Argo Rollouts sends it as a text."""
     if isinstance(given, bool) or given == "":
-        raise ValueError("write the next weight in percent, such as 25; to ask only about harm leave `to_percent` out")
+        raise ValueError("write the next weight in percent, such as 25; leave out `to_percent` to ask only about harm")
     if isinstance(given, str):
         if not _PERCENT.fullmatch(given):
             raise ValueError("write the next weight in percent, such as 25")
@@ -58,7 +58,7 @@ def _plan(given: Any) -> Any:
     if given is not None and not isinstance(given, dict | str):
         raise ValueError("write a plan as an object, or as a text in YAML")
     if len(given if isinstance(given, str) else json.dumps(given)) > _LONGEST_PLAN:
-        raise ValueError(f"write a plan of at most {_LONGEST_PLAN:,} letters")
+        raise ValueError(f"write a plan of at most {_LONGEST_PLAN:,} characters")
     return given
 
 

@@ -13,7 +13,7 @@ _MOST = 10  # the newest lifts of a release that are kept, and as many of its ot
 _MOST_BYTES = 200_000  # of all releases: a replica reads them with each question
 _MOST_OF_ALL = 1_000_000  # including what others wrote there; the limit of a ConfigMap is 1 MiB
 _MOST_OF_ONE = 50_000  # the judge never writes a longer line for a release
-_LONGEST_SINCE = 40  # letters
+_LONGEST_SINCE = 40  # characters
 AHEAD_S = 60.0  # how far in the future a stored time may be: clocks differ a little
 
 

@@ -28,7 +28,7 @@ from rollout.server.kept import Attempt
 from rollout.server.shared import Tries, change_of
 
 CONFIG_MAP = "kanaria-judge-shared"
-_LONGEST_KEY = 253  # of a ConfigMap's data, letters
+_LONGEST_KEY = 253  # of a ConfigMap's data, characters
 _TIMEOUT_S = 2.0  # an engine waits for the verdict
 _TRIED_S = 2.0  # how long to retry while other replicas change it at the same time
 _TURN_S = 5.0  # how long to wait for other threads of this replica; each takes some hundredths of a second

@@ -27,12 +27,12 @@ def is_given(token: str, authorization: str, more: Collection[str] = ()) -> bool
 
 
 def _read(path: Path) -> str:
-    do = f"write a secret of {SHORTEST_JUDGE_TOKEN} or more letters into that file"
+    do = f"write a secret of at least {SHORTEST_JUDGE_TOKEN} characters into that file"
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise TokenUnusable("the judge's token cannot be read", saw=str(error), do=do) from error
     if len(token) < SHORTEST_JUDGE_TOKEN:
-        saw = f"{path} with {count(len(token))} letters" if token else f"{path}, which is empty"
+        saw = f"{path} with {count(len(token))} characters" if token else f"{path}, which is empty"
         raise TokenUnusable("the judge's token is too short", saw=saw, do=do)
     return token

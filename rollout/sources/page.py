@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rollout.signals.counters import Sample
 
 LARGEST_PAGE = 16 * 2**20  # bytes; with thousands of classes, or many segments at the gateway, it has some MB
-_LONGEST_LINE = 16_384  # letters; the parser of labels takes four times as long for twice as many
+_LONGEST_LINE = 16_384  # characters; the parser of labels takes four times as long for twice as many
 _EXEMPLAR = re.compile(r"(?<=\S) # \{[^{}]*\} \S+( \S+)?$", re.MULTILINE)  # an exemplar, which OpenMetrics allows
 
 

@@ -21,7 +21,7 @@ _UNKNOWN_AUTHORITY = (
     "give a file with the authority of its certificate (--prometheus-ca), and its host name in --prometheus"
 )
 _NO_ANSWER = "check whether it runs, and whether --prometheus names it"
-_SHOWN = 80  # letters
+_SHOWN = 80  # characters
 _LOOKED_AT = 1200  # bytes
 _WITH_HEAD, _BARE = zlib.MAX_WBITS + 32, -zlib.MAX_WBITS  # gzip's or zlib's header; none, as some send for "deflate"
 

@@ -43,7 +43,7 @@ class LabelFeedbackBody(FeedbackBody):
 
 BodyT = TypeVar("BodyT", bound=Body)
 
-_LONGEST_NAME = 100  # letters of an unknown field that are shown
+_LONGEST_NAME = 100  # characters of an unknown field that are shown
 LONGEST_LABEL = 256  # characters of a truth; more if the model itself has a longer label
 
 

@@ -64,7 +64,7 @@ def test_evidently_is_drawn_with_only_our_thresholds(url: str, page: Page) -> No
         )
         assert cut == []
     own = page.locator("main").inner_text()
-    assert "differs from the data that digits:v1 was tested on in 1 of 2 columns" in own
+    assert "differs in 1 of 2 columns from the data that digits:v1 was tested on" in own
     (row,) = (row for row in page.get_by_role("row").all_inner_texts() if row.startswith("age"))
     assert "drift" in row
     assert "10\N{NO-BREAK SPACE}%" in row or "10 %" in row

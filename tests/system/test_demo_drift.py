@@ -29,5 +29,5 @@ def test_drifting_traffic_is_reported_and_alerted_without_a_rollback(
     assert "What the drift report says" in report
     assert drift["worst"][0]["column"] in report
     page = (kanaria.home / "drift" / "data.html").read_text()
-    assert "differs from the data that digits:v1 was tested on" in page
+    assert "columns from the data that digits:v1 was tested on (" in page
     assert [release["outcome"] for release in json.loads(kanaria.ok("history", "--json"))] == ["promoted"]

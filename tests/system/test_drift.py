@@ -70,9 +70,9 @@ def test_drifting_traffic_is_reported_shown_and_kept(kanaria: Kanaria, samples: 
     until_logged(kanaria, 2 * len(rows))
     drifted = kanaria("drift", "report", "--last", "5m")
     assert drifted.returncode == 1, drifted.stdout + drifted.stderr
-    assert "differs from the data that digits:v1 was tested on" in " ".join(drifted.stdout.split())
+    assert "columns from the data that digits:v1 was tested on (" in " ".join(drifted.stdout.split())
     assert "`pixel_" in drifted.stdout
-    until_page_says(kanaria, "differs from the data that digits:v1 was tested on")
+    until_page_says(kanaria, "columns from the data that digits:v1 was tested on (")
     assert list((kanaria.home / "drift" / "workspace").glob("*/snapshots/*.json"))
     until_shown(kanaria, 'kanaria_drift_state{kind="data",state="drift",version="digits:v1"} 1.0')
 

@@ -719,7 +719,7 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (question("good", to_percent=""), "leave `to_percent` out"),
+        (question("good", to_percent=""), "leave out `to_percent`"),
         (question("good", to_percent="all"), "write the next weight in percent"),
         (question("good", to_percent=0), "to_percent"),
         *(
@@ -740,8 +740,8 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", plan={"sticky": "header:x-user", "require": "better"}), "`sticky`, `require: better`"),
         (question("good", plan="steps: ["), "plan is not YAML"),
         (question("good", plan="[" * 20_000), "plan is nested too deeply"),
-        (question("good", plan=f"[{'a,' * 10_000}]"), "at most 20,000 letters"),
-        (question("good", plan={"signals": ["a"] * 10_000}), "at most 20,000 letters"),
+        (question("good", plan=f"[{'a,' * 10_000}]"), "at most 20,000 characters"),
+        (question("good", plan={"signals": ["a"] * 10_000}), "at most 20,000 characters"),
         (question("good", plan=[]), "write a plan as an object, or as a text in YAML"),
         (question("good", plan={"signals": {"latency": {"slower_than_ms": [3]}}}), "the gateway counts at ["),
         ([], "body"),
@@ -769,7 +769,7 @@ def test_the_token_is_required_and_may_change(judge: str, state: Path) -> None:
     assert ask(judge, question("good"), token=another).status_code == 200
     token.write_text("abc")
     short = ask(judge, question("good"), token="abc")
-    assert (short.status_code, "with 3 letters" in short.text) == (503, True)
+    assert (short.status_code, "with 3 characters" in short.text) == (503, True)
     token.unlink()
     assert ask(judge, question("good"), token=another).status_code == 503
     token.write_text(TOKEN)
@@ -902,7 +902,7 @@ def test_explain_names_the_query_that_finds_nothing(cluster: Cluster) -> None:
     missing = subprocess.run([*command, "--canary=god"], capture_output=True, text=True, check=False)
     assert missing.returncode == 3
     assert "errors, god: nothing" in missing.stdout
-    assert 'with namespace shop, rollouts_pod_template_hash is lacking or "bad" or ' in missing.stdout
+    assert 'with namespace shop, rollouts_pod_template_hash is missing, or is "bad" or ' in missing.stdout
     twice = subprocess.run([*command, "--canary=twice"], capture_output=True, text=True, check=False)
     assert (twice.returncode, "each event would count twice" in twice.stdout) == (3, True), twice
     wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
@@ -914,7 +914,7 @@ def test_explain_names_the_query_that_finds_nothing(cluster: Cluster) -> None:
     [
         ({}, ["--namespace=prod"], 'of bentoml_service_request_total, namespace is "shop"'),
         ({}, ["--profile=istio"], "there is no series istio_requests_total: check whether the pods are scraped"),
-        ({"rollouts_pod_template_hash": ""}, [], "with namespace shop, rollouts_pod_template_hash is lacking"),
+        ({"rollouts_pod_template_hash": ""}, [], "with namespace shop, rollouts_pod_template_hash is missing"),
         (
             {"endpoint": "/livez"},
             [],
@@ -945,7 +945,7 @@ def test_explain_names_the_label_that_does_not_match(
         ("http://", TOKEN, "not the URL of a Prometheus"),
         ("http://localhost:nine", TOKEN, "not the URL of a Prometheus"),
         ("http://localhost:9090", "\n", "token is too short"),
-        ("http://localhost:9090", "secret", "with 6 letters"),
+        ("http://localhost:9090", "secret", "with 6 characters"),
         ("http://localhost:9090", None, "token cannot be read"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_signal_with_unknown_noise_waits_for_a_person(without_history: Kanaria
         without_history.ok("release", "summary:chat-refusing", "--spec", path)
         asking = without_history.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
     assert asking["release"]["outcome"] is None
-    assert "custom.refusals (nothing of 10 min is known)" in asking["release"]["not_judged"]
+    assert "custom.refusals (0 of 10 min of history)" in asking["release"]["not_judged"]
 
 
 def assert_is_rolled_back_for_its_refusals(kanaria: Kanaria, signal: dict[str, object]) -> None:

@@ -119,7 +119,7 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     assert refused.returncode == 1, refused.stdout + refused.stderr
     why = " ".join(kanaria.ok("why").split())
     assert "rolled back before it took any traffic: summary:d3 failed its preflight" in why
-    assert "its answers at /detect lack `confidence`, with stable a number (8 of 8 recorded requests" in why
+    assert "its answers at /detect lack `confidence`; on stable it is a number (8 of 8 recorded requests" in why
 
     kanaria.ok("release", "summary:d2", "--spec", plan)
     kanaria.until(lambda status: (status["release"] or {}).get("phase") not in ("starting", None))

@@ -46,7 +46,7 @@ def test_no_content_makes_an_expression_raise(text: str, content: Any) -> None:
         ("my-id", '`"my-label"`'),
         ("`{", "at letter 1"),
         ("lenght(@)", "did you mean `length`?"),
-        ("a" * (MOST_LETTERS + 1), f"at most {MOST_LETTERS} letters"),
+        ("a" * (MOST_LETTERS + 1), f"at most {MOST_LETTERS} characters"),
         ("!" * 299 + "a", "parts|nested"),
         (".".join("a" * 100), "at most 60 parts"),
         ("[@,@]|[@,@]|[@,@]", "builds something new"),  # each part doubles the size

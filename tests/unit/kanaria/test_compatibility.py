@@ -39,18 +39,18 @@ def stable(tmp_path: Path) -> Interface:
 @pytest.mark.parametrize(
     ("canary", "difference"),
     [
-        ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns, with stable 2; " + DO),
+        ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns; stable has 2; " + DO),
         (
             {"features": [*FEATURES, {"name": "height", "minimum": 0, "maximum": 3}]},
-            "other features: with `height`; 3 columns, with stable 2; " + FILL,
+            "other features: with `height`; 3 columns; stable has 2; " + FILL,
         ),
         (
             {"features": [FEATURES[0], FEATURES[1] | {"name": "mass"}]},
-            "other features: without `weight` and with `mass`; 2 columns, with stable 2; " + DO,
+            "other features: without `weight` and with `mass`; 2 columns; stable has 2; " + DO,
         ),
         (
             {"features": FEATURES[::-1]},
-            "other features: in another order, column 0 is `weight`, with stable `age`",
+            "other features: in another order, column 0 is `weight`; on stable it is `age`",
         ),
         (
             {"features": [FEATURES[0] | {"maximum": 99}, FEATURES[1]]},
@@ -59,7 +59,7 @@ def stable(tmp_path: Path) -> Interface:
         ({"max_rows": 10}, "it accepts at most 10 rows in a request, stable 100"),
         ({"labels": ("yes",)}, "it can never answer 'no'"),
         ({"answer": {"label": "yes"}}, "its answers lack `confidence`"),
-        ({"answer": {"label": 1, "confidence": 0.9}}, "`label` of its answers is a number, with stable text"),
+        ({"answer": {"label": 1, "confidence": 0.9}}, "`label` of its answers is a number; on stable it is text"),
     ],
     ids=["fewer", "more", "renamed", "reordered", "narrower", "fewer rows", "no label", "no field", "another kind"],
 )
@@ -77,9 +77,9 @@ MISSING = FEATURES[0] | {"may_be_missing": True}
 @pytest.mark.parametrize(
     ("mine", "theirs", "difference"),
     [
-        (FEATURES[0], MISSING, "feature `age` may not be missing, with stable it may"),
+        (FEATURES[0], MISSING, "feature `age` may not be missing; on stable it may"),
         (SEX | {"categories": ["male", "female"]}, SEX, "feature `sex` does not accept `other`, which stable accepts"),
-        ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` accepts numbers, with stable categories"),
+        ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` accepts numbers; stable accepts categories"),
     ],
     ids=["not missing", "fewer categories", "another kind"],
 )
@@ -102,9 +102,9 @@ def test_a_new_column_with_a_default_breaks_no_caller(stable: Interface, tmp_pat
         ("fills requests of stable's callers: `height` with 1.7",),
     )
     (difference,) = differences(stable, canary)
-    assert difference == f"other features: without `height`; 2 columns, with stable 3; {DO}"
+    assert difference == f"other features: without `height`; 2 columns; stable has 3; {DO}"
     first = interface(tmp_path / "first", [HEIGHT, *FEATURES], defaults={"height": 1.7})
-    assert differences(first, stable) == (f"other features: with `height`; 3 columns, with stable 2; {FILL}",)
+    assert differences(first, stable) == (f"other features: with `height`; 3 columns; stable has 2; {FILL}",)
     strict = interface(tmp_path / "strict", [*FEATURES, HEIGHT])
     assert differences(strict, canary) == (
         "its schema has no `defaults` for `height`, which stable's callers may leave out",
@@ -158,7 +158,9 @@ def test_a_long_list_of_names_is_shortened(tmp_path: Path) -> None:
     images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
     features, labels = differences(interface(tmp_path / "canary", features=images[32:], labels=("0",)), stable)
-    assert "without `pixel_0`, `pixel_1`, `pixel_2`, `pixel_3`, `pixel_4` and 27 more; 32 columns, with" in features
+    assert (
+        "without `pixel_0`, `pixel_1`, `pixel_2`, `pixel_3`, `pixel_4` and 27 more; 32 columns; stable has" in features
+    )
     assert labels == "it can never answer '1', '2', '3', '4', '5' and 4 more labels"
 
 

@@ -101,7 +101,7 @@ def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tm
         ("flask:v1: {url: 'a:1'}", "write an address such as"),
         (
             "flask:v1: {url: 'http://a..b:80'}",
-            "a..b is not a valid host name: it needs 1 to 63 letters between its dots",
+            "a..b is not a valid host name: it needs 1 to 63 characters between its dots",
         ),
         ("flask:v1: {url: 'http://.a:80'}", ".a is not a valid host name"),
         ("flask:v1: {url: 'http://.'}", ". is not a valid host name"),

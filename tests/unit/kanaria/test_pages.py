@@ -72,7 +72,7 @@ def test_the_newest_drift_report_is_shown_with_our_thresholds(get: Get, tmp_path
     write_result(RESULT, tmp_path / "data.json")
     (tmp_path / "data.html").write_text("<p>moved")
     page = get("/drift/data")
-    assert "digits:v1 differs from the data that digits:v1 was tested on" in page.text
+    assert "digits:v1 differs in 1 of 2 columns from the data that digits:v1 was tested on" in page.text
     assert re.findall(r"<td class=.number.[^>]*>([^<]+)<", page.text) == ["31 %", "10 %", "2 %", "15 %"]
     assert "rose &lt;b&gt;" in page.text
     assert 'src="/drift/data.html" sandbox="allow-scripts"' in page.text

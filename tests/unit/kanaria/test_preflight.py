@@ -163,7 +163,7 @@ def test_recorded_requests_are_replayed_only_if_the_plan_asks_for_it(tmp_path: P
 def test_a_field_that_callers_would_miss_fails_the_version(tmp_path: Path) -> None:
     """The fields of each route are compared; `why` reports it like a failed golden request."""
     result = of_service(tmp_path, "golden: recorded", canary={"label": "en"})
-    assert [difference.partition(",")[0] for difference in result.differences] == [
+    assert [difference.partition(";")[0] for difference in result.differences] == [
         "its answers at /detect lack `confidence`",
         "its answers at /rare lack `confidence`",
     ]
@@ -176,7 +176,7 @@ def test_routes_are_left_out_and_losses_allowed_by_name(tmp_path: Path) -> None:
     result = of_service(tmp_path, plan, canary={"label": "en"})
     assert (result.differences, result.recorded_requests, len(result.allowed)) == ((), 1, 1)
     said = list(preflight_lines(result, "m:1"))
-    assert said[0].startswith("Its answers at /detect lack `confidence`, with stable a number")
+    assert said[0].startswith("Its answers at /detect lack `confidence`; on stable it is a number")
     assert said[0].endswith("which its plan allows.")
     assert not any("accepts every request" in line for line in said)
 

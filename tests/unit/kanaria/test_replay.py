@@ -171,10 +171,14 @@ def test_an_identical_version_passes_although_its_answers_never_repeat(behaviour
         (
             without_confidence,
             "/detect confidence",
-            "its answers at /detect lack `confidence`, with stable a number (8 of 8 recorded requests; `kanaria re",
+            "its answers at /detect lack `confidence`; on stable it is a number (8 of 8 recorded requests; `kanaria re",
         ),
-        (without_an_inner_field, "/detect rows[].n", "its answers at /detect lack `rows[].n`, with stable a number"),
-        (with_text, "/detect confidence", "`confidence` of its answers at /detect is text, with stable a number"),
+        (
+            without_an_inner_field,
+            "/detect rows[].n",
+            "its answers at /detect lack `rows[].n`; on stable it is a number",
+        ),
+        (with_text, "/detect confidence", "`confidence` of its answers at /detect is text; on stable it is a number"),
         (as_page, "/detect", "its answers at /detect are no JSON, stable's are JSON"),
         (refusing, "/detect", "/detect gives 422, stable 200 (1 of 8 recorded requests; `kanaria record --show 3`"),
     ],

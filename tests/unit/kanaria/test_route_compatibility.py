@@ -66,7 +66,7 @@ def test_items_of_lists_are_compared() -> None:
         return {"/a": {side: {"properties": {"rows": {"type": "array", "items": item}}}}}
 
     assert says(of("output", label="integer"), of("output", label="string", score="number")) == (
-        "`rows[].label` of its answers at /a is a number, with stable text",
+        "`rows[].label` of its answers at /a is a number; on stable it is text",
         "its answers at /a lack `rows[].score`",
     )
     assert says(of("output", score="number"), of("output", score="integer")) == ()
@@ -78,7 +78,7 @@ def test_items_of_lists_are_compared() -> None:
 def test_a_route_that_now_streams_and_a_removed_mounted_path_are_losses() -> None:
     """Nothing else is known about a mounted application."""
     streamed = {"/a": {"output": {"type": "string", "is_stream": True}}}
-    assert says(streamed, {"/a": {"output": {"type": "string"}}}) == ("/a answers in parts, with stable as a whole",)
+    assert says(streamed, {"/a": {"output": {"type": "string"}}}) == ("/a answers in parts; stable answers as a whole",)
     assert says({}, {"/app/x": {"mounted": True}}) == ("it has no route /app/x",)
     assert says({"/app/x": {"mounted": True}}, {"/app/x": {"mounted": True}}) == ()
 

@@ -104,7 +104,7 @@ def test_own_signals_of_unknown_noise_ask_a_person() -> None:
         "custom.bold": "rollback",
         "custom.meek": "hold",
     }
-    assert "custom.new (9 min 59 s of 10 min is known)" in said
+    assert "custom.new (9 min 59 s of 10 min of history)" in said
     assert asking(RolloutSpec(), lambda _: 0.0) == (RolloutSpec(), "")
 
 

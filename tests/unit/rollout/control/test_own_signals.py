@@ -117,7 +117,7 @@ def test_the_first_release_that_names_a_counter_asks_a_person(tmp_path: Path) ->
     release = newest(path)
     assert release.state.outcome is None
     assert release.not_judged is not None
-    assert "custom.refusals (nothing of 10 min is known)" in release.not_judged
+    assert "custom.refusals (0 of 10 min of history)" in release.not_judged
     status = build_status("m", controller.snapshot, release)
     assert status.release is not None
     assert "a person" in (status.release.waits_for or "")

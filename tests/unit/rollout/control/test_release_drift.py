@@ -15,7 +15,7 @@ from rollout.spec import RolloutSpec
 from tests.support.releases import LIVE, digits_world, newest
 from tests.support.world import Version, World
 
-SENTENCE = "digits:v2 differs from digits:v1 over the same minutes in 1 of 66 columns: `confidence` mean 0.9 -> 0.6"
+SENTENCE = "digits:v2 differs in 1 of 66 columns from digits:v1 over the same minutes: `confidence` mean 0.9 -> 0.6"
 
 
 def drift(state: Literal["no_drift", "drift", "too_few_rows"] = "drift", *, look: int = 1) -> DriftReport:

@@ -296,7 +296,7 @@ def test_a_person_may_restore_a_version_that_refuses_requests_of_todays_callers(
             return ()
 
         def check(self, canary: Backend, stable: str, *_: object, **__: object) -> PreflightResult:  # noqa: ARG002 - Protocol
-            return PreflightResult(("feature `age` may not be missing, with stable it may",), golden_requests=20)
+            return PreflightResult(("feature `age` may not be missing; on stable it may",), golden_requests=20)
 
     world.preflight = Refuses()
     later.close()
@@ -310,7 +310,7 @@ def test_a_person_may_restore_a_version_that_refuses_requests_of_todays_callers(
         assert all_traffic_on(world) == "m:v1"
         told = story(world, 3)
         assert told.decisions[0].title == "restore of m:v1 in place of m:v2, whatever its preflight finds"
-        assert "`age` may not be missing, with stable it may, which bob accepted." in text_of(told)
+        assert "`age` may not be missing; on stable it may, which bob accepted." in text_of(told)
     finally:
         again.close()
 
