@@ -4,6 +4,7 @@ Until its first fork that process must have a single thread: other threads do no
 held would stay locked. Imports nothing of ours: see `model_server`.
 """
 
+import mmap
 import os
 import random
 import signal
@@ -16,8 +17,7 @@ from typing import NoReturn
 
 LONGEST_WAIT_S = 20.0  # before another attempt
 STABLE_AFTER_S = 5.0  # a worker that lived this long has started well: when it ends, it is replaced at once
-STARTUP_FAILURE = 3  # uvicorn's exit code if the application did not start, however long that took
-_ATTEMPTS = 2  # of each worker to start, before the server gives up
+ATTEMPTS = 2  # to start each worker, before the server gives up
 _END = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (signal.SIGCHLD, *_END)
 
@@ -26,7 +26,8 @@ class Workers:
     """A fixed number of workers.
 
     Args:
-        work: the job of a worker, called with its 1-based number. The worker ends when it returns.
+        work: the job of a worker, called with its 1-based number. It calls `report_started` when it can serve. The
+            worker ends when it returns.
         count: number of workers.
         before_end: called when the server is asked to end, before the workers are.
     """
@@ -39,23 +40,32 @@ class Workers:
         self._running: dict[int, tuple[int, float]] = {}  # number and start of each, by pid
         self._due_s = dict.fromkeys(range(1, count + 1), 0.0)  # when to start those that do not run, by number
         self._failures = dict.fromkeys(range(1, count + 1), 0)  # short lives in a row, by number
-        self._not_started = dict.fromkeys(range(1, count + 1), 0)  # ends before a worker could serve, by number
-        self._has_started_one = False
+        self._ends = dict.fromkeys(range(1, count + 1), 0)  # how often each ended, by number
+        self._has_started = mmap.mmap(-1, 1)  # whether any worker ever reported it; all of them share this byte
+
+    def report_started(self) -> None:
+        """Record, in a worker, that it can serve."""
+        self._has_started[0] = 1
 
     def run(self) -> None:
         """Run until this process is asked to end and every worker has ended.
 
-        Raises SystemExit if no worker has ever started: the cause is then common to all, and the keeper has to see it.
+        Raises SystemExit if each worker ended twice and none has ever started: they have the cause in common, and the
+        keeper has to see it.
         """
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a model's modules may ignore it, and then `waitpid` fails
         signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # for `sigwait`
         self._start_due()
         while self._next_signal() not in _END:
             self._note_ends()
-            if not self._has_started_one and min(self._not_started.values()) >= _ATTEMPTS:
+            if not self._has_started[0] and min(self._ends.values()) >= ATTEMPTS:
                 say("no worker has started")
-                sys.exit(STARTUP_FAILURE)
+                self._end()
+                sys.exit(1)
             self._start_due()
+        self._end()
+
+    def _end(self) -> None:
         self._is_ending = True
         self._before_end()
         for pid in self._running:
@@ -89,12 +99,8 @@ class Workers:
             code = os.waitstatus_to_exitcode(status)
             is_asked = self._is_ending and code in (0, -signal.SIGTERM)
             say(f"worker {number}, pid {pid}, ended{' as asked' if is_asked else f': exit code {code}'}")
-            lived_s = time.monotonic() - began_s
-            if code != STARTUP_FAILURE and lived_s > STABLE_AFTER_S:
-                self._has_started_one = True
-            else:
-                self._not_started[number] += 1
-            self._wait_to_start(number, lived_s=lived_s)
+            self._ends[number] += 1
+            self._wait_to_start(number, lived_s=time.monotonic() - began_s)
 
     def _wait_to_start(self, number: int, *, lived_s: float) -> None:
         failures = 0 if lived_s > STABLE_AFTER_S else self._failures[number] + 1

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,11 @@ def main() -> None:
         say(f"{given.tag} listens on {given.host}:{given.port}, workers: {count}")
 
         def work(number: int) -> None:
-            _serve(service, guard, listening, number)
+            _serve(service, guard, listening, number, on_start=workers.report_started)
 
         # The system accepts connections while any process has the socket open: ending workers close it, so this must.
-        Workers(work, count, before_end=listening.close).run()
+        workers = Workers(work, count, before_end=listening.close)
+        workers.run()
 
 
 def _loaded(tag: str) -> Any:
@@ -109,7 +110,9 @@ def other_threads() -> int:
     return len([*Path("/proc/self/task").iterdir()]) - 1
 
 
-def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number: int) -> None:
+def _serve(
+    service: Any, guard: dict[str, Any], listening: socket.socket, number: int, *, on_start: Callable[[], None]
+) -> None:
     """Run as a worker until SIGTERM."""
     import uvicorn  # noqa: PLC0415 - as above
     from bentoml._internal.context import server_context  # noqa: PLC0415 - as above
@@ -130,7 +133,7 @@ def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number
         proxy_headers=False,  # the gateway is the only client
         server_header=False,
     )
-    server = SleepingServer(config)
+    server = SleepingServer(config, on_start=on_start)
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, server.handle_exit)
     server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # uvicorn would raise the signal again at the end

@@ -6,6 +6,7 @@ nothing of ours: see `model_server`.
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 
@@ -16,10 +17,14 @@ Header = tuple[bytes, bytes]
 
 
 class SleepingServer(uvicorn.Server):
-    """Like its base class, without `limit_max_requests` and `callback_notify`. Any thread may end it."""
+    """Like its base class, without `limit_max_requests` and `callback_notify`. Any thread may end it.
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        self._is_to_end = False
+    Args:
+        on_start: called once the application has started and the server accepts connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, on_start: Callable[[], None] = lambda: None) -> None:
+        self._is_to_end, self._on_start = False, on_start
         self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(config)
         self.server_state = _State(config)
@@ -38,6 +43,7 @@ class SleepingServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wait until it should end."""
+        self._on_start()
         self._asked, self._loop = asyncio.Event(), asyncio.get_running_loop()
         if not self._is_to_end:  # it may have been set before the loop existed
             await self._asked.wait()

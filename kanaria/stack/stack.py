@@ -86,23 +86,28 @@ class _Crashes:
 
 
 class _LostWorkers:
-    """Finds out whether a version that is not ready loses worker after worker: its process lives. Poll it."""
+    """Detects a version that keeps losing workers before it is ready, although its process lives. Poll it."""
 
     def __init__(self, client: ControllerClient) -> None:
         self._client = client
-        self._first_s, self._at_first = 0.0, 0
+        self._before: int | None = None  # lost earlier: the count includes those of earlier processes
+        self._first: tuple[float, int] | None = None  # when the first loss was seen, and how many were lost by then
 
     def going_on(self, now_s: float) -> bool:
-        """Whether the stable version lost a worker, and 10 s later another one."""
+        """Whether the stable version lost a worker, and another one at least 10 s later."""
         try:
             stable = self._client.status().stable
         except ControllerUnreachable:
             return False
-        if stable is None or stable.health != Health.STARTING.value or not stable.restarts:
+        if stable is None or stable.health != Health.STARTING.value:
             return False
-        if not self._at_first:
-            self._first_s, self._at_first = now_s, stable.restarts
-        return now_s > self._first_s + _RESTART_GRACE_S and stable.restarts > self._at_first
+        if self._before is None:
+            self._before = stable.restarts
+        if self._first is None and stable.restarts > self._before:
+            self._first = now_s, stable.restarts
+        return (
+            self._first is not None and now_s > self._first[0] + _RESTART_GRACE_S and stable.restarts > self._first[1]
+        )
 
 
 class Stack:
@@ -400,7 +405,7 @@ class Stack:
             crashed = crashes.going_on(took_s)
             how = f"{crashed} ended by itself" if crashed else ""
             if not crashed and loses_workers(took_s):
-                crashed, how = program, "its workers end one after the other"
+                crashed, how = program, "its workers keep ending"
             if not self.supervisor.names():
                 raise StackError(
                     "the stack was taken down while it started", saw="nothing runs", do="run `kanaria up` again"

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,8 +138,8 @@ def _wait_until_ready(
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_WITHIN_S)
-    except subprocess.TimeoutExpired:
+    with suppress(ProcessLookupError):  # what is left of its group: workers of a process that was killed
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()

@@ -177,9 +177,7 @@ FAULTS = (
         "the same with the canary, which has no other",
         worker_killed(CANARY),
         (STEP_50, WATCHING, SHADOW),
-        hurts=Hurts.VERSION,
-        ends=frozenset({"rolled_back", "running"}),
-        is_of_canary=True,
+        hurts=Hurts.VERSION,  # it is replaced at once, and one that ends is no proof against a version
         environment=_ONE_WORKER,
     ),
     Fault(

@@ -174,4 +174,4 @@ def test_a_service_whose_workers_cannot_start_is_not_waited_for(
     finally:
         kanaria("down")
     assert first.returncode == 3
-    assert "saw: its workers end one after the other; RuntimeError: no such table: words" in first.stderr
+    assert "saw: its workers keep ending; RuntimeError: no such table: words" in first.stderr

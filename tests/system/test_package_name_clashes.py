@@ -72,7 +72,7 @@ def test_files_with_our_package_names_do_not_affect_commands(folder: Path, stack
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     checked = in_folder(folder, stack, console, "validate", "summary:v1")
     assert checked.returncode == 0, checked.stderr
-    assert "summary:v1 is a service of its own; it can be released as it is" in checked.stdout
+    assert "summary:v1 does not keep the model contract; it can be released as it is" in checked.stdout
     assert "judged: errors, " in checked.stdout
     assert "only versions that keep the model contract or an `answers` section count them" in checked.stdout
     stack.kill("controller")

@@ -172,13 +172,13 @@ first = Keeper(home, home / "logs")
 first.adopt()
 first.tick()
 seen = [supervisor.info("one").is_alive]
-pid, state = first._cares["one"].state.pid, first._cares["one"].state
+pid, state = first._records["one"].state.pid, first._records["one"].state
 second = Keeper(home, home / "logs")
 second.adopt()
 for _ in range(3):
     second.tick()
     time.sleep(TICK_S)
-again = second._cares["one"].state
+again = second._records["one"].state
 elsewhere = state.model_copy(update={"boot": "another"})
 print([*seen, supervisor.info("one").is_alive, again.pid == pid, again.exits, elsewhere.is_alive])
 """

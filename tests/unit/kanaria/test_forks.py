@@ -30,7 +30,7 @@ def workers(work: str, log: Path, *, count: int = 2, first: str = "") -> Iterato
         "import os, signal, sys, time\n"
         f"from kanaria.stack.forks import Workers\n{first}\n"
         f"def work(number):\n    os.write(1, b'worker %d works\\n' % number); {work}\n"
-        f"Workers(work, {count}).run()\nprint('server ends', flush=True)\n"
+        f"workers = Workers(work, {count})\nworkers.run()\nprint('server ends', flush=True)\n"
     )
     with log.open("wb") as output, started([sys.executable, "-c", code], stdout=output, stderr=output) as process:
         yield psutil.Process(process.pid)
@@ -75,26 +75,42 @@ def test_a_worker_never_continues_as_its_server(work: str, code: int, tmp_path: 
         assert "server ends" not in text
 
 
-def test_a_server_ends_if_none_of_its_workers_starts(tmp_path: Path) -> None:
-    """It ran forever, and the process that had started it waited until a deadline."""
-    log = tmp_path / "log"
-    with workers("sys.exit(3)", log) as server:
-        assert server.wait(60) == 3
-        assert log.read_text().count("ended: exit code 3") >= 4
-        assert log.read_text().splitlines()[-1] == "no worker has started"
+ATTEMPTS = "import mmap\nattempts = mmap.mmap(-1, 3)"  # of each worker, by its number
+FAILS_TWICE = "attempts[number] += 1; attempts[number] < 3 and sys.exit(3)"
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        pytest.param(f"sys.exit(3) if number == 1 else {WAITING}", id="another worker starts"),
-        pytest.param("sys.exit(1)", id="it ended after its start"),
+        pytest.param("sys.exit(3)", id="each fails"),
+        pytest.param(
+            f"number == 2 and (time.sleep(1.5), sys.exit(3)); {FAILS_TWICE}; {WAITING}", id="one is loading again"
+        ),
     ],
 )
-def test_a_server_keeps_trying_once_a_worker_has_started(work: str, tmp_path: Path) -> None:
+def test_a_server_ends_if_none_of_its_workers_starts(work: str, tmp_path: Path) -> None:
+    """It ran forever, and the process that had started it waited until a deadline. No worker outlives it."""
+    log = tmp_path / "log"
+    with workers(work, log, first=ATTEMPTS) as server:
+        assert server.wait(60) == 1
+        assert log.read_text().count("ended: exit code 3") >= 4
+        assert log.read_text().count("works") == log.read_text().count("ended")
+        assert "no worker has started" in log.read_text()
+        assert "server ends" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        pytest.param(f"number == 1 and sys.exit(3); {WAITING}", id="another worker loads"),
+        pytest.param(f"number == 1 and workers.report_started(); {FAILS_TWICE}; {WAITING}", id="one has started"),
+        pytest.param("workers.report_started(); sys.exit(1)", id="each ended after its start"),
+    ],
+)
+def test_a_server_keeps_trying_while_a_worker_may_serve(work: str, tmp_path: Path) -> None:
     """The obstacle to the other workers may disappear."""
     log = tmp_path / "log"
-    with workers(work, log, first="import kanaria.stack.forks as forks; forks.STABLE_AFTER_S = 0.0") as server:
+    with workers(work, log, first=ATTEMPTS) as server:
         until(lambda: log.read_text().count("worker 1 works") >= 3)
         assert server.is_running()
         assert "no worker has started" not in log.read_text()
