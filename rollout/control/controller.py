@@ -323,7 +323,7 @@ class Controller:
         jumped_s = self._wall_clock.jumped_s(now)
         if not jumped_s:
             return False
-        self._measure.begin_anew()
+        self._measure.restart_counting()
         self._world.wall_clock_jumped(jumped_s)
         self._run.users.wall_clock_jumped(jumped_s)
         self._note("clock_jumped", f"this machine's clock was set {_by(jumped_s)}; counting starts again from here")
@@ -339,7 +339,7 @@ class Controller:
         release, run, stable = self._deployment.active, self._run, self._deployment.stable
         self._next_reading_s = next_reading_s(release, now.steady_s)
         if run.was_loading:
-            self._measure.begin_anew()  # requests refused while no version can answer are not evidence
+            self._measure.restart_counting()  # requests refused while no version can answer are not evidence
             run.was_loading = self._is_loading()
         measured = self._measured(release, stable, now)
         if measured is None or measured.windows is None:
@@ -390,7 +390,7 @@ class Controller:
         if self._notice_a_jump(self._clock()):
             return None  # it is unknown whether this reading got its time before or after the jump
         if release and release.phase is not Phase.STARTING and not self._world.is_in_force(desired(self._deployment)):
-            self._measure.begin_anew()  # the weight in force is not the one in the state
+            self._measure.restart_counting()  # the weight in force is not the one in the state
         split = self._world.split
         measured = self._measure.take(reading, release, stable=stable, split=split, now=now)
         if measured is None or measured.at_s < split.wall_s:

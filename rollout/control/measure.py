@@ -42,8 +42,8 @@ class Measure:
         """See `MetricSource`."""
         return self._source.trouble
 
-    def begin_anew(self) -> None:
-        """Restart counting: the next reading only begins a count, because the time since the last one is not known."""
+    def restart_counting(self) -> None:
+        """Restart counting: the next reading only starts a count, because the time since the last one is not known."""
         self._is_count_broken, self._ahead_s = True, 0.0
 
     def read(self, release: Release | None, backends: tuple[Backend, ...], own: Sequence[OwnCounter] = ()) -> Reading:

@@ -76,7 +76,7 @@ def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool 
     return Restored(contents, lost, aside, aborted, forgotten)
 
 
-def begin_anew(ledger: Path, *, now_s: float) -> Path | None:
+def start_new_ledger(ledger: Path, *, now_s: float) -> Path | None:
     """Rename the ledger and forget that there was one; returns its new name. Raises OSError.
 
     The caller must hold the lock.

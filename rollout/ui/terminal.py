@@ -1,4 +1,4 @@
-"""The terminal output of `kanaria status` and `release --wait`; that of `why` and `history` is in `rollout.ui.told`.
+"""The terminal output of `kanaria status` and `release --wait`; `terminal_reports` has that of `why` and `history`.
 
 It fits 80 columns and is complete without colour. It takes finished views and fetches nothing.
 """

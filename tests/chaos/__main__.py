@@ -1,6 +1,6 @@
 """`python -m tests.chaos`: faults in every state of a release, on real stacks. `make chaos` writes the page.
 
-Exit code 1 when something was wrong or too little was run, 130 after Ctrl-C. Whatever was started is ended.
+Exit code 1 if a combination was wrong or too few were run, 130 after Ctrl-C. Every process that it started is stopped.
 """
 
 import argparse
@@ -35,7 +35,7 @@ EXIT_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run combinations; the exit code."""
+    """Run combinations; returns the exit code."""
     options = _options(arguments)
     chosen = [one for one in combinations() if options.only.search(one.name)]
     if options.list:
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read(path: Path) -> dict[Combination, Seen]:
-    """What an earlier run has seen, of the combinations that there are now."""
+    """The results of an earlier run, for the combinations that still exist."""
     known = {(one.fault.name, one.state.name): one for one in combinations()}
     lines = path.read_text().splitlines() if path.exists() else []
     found = [Seen.model_validate_json(line) for line in lines if line]
@@ -73,15 +73,15 @@ def read(path: Path) -> dict[Combination, Seen]:
 
 
 class Driver:
-    """Runs combinations side by side, each in a thread, and writes down each as soon as it is over."""
+    """Runs combinations in parallel threads, and writes each result as soon as it is known."""
 
     def __init__(self, store: Path, out: Path, results_file: Path, results: dict[Combination, Seen]) -> None:
         self._store, self._out, self._file, self._results = store, out, results_file, results
         self._stopping = threading.Event()
-        self.broken: list[Combination] = []  # the driver itself failed in them
+        self.broken: list[Combination] = []  # combinations in which the driver itself failed
 
     def run(self, todo: Sequence[Combination], *, jobs: int, limit_s: float) -> bool:
-        """Run `todo`; none begins after `limit_s`. False after Ctrl-C or SIGTERM, when everything was ended."""
+        """Run `todo`; no combination starts after `limit_s`. Returns False after Ctrl-C or SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self._stopping.set())
         deadline, waiting = time.monotonic() + limit_s, list(todo)
@@ -106,7 +106,7 @@ class Driver:
             seen = done.result()
         except Interrupted:
             return
-        except Exception:  # noqa: BLE001 - a fault of the driver in one combination ends no other
+        except Exception:  # noqa: BLE001 - if the driver fails in one combination, the others still run
             self.broken.append(one)
             print(f"{one.name}: the driver failed\n{traceback.format_exc()}", file=sys.stderr)
             return
@@ -116,33 +116,44 @@ class Driver:
         found = wrongs(seen, one.fault, one.state)
         print(
             f"{one.name}: {did(seen, one.state)}; {len(seen.failures)} of {seen.requests} failed; {seen.took_s:.0f} s; "
-            f"{'WRONG: ' + '; '.join(found) if found else 'right'} [{left} wait]",
+            f"{'WRONG: ' + '; '.join(found) if found else 'right'} [{left} to go]",
             flush=True,
         )
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--only", type=re.compile, default="", help="regular expression to find in a name; see --list")
-    parser.add_argument("--jobs", type=int, default=3, help="stacks side by side (default: 3; they mostly wait)")
-    parser.add_argument("--minutes", type=float, default=120.0, help="no combination begins later (default: 120)")
-    parser.add_argument("--list", action="store_true", help="print the combinations and end")
-    parser.add_argument("--resume", action="store_true", help="leave out what an earlier run has written down")
-    parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="results, and the logs of each stack")
-    parser.add_argument("--store", type=Path, help="a BentoML home that has both versions; default: one is made")
+    parser.add_argument(
+        "--only",
+        type=re.compile,
+        default="",
+        help="run only combinations whose name contains this regular expression; see --list",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=3, help="number of stacks that run in parallel (default: 3; they mostly wait)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=120.0, help="start no combination after this many minutes (default: 120)"
+    )
+    parser.add_argument("--list", action="store_true", help="print the combinations and exit")
+    parser.add_argument("--resume", action="store_true", help="skip combinations that already have a result")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/chaos"), help="folder for the results and the logs of each stack"
+    )
+    parser.add_argument("--store", type=Path, help="a BentoML home with both versions; by default a new one is built")
     parser.add_argument("--write", action="store_true", help="write the page")
-    parser.add_argument("--page", type=Path, default=ROOT / FOLDER, help="folder of the page")
+    parser.add_argument("--page", type=Path, default=ROOT / FOLDER, help="folder for the page")
     return parser.parse_args(arguments)
 
 
 def _skipped(one: Combination) -> bool:
     if reason := one.fault.why_not_here():
-        print(f"{one.name}: left out: {reason}")
+        print(f"{one.name}: skipped: {reason}")
     return bool(reason)
 
 
 def _store(folder: Path) -> Path:
-    """A store with two versions of the same model, both healthy until one is switched."""
+    """A store with two versions of the same model. Both are healthy until one is switched to fail."""
     shutil.rmtree(folder, ignore_errors=True)
     bentos = Bentos(folder.absolute())
     bentos.train("v1")

@@ -1,4 +1,4 @@
-"""Which fault meets which state, in which order, and why the others are left out."""
+"""Which faults are run in which states, in which order, and why the other pairs are left out."""
 
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,13 +20,13 @@ class Combination:
 
 
 def combinations() -> tuple[Combination, ...]:
-    """All that are run: first each fault in its most telling state, then each in its second."""
+    """All combinations that are run: first each fault in its most important state, then each in its second."""
     ranks = zip_longest(*([Combination(fault, state) for state in fault.states] for fault in FAULTS))
     return tuple(one for rank in ranks for one in rank if one is not None)
 
 
 def left_out() -> dict[str, dict[str, str]]:
-    """Fault -> state -> why the two are not run together."""
+    """Fault -> state -> why this pair is not run."""
     return {
         fault.name: {state.name: why_left_out(fault, state) for state in STATES if state not in fault.states}
         for fault in FAULTS
@@ -38,13 +38,13 @@ def why_left_out(fault: Fault, state: State) -> str:
     if fault.is_of_canary and state is IDLE:
         return "there is no canary"
     if fault.is_of_canary and state.is_bad:
-        return "the canary goes for its failures, dead or not"
+        return "the canary is rolled back for its failures anyway"
     if fault.is_of_canary and state is LEAVING:
         return "the canary is being stopped anyway"
     if fault.is_of_canary and state is STARTING:
-        return "as a canary that is killed then"
+        return "same as a canary that is killed while it starts"
     if state in (STEP_10, STEP_10_BAD):
-        return "as at 50 %, with less traffic"
+        return "same as at 50 %, with less traffic"
     if state is SHADOW_BAD:
-        return "as at 50 %, and no user is harmed"
-    return "the parts that it meets do the same as in the states that are run"
+        return "same as at 50 %, and users get none of its answers"
+    return "the affected processes do the same as in the states that are run"

@@ -1,4 +1,4 @@
-"""The faults: what each does, when it strikes, whom it may hurt and for how long. A new fault is a row."""
+"""The faults: what each does, in which states, what it may make unavailable and for how long. Add a fault as a row."""
 
 import enum
 import os
@@ -51,7 +51,7 @@ from tests.chaos.on_processes import (
     rebooted_twice,
     second_controller,
     worker_hung,
-    worker_hung_for_good,
+    worker_hung_until_down,
     worker_killed,
 )
 from tests.chaos.seen import Outcome
@@ -75,18 +75,18 @@ from tests.chaos.states import (
 
 HANGS_S = 8.0  # twice `down_after`
 _BACK = frozenset[Outcome]({"rolled_back"})
-_ONE_WORKER = {"KANARIA_WORKERS": "1"}  # of two, the other would answer everybody
+_ONE_WORKER = {"KANARIA_WORKERS": "1"}  # with two workers, the other one would answer all requests
 
 
 class Hurts(enum.Enum):
-    """What a fault makes unable to serve."""
+    """What cannot serve because of a fault."""
 
     NOBODY = "nothing that serves"
     GATEWAY = "the gateway"
-    GATEWAY_AND_KEEPER = "the gateway, and who starts it again"
+    GATEWAY_AND_KEEPER = "the gateway and the keeper that restarts it"
     VERSION = "a version"
     VERSIONS = "both versions"
-    EVERYBODY = "everything"  # until a person starts it again
+    EVERYBODY = "everything"  # until a person restarts the stack
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,24 +95,26 @@ class Fault:
 
     name: str
     does: str  # for the page
-    strike: Strike  # entered: it strikes; left: it is undone
-    states: tuple[State, ...]  # the most telling first: a run that is cut short has these
+    strike: Strike  # the fault happens on entry and is undone on exit
+    states: tuple[State, ...]  # the most important first: a run that is cut short has these
     lasts_s: float = 0.0
     hurts: Hurts = Hurts.NOBODY
-    blinds_s: float = 0.0  # how long nothing can be decided, however well the controller is made
-    ends: frozenset[Outcome] = frozenset()  # how a healthy release may end for it; empty: as without it
+    blinds_s: float = 0.0  # how long the controller cannot decide anything
+    ends: frozenset[Outcome] = (
+        frozenset()
+    )  # allowed outcomes of a healthy release; empty: the same as without the fault
     is_of_canary: bool = False
-    aborts: bool = False  # a release in its steps is aborted by it
-    forgets: bool = False  # what was decided between it and its end is in no ledger
-    may_fail: frozenset[str] = frozenset()  # commands that need not succeed
+    aborts: bool = False  # it aborts a release that is in its steps
+    forgets: bool = False  # the ledger lacks the decisions made between the fault and its end
+    may_fail: frozenset[str] = frozenset()  # commands that are allowed to fail
     environment: Mapping[str, str] = field(default_factory=dict)
-    disk: Disk | None = None  # the state folder is a file system of its own
-    has_own_temporary: bool = False  # temporary files lie in a small file system of their own
-    why_not_here: Callable[[], str] = lambda: ""  # why it cannot be made on this machine; empty: it can
+    disk: Disk | None = None  # the state folder has its own file system
+    has_own_temporary: bool = False  # temporary files have their own small file system
+    why_not_here: Callable[[], str] = lambda: ""  # why this machine cannot produce the fault; empty: it can
 
 
 _MOVED_CLOCK = {
-    "KANARIA_METRICS": "scrape",  # Prometheus would keep the right time
+    "KANARIA_METRICS": "scrape",  # Prometheus would keep the real time
     "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).with_name("clock")), os.environ.get("PYTHONPATH")))),
 }
 
@@ -146,11 +148,11 @@ FAULTS = (
         killed(STABLE),
         (STEP_50, IDLE, SHADOW, STEP_50_BAD, WATCHING),
         hurts=Hurts.VERSION,
-        blinds_s=10.0,  # there is nothing to go back to until it has loaded again
+        blinds_s=10.0,  # no version can take the traffic back until stable has loaded again
     ),
     Fault(
         "replica of stable killed",
-        "kill -9 of one of stable's two processes, with all below it (`KANARIA_REPLICAS=2`)",
+        "kill -9 of one of stable's two processes and all its children (`KANARIA_REPLICAS=2`)",
         killed(STABLE),
         (IDLE, SHADOW, STEP_50),
         hurts=Hurts.VERSION,
@@ -167,14 +169,14 @@ FAULTS = (
     ),
     Fault(
         "worker of stable killed",
-        "kill -9 of one process of stable that answers requests; the one that holds the port lives",
+        "kill -9 of one worker of stable; the process that holds the port survives",
         worker_killed(STABLE),
         (STEP_50, IDLE, SHADOW),
         hurts=Hurts.VERSION,
     ),
     Fault(
         "worker of the canary killed",
-        "the same with the canary, which has no other",
+        "the same for the canary, which has only one worker",
         worker_killed(CANARY),
         (STEP_50, WATCHING, SHADOW),
         hurts=Hurts.VERSION,  # it is replaced at once, and one that ends is no proof against a version
@@ -182,7 +184,7 @@ FAULTS = (
     ),
     Fault(
         "worker of stable hangs",
-        f"SIGSTOP of one process of stable that answers requests for {HANGS_S:g} s",
+        f"SIGSTOP of one worker of stable for {HANGS_S:g} s",
         worker_hung(STABLE),
         (STEP_50, SHADOW),
         lasts_s=HANGS_S,
@@ -190,7 +192,7 @@ FAULTS = (
     ),
     Fault(
         "worker of the canary hangs",
-        "the same with the canary, which has no other",
+        "the same for the canary, which has only one worker",
         worker_hung(CANARY),
         (WATCHING, STEP_50),
         lasts_s=HANGS_S,
@@ -201,8 +203,8 @@ FAULTS = (
     ),
     Fault(
         "worker of the canary hangs until `down`",
-        "the same for good: `down` has to end it",
-        worker_hung_for_good,
+        "the same, but permanently: `down` has to stop it",
+        worker_hung_until_down,
         (STEP_50,),
         hurts=Hurts.VERSION,
         ends=_BACK,
@@ -221,7 +223,7 @@ FAULTS = (
     ),
     Fault(
         "keeper killed",
-        "kill -9 of the process that keeps all others, as when memory runs out",
+        "kill -9 of the keeper, as when memory runs out",
         killed(KEEPER),
         (STEP_50_BAD, STEP_50, IDLE, WATCHING, LEAVING),
         blinds_s=5.0,
@@ -250,7 +252,7 @@ FAULTS = (
     ),
     Fault(
         "reboot, slow versions",
-        "the same, and from then on a version needs 7 s longer to load, more than `down_after`",
+        "the same, and from then on a version takes 7 s longer to load, more than `down_after`",
         rebooted_slowly,
         (STEP_50, WATCHING),
         lasts_s=1.0,
@@ -258,7 +260,7 @@ FAULTS = (
     ),
     Fault(
         "reboot, two `up`",
-        "the same with two `kanaria up` in the same moment",
+        "the same, with two `kanaria up` at the same time",
         rebooted_twice,
         (STEP_50, IDLE),
         lasts_s=1.0,
@@ -275,7 +277,7 @@ FAULTS = (
     ),
     Fault(
         "disk full",
-        f"no byte is free in the state folder for {HANGS_S:g} s",
+        f"the state folder's disk is full for {HANGS_S:g} s",
         disk_full,
         (STEP_50_BAD, WATCHING_BAD, LEAVING, STEP_50, STARTING),
         lasts_s=HANGS_S,
@@ -301,21 +303,21 @@ FAULTS = (
     ),
     Fault(
         "ledger damaged",
-        "noise over the start of the ledger, and kill -9 of the controller; a copy is put back after 6 s",
+        "the start of the ledger is overwritten, and kill -9 of the controller; a copy is put back after 6 s",
         ledger_damaged,
         (STEP_50, WATCHING, IDLE),
         lasts_s=6.0,
     ),
     Fault(
         "ledger deleted",
-        "no ledger any more, and kill -9 of the controller; a copy is put back after 6 s",
+        "the ledger is deleted, and kill -9 of the controller; a copy is put back after 6 s",
         ledger_deleted,
         (STEP_50, IDLE),
         lasts_s=6.0,
     ),
     Fault(
         "routes cut, gateway killed",
-        "half of the gateway's routes file is gone, and kill -9 of the gateway",
+        "the gateway's routes file is cut in half, and kill -9 of the gateway",
         routes_cut,
         (STEP_50, WATCHING, IDLE),
         hurts=Hurts.GATEWAY,
@@ -356,7 +358,7 @@ FAULTS = (
     ),
     Fault(
         "keeper hangs",
-        f"SIGSTOP of the process that keeps all others for {HANGS_S:g} s",
+        f"SIGSTOP of the keeper for {HANGS_S:g} s",
         hung(KEEPER),
         (STEP_50_BAD, STARTING, PROMOTING),
         lasts_s=HANGS_S,
@@ -447,19 +449,19 @@ FAULTS = (
     ),
     Fault(
         "Prometheus' data deleted",
-        "all that it stored is gone, and kill -9 of Prometheus",
+        "its stored data is deleted, and kill -9 of Prometheus",
         metrics_deleted,
         (STEP_50_BAD, STEP_50, WATCHING),
     ),
     Fault(
         "Prometheus' data damaged",
-        "noise in its write-ahead log, and kill -9 of Prometheus",
+        "parts of its write-ahead log are overwritten, and kill -9 of Prometheus",
         metrics_damaged,
         (STEP_50_BAD, STEP_50, WATCHING),
     ),
     Fault(
         "machine sleeps",
-        f"SIGSTOP of everything for 3 s, during which the wall clock goes on {SLEEPS_S / 60:g} minutes",
+        f"SIGSTOP of everything for 3 s, during which the wall clock advances {SLEEPS_S / 60:g} minutes",
         suspended,
         (STEP_50, STEP_50_BAD, WATCHING, STARTING, PAUSED, SHADOW, LEAVING),
         lasts_s=3.0,
@@ -469,7 +471,7 @@ FAULTS = (
     ),
     Fault(
         "canary out of memory",
-        "the kernel kills each process of the canary that takes one more page",
+        "the kernel kills each process of the canary that allocates another page",
         out_of_memory,
         (STEP_50, WATCHING, STARTING),
         lasts_s=HANGS_S,
@@ -480,7 +482,7 @@ FAULTS = (
     ),
     Fault(
         "no inodes",
-        f"no file can be made in the state folder for {HANGS_S:g} s",
+        f"no file can be created in the state folder for {HANGS_S:g} s",
         no_inodes,
         (STEP_50_BAD, STARTING, PROMOTING, LEAVING, STEP_50),
         lasts_s=HANGS_S,
@@ -489,7 +491,7 @@ FAULTS = (
     ),
     Fault(
         "disk hangs",
-        f"whoever writes to the state folder waits for {HANGS_S:g} s",
+        f"all writes to the state folder block for {HANGS_S:g} s",
         disk_hangs,
         (STEP_50_BAD, PROMOTING, STARTING, LEAVING),
         lasts_s=HANGS_S,
@@ -499,7 +501,7 @@ FAULTS = (
     ),
     Fault(
         "disk read-only",
-        f"the kernel lets nobody write to the state folder; after {HANGS_S:g} s it is repaired, then `kanaria up`",
+        f"the kernel refuses writes to the state folder; after {HANGS_S:g} s it is repaired, then `kanaria up`",
         disk_read_only,
         (STEP_50_BAD, STEP_50, PROMOTING, WATCHING_BAD),
         lasts_s=HANGS_S,
@@ -509,7 +511,7 @@ FAULTS = (
     ),
     Fault(
         "temporary files full",
-        f"no byte is free for temporary files for {HANGS_S:g} s",
+        f"the disk for temporary files is full for {HANGS_S:g} s",
         temporary_full,
         (STARTING, STEP_50_BAD),
         lasts_s=HANGS_S,
@@ -518,7 +520,7 @@ FAULTS = (
     ),
     Fault(
         "temporary files removed",
-        "all temporary files are removed; the state folder has a path too long for sockets, so the gateway's lie there",
+        "all temporary files are removed, with the gateway's sockets (the state folder's path is too long for sockets)",
         temporary_emptied,
         (STEP_50_BAD, STEP_50, IDLE),
         has_own_temporary=True,
@@ -526,7 +528,7 @@ FAULTS = (
     ),
     Fault(
         "state folder moved",
-        "somebody gives it another name, and takes that back 6 s later",
+        "it is renamed, and gets its name back 6 s later",
         state_moved,
         (STEP_50_BAD, STEP_50, IDLE),
         lasts_s=6.0,
@@ -551,7 +553,7 @@ FAULTS = (
     ),
     Fault(
         "promote and abort at once",
-        "two people give the two commands in the same moment",
+        "two people run the two commands at the same time",
         at_once("promote", "abort"),
         (STEP_50, PAUSED),
         ends=frozenset({"promoted", "aborted", "rolled_back"}),
@@ -559,13 +561,13 @@ FAULTS = (
     ),
     Fault(
         "two upgrades at once",
-        "two people give `kanaria upgrade` in the same moment, and one `kanaria up`",
+        "two people run `kanaria upgrade` and a third `kanaria up`, all at the same time",
         at_once("upgrade", "upgrade", "up"),
         (STEP_50,),
     ),
     Fault(
         "loopback down",
-        "the network device by which everything talks is down for 1 s",
+        "the network device that connects all processes is down for 1 s",
         no_loopback,
         (STEP_50, STEP_50_BAD, PROMOTING, WATCHING, STARTING),
         lasts_s=1.0,

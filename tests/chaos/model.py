@@ -1,4 +1,4 @@
-"""A version that can be made to fail, or to load slowly, from outside while it runs."""
+"""A version that can be switched to fail or to load slowly from outside."""
 
 import os
 import random
@@ -16,7 +16,7 @@ FAILED_RATIO = 0.6
 
 
 class Switchable(Digits):
-    """The example's model, healthy until a file says otherwise."""
+    """The example's model. It is healthy until a file says otherwise."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -26,7 +26,7 @@ class Switchable(Digits):
             time.sleep(float(slowly.read_text()))
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
-        """Raises for most requests while this version is the one that fails."""
+        """Raises for most requests while this version is switched to fail."""
         fails = self._switches / FAILS
         if fails.exists() and fails.read_text() == os.environ["KANARIA_VERSION"] and random.random() < FAILED_RATIO:
             raise RuntimeError("switched on: this request fails")

@@ -1,4 +1,4 @@
-"""What happens to disks and files of a stack. Entered, each strikes; left, it is undone."""
+"""Faults of disks and files. Each is a context manager: the fault happens on entry and is undone on exit."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.chaos.site import Site
 
 @contextmanager
 def disk_full(site: Site) -> Iterator[None]:
-    """Not one byte is free where the state lies."""
+    """The state folder's disk is full."""
     filler = site.home / "filler"
     with filler.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
@@ -29,7 +29,7 @@ def disk_full(site: Site) -> Iterator[None]:
 
 @contextmanager
 def no_inodes(site: Site) -> Iterator[None]:
-    """Not one file more can be made where the state lies."""
+    """No more files can be created in the state folder."""
     folder = site.home / "filler"
     folder.mkdir()
     with suppress(OSError):
@@ -43,7 +43,7 @@ def no_inodes(site: Site) -> Iterator[None]:
 
 @contextmanager
 def disk_hangs(site: Site) -> Iterator[None]:
-    """Whoever writes to the state folder waits."""
+    """All writes to the state folder block."""
     subprocess.run(["fsfreeze", "--freeze", str(site.home)], check=True)
     try:
         yield
@@ -53,7 +53,7 @@ def disk_hangs(site: Site) -> Iterator[None]:
 
 @contextmanager
 def disk_read_only(site: Site) -> Iterator[None]:
-    """As the kernel leaves a disk on which it found a fault; then a person repairs it and starts the machine again."""
+    """The kernel has found an error on the disk and refuses writes; then a person repairs it and reboots."""
     subprocess.run(["mount", "-o", "remount,abort", str(site.home)], check=True)
     yield
     site.command("status", label="status while nothing can be written")
@@ -64,7 +64,7 @@ def disk_read_only(site: Site) -> Iterator[None]:
 
 @contextmanager
 def temporary_full(site: Site) -> Iterator[None]:
-    """Not one byte is free for temporary files."""
+    """The disk for temporary files is full."""
     filler = site.temporary / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while file.write(b"\0" * 4096):
@@ -77,7 +77,7 @@ def temporary_full(site: Site) -> Iterator[None]:
 
 @contextmanager
 def temporary_emptied(site: Site) -> Iterator[None]:
-    """A person, or a program that cleans up, removes all temporary files."""
+    """A person or a clean-up program removes all temporary files."""
     for entry in site.temporary.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     yield
@@ -85,20 +85,20 @@ def temporary_emptied(site: Site) -> Iterator[None]:
 
 @contextmanager
 def state_moved(site: Site) -> Iterator[None]:
-    """Somebody gives the state folder another name, and takes it back."""
+    """The state folder is renamed, and gets its name back."""
     other = site.home.with_name("elsewhere")
     site.home.rename(other)
     try:
         yield
     finally:
-        if site.home.exists():  # the ledger is put back where it was, and versions write their answers
-            site.home.rename(site.home.with_name("anew"))
+        if site.home.exists():  # the ledger and the versions' answers were written to the old path again
+            site.home.rename(site.home.with_name("written-meanwhile"))
         other.rename(site.home)
 
 
 @contextmanager
 def metrics_deleted(site: Site) -> Iterator[None]:
-    """All that Prometheus has stored is gone, and it has to start again."""
+    """Prometheus's stored data is deleted, and Prometheus has to restart."""
     shutil.rmtree(site.home / "prometheus" / "data")
     kill(site.tree("prometheus"))
     yield
@@ -106,7 +106,7 @@ def metrics_deleted(site: Site) -> Iterator[None]:
 
 @contextmanager
 def metrics_damaged(site: Site) -> Iterator[None]:
-    """Noise in the log of what Prometheus read last, and it has to start again."""
+    """Parts of Prometheus's write-ahead log are overwritten, and Prometheus has to restart."""
     programs = site.tree("prometheus")
     for process in programs:
         process.suspend()
@@ -120,7 +120,7 @@ def metrics_damaged(site: Site) -> Iterator[None]:
 
 @contextmanager
 def disk_full_and_controller_killed(site: Site) -> Iterator[None]:
-    """It has to recover without writing."""
+    """The controller has to recover without writing."""
     with disk_full(site):
         site.wait(1.0)
         kill(site.tree("controller"))
@@ -140,7 +140,7 @@ def ledger_locked(site: Site) -> Iterator[None]:
 
 @contextmanager
 def ledger_damaged(site: Site) -> Iterator[None]:
-    """Its first pages are noise, and the controller has to read it again; a person puts a copy back."""
+    """The ledger's first pages are overwritten, and the controller has to read it again; a person puts a copy back."""
     with _copied(site):
         with (site.home / "ledger.db").open("r+b") as file:
             file.write(b"noise" * 1000)
@@ -150,7 +150,7 @@ def ledger_damaged(site: Site) -> Iterator[None]:
 
 @contextmanager
 def ledger_deleted(site: Site) -> Iterator[None]:
-    """Its files are gone, and the controller has to read them again; a person puts a copy back."""
+    """The ledger's files are deleted, and the controller has to read them again; a person puts a copy back."""
     with _copied(site):
         for path in site.home.glob("ledger.db*"):
             path.unlink()
@@ -160,7 +160,7 @@ def ledger_deleted(site: Site) -> Iterator[None]:
 
 @contextmanager
 def routes_cut(site: Site) -> Iterator[None]:
-    """Half of the file that the gateway starts with, as a crash of the machine leaves it."""
+    """The routes file with which the gateway starts is cut in half, as after a crash of the machine."""
     path = site.home / "gateway" / "routes.json"
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -170,7 +170,7 @@ def routes_cut(site: Site) -> Iterator[None]:
 
 @contextmanager
 def versions_emptied(site: Site) -> Iterator[None]:
-    """The files that say where versions listen hold nothing, and the controller has to read them again."""
+    """The files that say where versions listen are empty, and the controller has to read them again."""
     for path in site.home.glob("versions/*.json"):
         path.write_bytes(b"")
     kill(site.tree("controller"))
@@ -179,7 +179,7 @@ def versions_emptied(site: Site) -> Iterator[None]:
 
 @contextmanager
 def _copied(site: Site) -> Iterator[None]:
-    """A copy of the ledger is made before, and put back in the end."""
+    """Copies the ledger before the block, and puts the copy back after it."""
     ledger, copy = site.home / "ledger.db", site.folder / "copy.db"
     source, target = sqlite3.connect(ledger), sqlite3.connect(copy)
     source.backup(target)
@@ -190,14 +190,14 @@ def _copied(site: Site) -> Iterator[None]:
         path.unlink()
     shutil.copy(copy, site.home / "ledger.db.new")
     (site.home / "ledger.db.new").replace(ledger)
-    with suppress(Exception):  # where it waits for a good ledger, it is started again all the same
+    with suppress(Exception):  # the controller may be waiting for a valid ledger; the keeper restarts it in any case
         kill(site.tree("controller"))
 
 
 def no_mount() -> str:
-    return "" if os.geteuid() == 0 and shutil.which("mount") else "a small file system takes root to mount"
+    return "" if os.geteuid() == 0 and shutil.which("mount") else "mounting a small file system requires root"
 
 
 def no_image() -> str:
     has_tools = shutil.which("mkfs.ext4") and shutil.which("fsfreeze") and Path("/dev/loop-control").exists()
-    return no_mount() or ("" if has_tools else "a disk in a file takes mkfs.ext4, fsfreeze and a loop device")
+    return no_mount() or ("" if has_tools else "a disk in a file requires mkfs.ext4, fsfreeze and a loop device")

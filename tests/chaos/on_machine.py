@@ -1,4 +1,7 @@
-"""What happens to clock, network and machine, and what people do. Entered, each strikes; left, it is undone."""
+"""Faults of clock, network and machine, and what people do.
+
+Each is a context manager: the fault happens on entry and is undone on exit.
+"""
 
 import os
 import subprocess
@@ -13,7 +16,7 @@ from tests.chaos.seen import numbered
 from tests.chaos.site import Site
 
 SLEEPS_S = 600.0
-CLOCK = "clock"  # the file that says how far the wall clock is off
+CLOCK = "clock"  # this file says how far the wall clock is shifted
 
 
 @contextmanager
@@ -26,7 +29,7 @@ def taken_down(site: Site) -> Iterator[None]:
 
 @contextmanager
 def promoted_too_late(site: Site) -> Iterator[None]:
-    """A person promotes while the controller hangs, and reads that it failed; then the controller wakes up."""
+    """A person promotes while the controller hangs, and the command fails; then the controller continues."""
     with stopped(site.tree("controller")):
         if site.command("promote") == 0:
             site.problems.append("`promote` succeeded while the controller hung")
@@ -42,7 +45,7 @@ def upgraded(site: Site) -> Iterator[None]:
 
 @contextmanager
 def restored(site: Site) -> Iterator[None]:
-    """A copy is made; later a person takes the stack down, puts the copy back and starts it again."""
+    """A person copies the ledger; later they stop the stack, put the copy back and start the stack again."""
     copied = str(site.folder / "copy.db")
     site.command("ledger", "backup", copied, label="ledger backup")
     yield
@@ -52,7 +55,7 @@ def restored(site: Site) -> Iterator[None]:
 
 
 def at_once(*commands: str) -> Strike:
-    """Several people give a command in the same moment; each has a number, so that none hides another's exit code."""
+    """Several people run a command at the same time. Each label has a number, so that every exit code is kept."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -65,7 +68,7 @@ def at_once(*commands: str) -> Strike:
 
 
 def clock_set(shift_s: float) -> Strike:
-    """The wall clock of every Python process jumps, for good; time as such goes on evenly."""
+    """The wall clock of every Python process jumps permanently; the monotonic clock does not."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -77,7 +80,7 @@ def clock_set(shift_s: float) -> Strike:
 
 @contextmanager
 def suspended(site: Site) -> Iterator[None]:
-    """The machine sleeps: nothing runs, and ten minutes later by the wall clock all go on."""
+    """The machine sleeps: no process runs, and all continue when the wall clock has advanced ten minutes."""
     with stopped(site.everything()):
         (site.folder / CLOCK).write_text(str(SLEEPS_S))
         yield
@@ -85,7 +88,7 @@ def suspended(site: Site) -> Iterator[None]:
 
 @contextmanager
 def no_loopback(site: Site) -> Iterator[None]:
-    """The network device by which everything talks is down."""
+    """The network device that connects all processes is down."""
     subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
     try:
         yield
@@ -95,4 +98,4 @@ def no_loopback(site: Site) -> Iterator[None]:
 
 def not_alone_in_network() -> str:
     is_alone = os.geteuid() == 0 and set(psutil.net_if_addrs()) == {"lo"}
-    return "" if is_alone else "takes a network of its own: `unshare --net`, `ip link set lo up`, `--jobs 1`"
+    return "" if is_alone else "requires its own network: `unshare --net`, `ip link set lo up`, `--jobs 1`"

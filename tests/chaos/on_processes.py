@@ -1,4 +1,7 @@
-"""How processes are killed, hung and started twice. Entered, each strikes; left, it is undone."""
+"""Processes that are killed, hang or are started twice.
+
+Each is a context manager: the fault happens on entry and is undone on exit.
+"""
 
 import os
 import signal
@@ -22,7 +25,7 @@ _MEMORY = Path("/sys/fs/cgroup/memory")
 
 
 def killed(*programs: str) -> Strike:
-    """kill -9 of programs and all below them."""
+    """kill -9 of programs and all their child processes."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -33,7 +36,7 @@ def killed(*programs: str) -> Strike:
 
 
 def hung(*programs: str) -> Strike:
-    """SIGSTOP of programs and all below them, and SIGCONT."""
+    """SIGSTOP of programs and all their child processes, then SIGCONT."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -44,7 +47,7 @@ def hung(*programs: str) -> Strike:
 
 
 def worker_killed(tag: str) -> Strike:
-    """kill -9 of one worker; the process that holds the port lives."""
+    """kill -9 of one worker; the process that holds the port survives."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -55,7 +58,7 @@ def worker_killed(tag: str) -> Strike:
 
 
 def worker_hung(tag: str) -> Strike:
-    """SIGSTOP of one worker, and SIGCONT."""
+    """SIGSTOP of one worker, then SIGCONT."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
@@ -66,26 +69,26 @@ def worker_hung(tag: str) -> Strike:
 
 
 @contextmanager
-def worker_hung_for_good(site: Site) -> Iterator[None]:
-    """It still hangs when the stack is taken down."""
+def worker_hung_until_down(site: Site) -> Iterator[None]:
+    """The worker still hangs when the stack is taken down."""
     site.worker(CANARY).suspend()
     yield
 
 
 @contextmanager
 def left_alone(site: Site) -> Iterator[None]:
-    """Nobody is left who starts the keeper again; then a person starts the stack."""
+    """The keeper and the controller, which would restart it, are killed; then a person starts the stack."""
     with killed(KEEPER, "controller")(site):
         yield
     site.command("up")
 
 
-def killed_while_hung(program: str, hung_one: str) -> Strike:
-    """kill -9 of one while another, who would start it again, hangs."""
+def killed_while_hung(program: str, hung_program: str) -> Strike:
+    """kill -9 of a program while another program, which would restart it, hangs."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
-        with hung(hung_one)(site), killed(program)(site):
+        with hung(hung_program)(site), killed(program)(site):
             yield
 
     return strike
@@ -93,7 +96,7 @@ def killed_while_hung(program: str, hung_one: str) -> Strike:
 
 @contextmanager
 def out_of_memory(site: Site) -> Iterator[None]:
-    """The kernel kills whatever of the canary takes one more page."""
+    """The kernel kills each process of the canary that allocates another page."""
     group = _MEMORY / f"kanaria-chaos-{site.pid(CANARY)}"
     group.mkdir()
     for process in site.tree(CANARY):
@@ -110,7 +113,7 @@ def out_of_memory(site: Site) -> Iterator[None]:
 
 @contextmanager
 def rebooted(site: Site) -> Iterator[None]:
-    """Every process is gone at once; then a person starts the stack."""
+    """Every process is killed at once; then a person starts the stack."""
     kill_all(site)
     yield
     site.command("up")
@@ -118,7 +121,7 @@ def rebooted(site: Site) -> Iterator[None]:
 
 @contextmanager
 def rebooted_slowly(site: Site) -> Iterator[None]:
-    """The same with versions that load longer than `down_after`."""
+    """The same, with versions that take longer to load than `down_after`."""
     site.let_versions_load_slowly(7.0)
     with rebooted(site):
         yield
@@ -126,7 +129,7 @@ def rebooted_slowly(site: Site) -> Iterator[None]:
 
 @contextmanager
 def rebooted_twice(site: Site) -> Iterator[None]:
-    """Two people start the stack in the same moment."""
+    """Two people start the stack at the same time."""
     kill_all(site)
     yield
     command = [sys.executable, "-m", "kanaria", "up"]
@@ -163,7 +166,7 @@ def kill_all(site: Site) -> None:
     found = site.everything()
     for process in found:
         with suppress(psutil.NoSuchProcess):
-            process.suspend()  # so that nobody starts another
+            process.suspend()  # so that none starts another process
     kill(found)
     psutil.wait_procs(found, timeout=5.0)
 
@@ -182,4 +185,4 @@ def stopped(processes: list[psutil.Process]) -> Iterator[None]:
 
 
 def no_memory_group() -> str:
-    return "" if os.access(_MEMORY / "cgroup.procs", os.W_OK) else "no control group limits memory here"
+    return "" if os.access(_MEMORY / "cgroup.procs", os.W_OK) else "no control group can limit memory on this machine"

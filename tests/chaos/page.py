@@ -1,4 +1,4 @@
-"""The page about all combinations, as Markdown."""
+"""Writes the page about all combinations, as Markdown."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ def row(seen: Seen, one: Combination) -> tuple[str, ...]:
 
 
 def page(results: Mapping[Combination, Seen], planned: Sequence[Combination], *, machine: str) -> str:
-    """The whole page.
+    """Returns the whole page.
 
     Args:
-        results: what was seen, of those that were run.
-        planned: all combinations, in the order of their rows.
+        results: the results of the combinations that were run.
+        planned: all combinations.
         machine: cores and system, in words.
     """
     done = [one for one in planned if one in results]
@@ -44,21 +44,28 @@ def page(results: Mapping[Combination, Seen], planned: Sequence[Combination], *,
     return f"""\
 # Faults in every state of a release
 
-Written by `{COMMAND}` on {machine}: {took_s / 60:.0f} minutes of stacks, some side by side.
+Written by `{COMMAND}` on {machine}: the stacks ran for {took_s / 60:.0f} minutes in total, some in parallel.
 
-**{right} of {len(rows)} combinations are right.** Each is a real stack of its own: Envoy, two versions served by
-BentoML, Prometheus, Alertmanager, and users who send {RATE:g} requests a second from before the release until after its
-end. {failed:,} of {requests:,} requests failed, without those that a bad version answered; its own column has these.
+**{right} of {len(rows)} combinations are right.** Each runs on its own real stack: Envoy, two versions served by
+BentoML, Prometheus and Alertmanager. Users send {RATE:g} requests a second from before the release until after its end.
+{failed:,} of {requests:,} requests failed. Failures that a bad version answered are not counted here; they have their
+own column.
 {_not_run(len(planned) - len(rows))}
-Right means all of this: a healthy version is promoted or goes on, and is never in quarantine, unless the fault is its
-own; a bad one is rolled back into quarantine; each split that the gateway had was decided before and is in the ledger,
-in that order; what the judge or a person had decided stays so, and a command that failed is not carried out later; a
-watch takes its time; requests fail only while what serves is dead or hangs, for at most
-{_limits()},
-and until a second after `kanaria up` where everything does; `down` leaves no process behind, and `history` and `why`
-can be read afterwards. A version with one process has nobody to answer while it loads again, unless the other version
-may: where that takes too long, `KANARIA_REPLICAS=2` is the remedy. In a state called *bad*, most requests to the
-canary ({CANARY}) fail from the moment of the fault on.
+A combination is right if all of these hold:
+
+- A healthy version is promoted, or its release continues. It is never in quarantine, unless the fault is its own.
+- A bad version is rolled back and put into quarantine.
+- Each split that the gateway had was decided before and is in the ledger, in that order.
+- What the judge or a person had decided is kept. A command that failed is not carried out later.
+- A watch is not cut short.
+- Requests fail only while a process that serves is dead or hangs, for at most
+  {_limits()}.
+  If everything is dead or hangs, they may fail until a second after `kanaria up`.
+- `down` leaves no process behind, and `history` and `why` work afterwards.
+
+While a version with one process loads again, it answers no request, unless the other version may answer. If that takes
+too long, set `KANARIA_REPLICAS=2`. In a state called *bad*, most requests to the canary ({CANARY}) fail from the
+moment of the fault on.
 
 {table(HEADS, rows)}
 
@@ -73,16 +80,16 @@ canary ({CANARY}) fail from the moment of the fault on.
 
 
 def _not_run(count: int) -> str:
-    return f"**{count} more were not run**, each for a reason that stands [below](#left-out).\n" if count else ""
+    return f"**{count} more were not run**, for the reasons [below](#left-out).\n" if count else ""
 
 
 def _limits() -> str:
-    """How long requests may fail, by what cannot serve."""
+    """How long requests may fail, for each thing that cannot serve."""
     return ", ".join(f"{most_s:g} s ({hurts.value})" for hurts, most_s in MOST_FAILING_S.items() if most_s)
 
 
 def _place(one: Combination) -> int:
-    """Rows of a fault stay together."""
+    """Sort key that keeps the rows of a fault together."""
     return [fault.name for fault in FAULTS].index(one.fault.name)
 
 
@@ -91,7 +98,7 @@ def _faults() -> list[tuple[str, ...]]:
 
 
 def _left_out(results: Mapping[Combination, Seen], planned: Sequence[Combination]) -> list[tuple[str, ...]]:
-    """States with the same reason share a row."""
+    """The rows of the last table; states with the same reason share a row."""
     rows: list[tuple[str, ...]] = []
     for fault, states in left_out().items():
         by_reason: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""One combination on a stack of its own, from `up` to `down`: the facts of it."""
+"""Runs one combination on its own stack, from `up` to `down`, and collects the facts."""
 
 import shutil
 import threading
@@ -33,8 +33,8 @@ from tests.chaos.users import Users
 
 REACHED_WITHIN_S = 45.0
 SETTLED_WITHIN_S = 30.0  # after the fault was undone
-IDLE_S = 4.0  # how long nothing must happen where there is no release
-QUIET_S = 1.0  # no request fails for so long before a combination is over
+IDLE_S = 4.0  # without a release: how long nothing may happen
+QUIET_S = 1.0  # no request may fail for this long before a combination ends
 _QUIET_WITHIN_S = 12.0
 _IN_FORCE_WITHIN_S = 8.0
 _GONE_WITHIN_S = 5.0
@@ -42,24 +42,24 @@ _GONE_WITHIN_S = 5.0
 
 @dataclass
 class Course:
-    """When things happened, Unix seconds, and what the users saw."""
+    """When things happened (Unix seconds), and what the users observed."""
 
     fault_s: float
     undone_s: float
     ticks_after: int = 0  # ticks and decisions after the fault was undone
-    watched_s: float | None = None  # how long the watch was; None: it was not seen from its begin to its end
+    watched_s: float | None = None  # length of the watch; None: not observed from start to end
     users: Users | None = None
 
 
 def run(one: Combination, folder: Path, store: Path, stopping: threading.Event, *, kept: Path) -> Seen:
-    """Run a combination and give what was seen.
+    """Run a combination and return what was observed.
 
     Args:
         one: the fault and the state.
-        folder: for the stack's files; gone afterwards.
+        folder: for the stack's files; removed afterwards.
         store: the BentoML home with both versions.
         stopping: set when the driver has to stop.
-        kept: where the logs and the ledger are copied to.
+        kept: the folder to which the logs and the ledger are copied.
 
     Raises: Interrupted.
     """
@@ -94,7 +94,7 @@ def run(one: Combination, folder: Path, store: Path, stopping: threading.Event, 
 
 
 def _live(site: Site, one: Combination, course: Course) -> None:
-    """From `up` until users are content again."""
+    """From `up` until requests succeed again."""
     if site.command("up", STABLE, label="first up"):
         raise NotReached("the stack did not start")
     with site.users() as course.users:
@@ -114,14 +114,14 @@ def _live(site: Site, one: Combination, course: Course) -> None:
 
 
 def _reach(site: Site, state: State, users: Users) -> None:
-    """Bring the release to the state; a canary that is to fail begins to."""
+    """Bring the release to the state; if the state is bad, switch the canary to fail."""
     if not site.until(lambda: users.split is not None and len(users.answers) > 20, limit_s=10.0):
         raise NotReached("the gateway shows no split")
     if state is IDLE:
         return
     site.release(state.plan())
     if not site.until(lambda: state.is_reached(site.deployment), limit_s=REACHED_WITHIN_S):
-        raise NotReached(f"the release did not come to `{state.name}`")
+        raise NotReached(f"the release did not reach `{state.name}`")
     if state.phase is Phase.STARTING:
         site.wait(1.0)
     else:
@@ -133,7 +133,7 @@ def _reach(site: Site, state: State, users: Users) -> None:
 
 
 def resume(site: Site) -> None:
-    """By the command, whose clock is the machine's; again until the controller takes it, if the release is paused."""
+    """Run `resume`, which uses the machine's clock, until the controller accepts it or the release is not paused."""
 
     def is_resumed() -> bool:
         release = site.deployment.active
@@ -144,7 +144,7 @@ def resume(site: Site) -> None:
 
 
 def _settle(site: Site, state: State) -> bool:
-    """Wait for the end of the release; False where it has none in the time that it has."""
+    """Wait for the end of the release; False if it does not end in time."""
     if state is IDLE:
         site.wait(IDLE_S)
         return False
@@ -159,7 +159,7 @@ def _settle(site: Site, state: State) -> bool:
 
 
 def _become_quiet(site: Site, users: Users) -> None:
-    """Wait until the last decision is in force and requests succeed again, if they do."""
+    """Wait, with a limit, until the last decision is in force and requests succeed again."""
 
     def is_in_force() -> bool:
         wish, split = desired(site.deployment), users.split
@@ -179,7 +179,7 @@ def _become_quiet(site: Site, users: Users) -> None:
 
 
 def _leave(site: Site, state: State) -> tuple[str, ...]:
-    """Take the stack down and ask what people ask afterwards; the processes that are still there."""
+    """Take the stack down and run the usual commands afterwards; returns the processes that still run."""
     site.command("status", "--json")
     site.command("down")
     site.until(lambda: not site.everything(), limit_s=_GONE_WITHIN_S)
@@ -233,7 +233,7 @@ def _events(site: Site) -> Sequence[Event]:
 
 
 def _keep(site: Site, kept: Path) -> None:
-    """What a person needs to find out what happened."""
+    """Keep the files that a person needs to find out what happened."""
     shutil.rmtree(kept, ignore_errors=True)
     kept.mkdir(parents=True)
     for path in (

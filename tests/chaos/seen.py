@@ -1,4 +1,4 @@
-"""What was seen of one combination of a fault and a state: facts, without an opinion. Written as one line of JSON."""
+"""What was observed in one combination of a fault and a state: facts without a verdict, stored as one line of JSON."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -22,9 +22,9 @@ class Failure(_Fact):
     """A request that failed."""
 
     sent_s: float  # after the fault
-    ended_s: float  # likewise
+    ended_s: float  # after the fault
     status: int  # 0: no answer
-    version: str | None  # which version answered; None: the gateway, or nobody
+    version: str | None  # the version that answered; None: the gateway, or no answer
     error: str
 
 
@@ -38,11 +38,11 @@ class Split(_Fact):
 
     def __str__(self) -> str:
         share = f"{self.percent:g} % to {self.canary}" if self.canary else "no canary"
-        return f"{self.stable} with {share}" + (" and a copy of all" if self.mirror else "")
+        return f"{self.stable} with {share}" + (" and a copy of all requests" if self.mirror else "")
 
 
 class Held(Split):
-    """A split that the gateway had for a while."""
+    """A split that was in force for some time."""
 
     since_s: float  # after the fault
     for_s: float
@@ -54,30 +54,30 @@ class Seen(_Fact):
     fault: str
     state: str
     took_s: float  # the whole combination
-    undone_s: float  # from the fault until what undid it had ended
+    undone_s: float  # from the fault until it was completely undone
     requests: int
     slowest_s: float
     failures: tuple[Failure, ...]
-    bad_answers: int  # failed ones of a canary that was made to fail
-    bad_until_s: float  # when the last of them was sent, after the fault
+    bad_answers: int  # failures that the bad canary answered
+    bad_until_s: float  # when the last of these requests was sent, after the fault
     held: tuple[Held, ...]
-    asked: tuple[Split, ...]  # what the decisions in the ledger ask for, in their order
-    applied: tuple[Split, ...]  # what the ledger says was in force, in its order
+    asked: tuple[Split, ...]  # the splits that the decisions in the ledger ask for, in order
+    applied: tuple[Split, ...]  # the splits that the ledger says were in force, in order
     outcome: Outcome
     phase: str
     signal: str = ""
     reason: str = ""
-    promoted_by: str = ""  # even if it was rolled back later; empty: nobody has
+    promoted_by: str = ""  # even if the version was rolled back later; empty: not promoted
     quarantined: dict[str, str] = {}
     ticks_after: int = 0  # ticks and decisions in the ledger after the fault was undone
-    watched_s: float | None = None  # how long the watch was; None: its end was not seen
-    commands: dict[str, int] = {}  # exit codes by label; 124: it did not end
-    left: tuple[str, ...] = ()  # processes that were still there after `down`
-    problems: tuple[str, ...] = ()  # what kept the driver from going on
+    watched_s: float | None = None  # length of the watch; None: its end was not observed
+    commands: dict[str, int] = {}  # exit codes by label; 124: timed out
+    left: tuple[str, ...] = ()  # processes that still ran after `down`
+    problems: tuple[str, ...] = ()  # why the driver could not continue
 
 
 def asked_by(events: Iterable[e.Event]) -> tuple[Split, ...]:
-    """Every split that the decisions ask for, in their order."""
+    """Every split that the decisions ask for, in order."""
     deployment, splits = Deployment(), []
     for event in events:
         deployment = apply(deployment, event)
@@ -113,12 +113,12 @@ def held_by(splits: Sequence[tuple[float, ObservedSplit]], fault_s: float, end_s
 
 
 def is_bad_answer(answer: Answer, bad: str | None) -> bool:
-    """Whether this failure is the answer of the version that was made to fail."""
+    """Whether the bad version answered this request with a failure."""
     return answer.has_failed and bad is not None and answer.version == bad
 
 
 def failures_of(answers: Iterable[Answer], bad: str | None, fault_s: float) -> tuple[Failure, ...]:
-    """Every failure that is not such an answer."""
+    """Every failure that the bad version did not answer."""
     return tuple(
         Failure(
             sent_s=round(answer.sent_s - fault_s, 2),
@@ -133,7 +133,7 @@ def failures_of(answers: Iterable[Answer], bad: str | None, fault_s: float) -> t
 
 
 def outcome_of(deployment: Deployment) -> Outcome:
-    """How the newest release ended, or that it has not."""
+    """The outcome of the newest release; `running` if it has not ended."""
     release = deployment.release
     if release is None:
         return "none"
@@ -141,7 +141,7 @@ def outcome_of(deployment: Deployment) -> Outcome:
 
 
 def promoter_of(events: Iterable[e.Event]) -> str:
-    """Who promoted the release, be it rolled back later or not."""
+    """Who promoted the release, even if it was rolled back later."""
     return next((event.by for event in events if isinstance(event, e.Promoted)), "")
 
 
@@ -154,17 +154,17 @@ def phase_of(deployment: Deployment) -> str:
 
 
 def numbered(command: str, number: int) -> str:
-    """The label of a command that several people give, or that is given with others."""
+    """The label of a command that runs at the same time as others."""
     return f"{command} ({number})"
 
 
 def command_of(label: str) -> str:
-    """The command that has this label."""
+    """The command with this label."""
     return re.sub(r" \(\d+\)$", "", label)
 
 
 def without_repeats(splits: Sequence[Split]) -> tuple[Split, ...]:
-    """Without those that equal the one before."""
+    """The splits without those that equal the previous one."""
     return tuple(split for i, split in enumerate(splits) if i == 0 or split != splits[i - 1])
 
 

@@ -1,4 +1,4 @@
-"""One real stack for one combination: started, struck, watched, and gone afterwards, whatever happens."""
+"""One real stack for one combination. It is always removed afterwards."""
 
 import json
 import os
@@ -47,28 +47,28 @@ class Disk:
 
     mb: int
     inodes: int | None = None
-    is_image: bool = False  # ext4 in a file, which can be frozen and break; else it lies in memory
+    is_image: bool = False  # ext4 in a file, which can be frozen and damaged; otherwise in memory
 
 
 class Interrupted(Exception):
-    """Somebody wants the driver to stop."""
+    """The driver was asked to stop."""
 
 
 class NotReached(Exception):
-    """The stack did not come to where the fault was to strike."""
+    """The stack did not reach the state in which the fault was to happen."""
 
 
 class Site:
-    """A stack with a state folder of its own, and users.
+    """A stack with its own state folder, and users.
 
     Args:
-        folder: for all of its files; made here, and gone afterwards.
+        folder: for all of its files; created here, and removed afterwards.
         store: the BentoML home with both versions.
-        stopping: set when the driver has to stop: every wait ends then with Interrupted.
-        environment: more variables for `kanaria up`.
-        disk: a file system of its own for the state folder; None: a plain folder.
-        has_own_temporary: whether temporary files lie in a small file system, and the state folder's path is too long
-            for the gateway's sockets, which then lie there, too.
+        stopping: set when the driver has to stop; every wait then raises Interrupted.
+        environment: additional variables for `kanaria up`.
+        disk: a separate file system for the state folder; None: a plain folder.
+        has_own_temporary: whether temporary files have their own small file system. The state folder's path is then
+            too long for the gateway's sockets, so they are among the temporary files.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Site:
         place = folder / ("long" * 20) if has_own_temporary else folder
         self.kanaria = Kanaria.at(place, store, **fixed | dict(environment))
         self.home = self.kanaria.home
-        self.commands: dict[str, int] = {}  # those that were run, with their exit codes
+        self.commands: dict[str, int] = {}  # exit codes by label
         self.problems: list[str] = []
         self._samples = next(store.glob("models/digits/v1/samples.jsonl"))
         self._deployment = Deployment()
@@ -104,7 +104,7 @@ class Site:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Make the folder; at the end of the block everything that was started in it is gone."""
+        """Create the folder; at the end of the block everything that was started in it is stopped."""
         self.switches.mkdir(parents=True)
         self.home.mkdir()
         with ExitStack() as mounted:
@@ -118,7 +118,7 @@ class Site:
             yield
 
     def _source(self, disk: Disk) -> list[str]:
-        """What is mounted, as `mount` wants it."""
+        """The arguments of `mount`."""
         if not disk.is_image:
             inodes = f",nr_inodes={disk.inodes}" if disk.inodes else ""
             return ["-t", "tmpfs", "-o", f"size={disk.mb}m{inodes}", "tmpfs"]
@@ -132,15 +132,15 @@ class Site:
         return self.folder / "disk.img"
 
     def repair(self) -> None:
-        """Check the state folder's disk, which nothing uses, and mount it anew."""
+        """Check the state folder's disk, which no process uses, and mount it again."""
         subprocess.run(["umount", str(self.home)], check=True)
-        repaired = self._image.with_name("repaired.img")  # the kernel may still know the other one as it was
+        repaired = self._image.with_name("repaired.img")  # the kernel may still cache the old image
         shutil.copy(self._image, repaired)
         subprocess.run(["e2fsck", "-fy", str(repaired)], check=False, capture_output=True)
         subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(repaired), str(self.home)], check=True)
 
     def users(self) -> Users:
-        """Users who begin with a `with` block."""
+        """Users who send requests while a `with` block runs."""
         return Users(
             gateway=self.kanaria.gateway,
             api_key=(self.home / API_KEY_FILE).read_text().strip(),
@@ -149,10 +149,10 @@ class Site:
             notes=self.folder / "users.jsonl",
         )
 
-    # ---- what a person does
+    # ---- what people do
 
     def command(self, *arguments: str, label: str | None = None) -> int:
-        """Run a command of `kanaria`, and remember its exit code under `label`, or under its own words."""
+        """Run a `kanaria` command, and store its exit code under `label`, by default the command itself."""
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "kanaria", *arguments],
@@ -181,17 +181,17 @@ class Site:
         self.client().release(CANARY, RolloutSpec.model_validate(plan))
 
     def let_the_canary_fail(self) -> None:
-        """From now on, for good."""
+        """Switch the canary to fail permanently."""
         (self.switches / FAILS).write_text(CANARY)
 
     def let_versions_load_slowly(self, seconds: float) -> None:
-        """Those that start from now on."""
+        """Make versions that start from now on load slowly."""
         (self.switches / LOADS_SLOWLY).write_text(str(seconds))
 
-    # ---- what there is
+    # ---- what can be read
 
     def events(self) -> list[Event]:
-        """All that the ledger holds, without ticks. Raises KanariaError."""
+        """All events in the ledger except ticks. Raises KanariaError."""
         ledger = Ledger(self.home / "ledger.db", read_only=True)
         try:
             return list(ledger.events(without_ticks=True))
@@ -199,7 +199,7 @@ class Site:
             ledger.close()
 
     def count_ticks(self) -> int:
-        """How many ticks and decisions the ledger holds; 0 while it cannot be read. Notes are no progress."""
+        """The number of ticks and decisions in the ledger; 0 while it cannot be read. Notes are not counted."""
         with suppress(KanariaError):
             ledger = Ledger(self.home / "ledger.db", read_only=True)
             try:
@@ -210,7 +210,7 @@ class Site:
 
     @property
     def deployment(self) -> Deployment:
-        """The state of the ledger; the last one that could be read."""
+        """The state by the ledger, as last read."""
         with suppress(KanariaError):
             self._deployment = fold(self.events())
         return self._deployment
@@ -220,9 +220,9 @@ class Site:
         return self.kanaria.pid(process_name(program))
 
     def tree(self, program: str) -> list[psutil.Process]:
-        """A program's main process and all below it; the children come first.
+        """A program's main process and all its child processes, children first.
 
-        The keeper and the fork server are alone: their children are the other programs.
+        Of the keeper and the fork server only the main process: their children are the other programs.
         """
         if program == KEEPER:
             return [self.keeper()]
@@ -232,14 +232,14 @@ class Site:
         return [*main.children(recursive=True), main]
 
     def worker(self, tag: str) -> psutil.Process:
-        """One of the processes of a version that answer requests."""
+        """One of a version's workers."""
         found = [one for one in self.tree(tag)[:-1] if is_worker(one.cmdline())]
         if not found:
             raise NotReached(f"{tag} has no worker")
         return found[0]
 
     def keeper(self) -> psutil.Process:
-        """The process that keeps all others."""
+        """The keeper's process."""
         found = holder(self.home / "keeper.lock")
         if found is None:
             raise NotReached("there is no keeper")
@@ -263,7 +263,7 @@ class Site:
             raise Interrupted
 
     def until(self, holds: Callable[[], object], *, limit_s: float) -> bool:
-        """Wait until `holds()`; False when it did not within `limit_s`. Raises Interrupted."""
+        """Wait until `holds()`; returns False if it does not hold within `limit_s`. Raises Interrupted."""
         deadline = time.monotonic() + limit_s
         while not holds():
             if time.monotonic() > deadline:
@@ -282,7 +282,7 @@ def _mounted(folder: Path, *source: str) -> Iterator[None]:
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Every process, except this one, with that state folder in its environment."""
+    """Every process except this one that has the state folder in its environment."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -293,7 +293,7 @@ def processes_of(home: Path) -> list[psutil.Process]:
 
 
 def end_all(home: Path) -> None:
-    """Kill every process of a state folder; stopped first, so that none starts another meanwhile."""
+    """Kill every process of a state folder. Each is stopped first, so that none starts another process meanwhile."""
     while found := processes_of(home):
         for process in found:
             with suppress(psutil.Error):
@@ -305,7 +305,7 @@ def end_all(home: Path) -> None:
 
 
 def named(process: psutil.Process) -> str:
-    """A process, in few words."""
+    """A short description of a process."""
     with suppress(psutil.Error):
         return json.dumps(" ".join(process.cmdline())[:80])
     return str(process.pid)

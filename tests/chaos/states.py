@@ -1,4 +1,4 @@
-"""The moments of a release in which a fault strikes."""
+"""The states of a release in which a fault happens."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,12 +7,12 @@ from rollout.ledger.state import Deployment, Phase
 from rollout.routers.router import ObservedSplit
 
 STABLE, CANARY = "digits:v1", "digits:v2"
-PERSON = "chaos"  # who releases the canary, and gives the command of `State.asked`
+PERSON = "chaos"  # who releases the canary and runs the command in `State.asked`
 
 WATCH_S = 12.0
 _PLAN: dict[str, Any] = {
     "window": "1s",
-    "soak": "6s",  # longer than a process takes to come back: the release is in the same step then
+    "soak": "6s",  # longer than a process takes to restart, so the release is still in the same step
     "warmup": "none",
     "step_deadline": "60s",
     "risk_budget": "20%",  # at 40 requests/s a step is proven in seconds
@@ -25,22 +25,22 @@ _PLAN: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class State:
-    """A row: how a release comes here, and how to tell that it is here."""
+    """A state: how a release reaches it, and how to detect that."""
 
     name: str
-    phase: Phase | None  # None: no release at all
+    phase: Phase | None  # None: there is no release
     weight_percent: float = 0
-    is_bad: bool = False  # most requests that the canary gets fail from the moment of the fault on
+    is_bad: bool = False  # most requests to the canary fail from the moment of the fault on
     steps: tuple[str | int, ...] = (50, 100)
-    keys: dict[str, Any] = field(default_factory=dict)  # of the plan, where they differ
-    asked: str | None = None  # the command that a person gives in the release's first step
+    keys: dict[str, Any] = field(default_factory=dict)  # keys of the plan that differ from `_PLAN`
+    asked: str | None = None  # the command that a person runs in the release's first step
 
     def plan(self) -> dict[str, Any]:
         """The release's plan."""
         return {**_PLAN, "steps": list(self.steps), **self.keys}
 
     def is_reached(self, deployment: Deployment) -> bool:
-        """Whether the ledger says that the release is here."""
+        """Whether the ledger says that the release is in this state."""
         release = deployment.active
         if self.phase is None or release is None:
             return self.phase is None
@@ -49,7 +49,7 @@ class State:
         )
 
     def is_in_force(self, split: ObservedSplit) -> bool:
-        """Whether the gateway's split is the one of this state."""
+        """Whether the gateway's split is that of this state."""
         if self.phase is Phase.WATCHING:
             return split.stable == CANARY
         return (split.canary, split.canary_percent) == (CANARY, self.weight_percent)

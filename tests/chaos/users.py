@@ -1,6 +1,6 @@
-"""Users who send requests all the time and note each, and what the gateway's split was meanwhile.
+"""Users who send requests continuously, and record each request and the gateway's split.
 
-They are a process of their own (`python -m tests.chaos.users`), so that nothing else that the driver does delays them.
+They run in their own process (`python -m tests.chaos.users`), so that the driver's other work does not delay them.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from rollout.routers.router import ObservedSplit
 from tests.support.paths import ROOT
 
 RATE = 40.0  # requests/s
-_TIMEOUT_S = 15.0  # the gateway answers after 10 s by itself
+_TIMEOUT_S = 15.0  # the gateway itself answers after 10 s
 _SAMPLE_S = 0.2
 _API_KEY = "CHAOS_API_KEY"  # not an argument: every user of the machine can see arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request and what came of it."""
+    """One request and its result."""
 
     sent_s: float  # Unix seconds
     took_s: float
     status: int  # HTTP status; 0: no answer
-    version: str | None  # which version answered; None: the gateway itself, or nobody
+    version: str | None  # the version that answered; None: the gateway itself, or no answer
     error: str = ""
 
     @property
@@ -52,14 +52,14 @@ class Answer:
 
 @dataclass
 class Users:
-    """The process of the users, and what it has noted so far. Leaving its `with` block stops it.
+    """The users' process, and what it has recorded so far. It runs until its `with` block ends.
 
     Args:
         gateway: its URL.
         api_key: sent with each request.
-        samples: rows to send, JSON lines.
-        admin: the socket of the gateway's admin.
-        notes: the file that the process writes.
+        samples: the rows to send, as JSON lines.
+        admin: the gateway's admin socket.
+        notes: the file to which the process writes.
     """
 
     gateway: str
@@ -68,7 +68,7 @@ class Users:
     admin: Path
     notes: Path
     answers: list[Answer] = field(default_factory=list)
-    splits: list[tuple[float, ObservedSplit]] = field(default_factory=list)  # since when, Unix seconds; and which
+    splits: list[tuple[float, ObservedSplit]] = field(default_factory=list)  # start (Unix seconds) and split
     _read_to: int = 0
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class Users:
         self.read()
 
     def read(self) -> Self:
-        """Take in what was noted since the last time."""
+        """Read what was recorded since the last call."""
         with self.notes.open("rb") as notes:
             notes.seek(self._read_to)
             text = notes.read()
@@ -105,13 +105,13 @@ class Users:
 
     @property
     def split(self) -> ObservedSplit | None:
-        """The split that was seen last."""
+        """The last observed split."""
         self.read()
         return self.splits[-1][1] if self.splits else None
 
 
 class _Sending:
-    """What the process does until SIGTERM; then it waits for the answers that are due."""
+    """What the process does until SIGTERM; then it waits for the outstanding answers."""
 
     def __init__(self, gateway: str, samples: Path, admin: Path, notes: TextIO) -> None:
         self._gateway, self._admin, self._notes = gateway, admin, notes
@@ -130,7 +130,7 @@ class _Sending:
             while not self._stopping.is_set():
                 sending.add(task := asyncio.create_task(self._send(client)))
                 task.add_done_callback(sending.discard)
-                due_s = max(due_s + 1 / RATE, time.monotonic() - 1.0)  # a pause of this process makes no burst
+                due_s = max(due_s + 1 / RATE, time.monotonic() - 1.0)  # a pause of this process causes no burst
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))
             await asyncio.gather(*sending, sampling)
 

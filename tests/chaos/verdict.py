@@ -1,4 +1,4 @@
-"""Whether what was seen is right: computed from the facts, the fault and the state."""
+"""Decides whether a combination is right, from the facts, the fault and the state."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -25,21 +25,21 @@ MOST_FAILING_S = {
     Hurts.VERSION: 3.0,
     Hurts.VERSIONS: 12.0,
 }
-PROMOTERS = {WATCHING: "judge", WATCHING_BAD: "judge", PROMOTING: PERSON}  # who has promoted it before the fault
-SEEN_WITHIN_S = 2.0  # how late the driver may see that a watch began
-AFTER_UP_S = 1.0  # users notice a moment later that the stack is back
-FOUND_WITHIN_S = 8.0  # three windows, a reading and a beat: how long a bad version may answer users
-RECORDED_AFTER_S = 2.0  # a split that was in force for less may be missing among those that were read back
+PROMOTERS = {WATCHING: "judge", WATCHING_BAD: "judge", PROMOTING: PERSON}  # who promoted it before the fault
+SEEN_WITHIN_S = 2.0  # how late the driver may notice that a watch began
+AFTER_UP_S = 1.0  # requests succeed a moment after the stack is up
+FOUND_WITHIN_S = 8.0  # three windows, a reading and a tick: how long a bad version may answer users
+RECORDED_AFTER_S = 2.0  # a split in force for less time may be missing in the ledger
 
 
 def wrongs(seen: Seen, fault: Fault, state: State) -> tuple[str, ...]:
-    """What is wrong, in words; nothing when all is right."""
+    """What is wrong, in words; empty if all is right."""
     return tuple(
         text
         for check in (
             _problems,
             _outcome,
-            _word,
+            _decided,
             _quarantine,
             _progress,
             _decisions,
@@ -53,7 +53,7 @@ def wrongs(seen: Seen, fault: Fault, state: State) -> tuple[str, ...]:
 
 
 def right_ends(fault: Fault, state: State) -> frozenset[Outcome]:
-    """How a release may end, or that it may go on."""
+    """The allowed outcomes of a release."""
     if state is IDLE:
         return frozenset({"none"})
     if state is LEAVING:
@@ -68,7 +68,7 @@ def right_ends(fault: Fault, state: State) -> frozenset[Outcome]:
 
 
 def failing_s(seen: Seen) -> float:
-    """Between the first and the last request that failed, seconds; those under way count from the fault on."""
+    """Seconds from the first to the last failed request. One sent before the fault counts as sent at the fault."""
     sent = [max(0.0, failure.sent_s) for failure in seen.failures]
     return max(sent) - min(sent) if sent else 0.0
 
@@ -81,16 +81,16 @@ def _outcome(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
     right = right_ends(fault, state)
     if seen.outcome not in right:
         kind = "a bad version" if state.is_bad else "a healthy version"
-        yield f"{kind} is {_words(seen.outcome)} ({seen.phase}), right is {' or '.join(map(_words, sorted(right)))}"
+        yield f"{kind} is {_words(seen.outcome)} ({seen.phase}), expected {' or '.join(map(_words, sorted(right)))}"
     if seen.outcome == "promoted" and seen.watched_s is not None and seen.watched_s < WATCH_S - SEEN_WITHIN_S:
         yield f"the watch of {WATCH_S:g} s was over after {seen.watched_s:.1f} s"
 
 
-def _word(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
-    """What the judge or a person has decided stays decided; what a person could not decide is not done later."""
+def _decided(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
+    """Decisions of the judge or a person are kept; a command that failed is not carried out later."""
     if state in PROMOTERS:
         if seen.promoted_by != PROMOTERS[state]:
-            yield f"promoted by {seen.promoted_by or 'nobody'}, right is {PROMOTERS[state]}, before the fault"
+            yield f"promoted by {seen.promoted_by or 'nobody'}, expected {PROMOTERS[state]}, before the fault"
         return
     has_promoted = _has_succeeded(seen, "promote")
     if seen.promoted_by not in ("judge", "") and not has_promoted:
@@ -115,15 +115,15 @@ def _quarantine(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
 
 
 def _progress(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
-    """A release that neither ends nor is measured stands still."""
+    """A release is stuck if it neither ends nor is measured."""
     if seen.outcome == "running" and not seen.ticks_after:
-        yield "the release stands still: nothing was judged after the fault was undone"
+        yield "the release is stuck: nothing was judged after the fault was undone"
     if state is LEAVING and seen.phase != "ended":
         yield f"the aborted release did not end: {seen.phase}"
 
 
 def _decisions(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
-    """Every split was decided before, in this order, is in the ledger, and the last one is in force."""
+    """Every split was decided before and is in the ledger, in the same order, and the last one is in force."""
     known = [one for one in seen.held if not (fault.forgets and 0 < one.since_s < seen.undone_s)]
     for split in _not_in_order(_splits(known), seen.asked):
         yield f"in force without a decision in the ledger: {split}"
@@ -135,29 +135,29 @@ def _decisions(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
 
 
 def _failures(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
-    """Failed requests only while a process that serves is dead, and not for long."""
+    """Requests fail only while a process that serves is dead or hangs, and not for long."""
     if not seen.failures:
         return
     allowed_s = MOST_FAILING_S.get(fault.hurts, seen.undone_s + AFTER_UP_S)
     count = f"{len(seen.failures)} of {seen.requests} requests failed"
     early_s = min(failure.ended_s for failure in seen.failures)
     if not allowed_s:
-        yield f"{count}, and nothing that serves was dead: {_sorts(seen)}"
+        yield f"{count}, although no serving process was dead: {_by_kind(seen)}"
     elif early_s < 0:
-        yield f"{count}, the first {-early_s:.1f} s before the fault: {_sorts(seen)}"
+        yield f"{count}, the first {-early_s:.1f} s before the fault: {_by_kind(seen)}"
     elif failing_s(seen) > allowed_s:
-        yield f"{count}, over {failing_s(seen):.1f} s; right is at most {allowed_s:.1f} s: {_sorts(seen)}"
+        yield f"{count}, over {failing_s(seen):.1f} s; allowed is at most {allowed_s:.1f} s: {_by_kind(seen)}"
 
 
 def _harm(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
-    """How long a bad version answered users."""
+    """A bad version may answer users only for a limited time."""
     if not state.is_bad:
         return
     blind_s = seen.undone_s if fault.hurts is Hurts.EVERYBODY else fault.blinds_s
     if seen.bad_until_s > blind_s + FOUND_WITHIN_S:
         yield (
             f"the bad version answered users for {seen.bad_until_s:.1f} s ({seen.bad_answers} failures); "
-            f"right is at most {blind_s + FOUND_WITHIN_S:.0f} s"
+            f"allowed is at most {blind_s + FOUND_WITHIN_S:.0f} s"
         )
 
 
@@ -169,7 +169,7 @@ def _leftovers(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
 def _commands(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
     for label, code in seen.commands.items():
         if code and command_of(label) not in fault.may_fail:
-            yield f"`{label}` ended with {code}" if code != 124 else f"`{label}` did not end"
+            yield f"`{label}` exited with {code}" if code != 124 else f"`{label}` timed out"
 
 
 def _has_succeeded(seen: Seen, command: str) -> bool:
@@ -177,7 +177,7 @@ def _has_succeeded(seen: Seen, command: str) -> bool:
 
 
 def _not_in_order(some: Sequence[Split], whole: Sequence[Split]) -> Iterator[Split]:
-    """Those of `some` that do not come in `whole`, after the one before."""
+    """The splits of `some` that `whole` does not have after the split before."""
     at = 0
     for split in some:
         found = next((i for i in range(at, len(whole)) if whole[i] == split), None)
@@ -195,13 +195,13 @@ def _longest(held: Iterable[Held], split: Split) -> float:
     return max(one.for_s for one in held if _splits([one]) == [split])
 
 
-def _sorts(seen: Seen) -> str:
-    """How many failures of each sort."""
-    sorts: dict[str, int] = {}
+def _by_kind(seen: Seen) -> str:
+    """The number of failures of each kind."""
+    kinds: dict[str, int] = {}
     for failure in seen.failures:
-        sort = f"status {failure.status}" if failure.status else failure.error
-        sorts[sort] = sorts.get(sort, 0) + 1
-    return ", ".join(f"{count} x {sort}" for sort, count in sorted(sorts.items()))
+        kind = f"status {failure.status}" if failure.status else failure.error
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _words(outcome: str) -> str:
@@ -214,9 +214,9 @@ def did(seen: Seen, state: State) -> str:
         case "none":
             return "nothing"
         case "running":
-            return f"goes on, {seen.phase}"
+            return f"continues, {seen.phase}"
         case "rolled_back":
             return f"rolled back: {seen.signal}"
         case "promoted" if state in (WATCHING, WATCHING_BAD) and seen.phase != "ended":
-            return "stays promoted, the watch goes on"
+            return "stays promoted, the watch continues"
     return seen.outcome

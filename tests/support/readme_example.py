@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from rollout.control import commands as c
-from rollout.ui import told
+from rollout.ui import terminal_reports
 from rollout.ui.html import style
 from rollout.ui.status import build_status
 from rollout.ui.web import status_page
@@ -36,7 +36,7 @@ def why_text() -> str:
     with tempfile.TemporaryDirectory() as folder:
         release = finished(Path(folder) / "ledger.db", LIVE, classes=NO_SEVENS)
     output = StringIO()
-    Console(file=output, width=_WIDTH).print(told.why(release))
+    Console(file=output, width=_WIDTH).print(terminal_reports.why(release))
     lines = [line.rstrip() for line in output.getvalue().partition(_LEFT_OUT)[0].splitlines()]
     return "\n".join(lines).strip()
 

@@ -1,4 +1,7 @@
-"""How long a version took is not how long its client took, on a real Envoy: slow uploads, slow readers, hang-ups."""
+"""The latency of a version excludes the time of slow clients. A real Envoy measures it.
+
+The clients upload slowly, read slowly or disconnect early.
+"""
 
 import socket
 import struct
@@ -15,8 +18,8 @@ from rollout.routers.router import Split
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 STABLE = "digits:v1"
-SLOW_S = 1.5  # of the client
-BOUND_MS = "1000"  # every answer of the version is quicker, on a busy machine, too
+SLOW_S = 1.5  # how long a slow client or version waits
+BOUND_MS = "1000"  # a version without a delay always answers faster, even on a busy machine
 OWN = Service((Route("/predict"), Route("/words", is_streamed=True)), timeout_s=10)
 
 Ask = Callable[["Gateway"], None]
@@ -37,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 
 
 def timed(gateway: Gateway) -> tuple[int, int]:
-    """Requests whose time was measured, and those of them that were slower than the bound."""
+    """The number of measured requests, and how many of them were slower than the bound."""
     buckets = {"+Inf": 0.0, BOUND_MS: 0.0}
     for name, labels, value in gateway.samples():
         if name == "envoy_kanaria_predict_duration_ms_bucket" and labels["le"] in buckets:
@@ -62,7 +65,7 @@ def slow_upload(gateway: Gateway, path: str = "/predict") -> None:
 
 
 def slow_large_upload(gateway: Gateway) -> None:
-    """Of a body that flows through where the service is not ours."""
+    """Upload a body so large that Envoy streams it to a version of your own service."""
     with connected(gateway) as client:
         client.sendall(head("/predict", "content-length: 100000") + b"x" * 99_999)
         time.sleep(SLOW_S)
@@ -87,7 +90,7 @@ def slow_headers(gateway: Gateway) -> None:
 
 
 def window_of_zero(gateway: Gateway, path: str = "/predict") -> None:
-    """HTTP/2: a client that never allows a byte of the answer's body to be sent."""
+    """An HTTP/2 client whose flow-control window stays 0, so that it never receives the answer's body."""
     named = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "a"}
     fields = b"".join(b"\x00%c%b%c%b" % (len(k), k.encode(), len(v), v.encode()) for k, v in named.items())
     no_window = struct.pack(">HI", 4, 0)
@@ -100,8 +103,8 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def slow_upload_then_gone(gateway: Gateway) -> None:
-    """The client leaves as soon as its request is there."""
+def slow_upload_then_disconnect(gateway: Gateway) -> None:
+    """Upload slowly, and disconnect as soon as the request is complete."""
     with connected(gateway) as client:
         client.sendall(head("/predict", "content-length: 10"))
         time.sleep(SLOW_S)
@@ -109,12 +112,14 @@ def slow_upload_then_gone(gateway: Gateway) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["of the contract", "of its own"])
+@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["contract", "own service"])
 @pytest.mark.parametrize(
     "ask", [slow_upload, slow_large_upload, slow_chunks, slow_headers, window_of_zero], ids=lambda ask: ask.__name__
 )
-def test_a_slow_client_makes_no_version_slow(running: Gateway, stable: StandIn, ask: Ask, service: Service) -> None:
-    """Whichever half of the exchange it draws out."""
+def test_slow_clients_do_not_make_the_version_slow(
+    running: Gateway, stable: StandIn, ask: Ask, service: Service
+) -> None:
+    """This holds for a slow upload and for a slow download."""
     stable.behave()
     running.router.apply(Split(Version((stable.backend,), service)))
     count, slow = timed(running)
@@ -123,15 +128,15 @@ def test_a_slow_client_makes_no_version_slow(running: Gateway, stable: StandIn, 
     assert timed(running)[1] == slow
 
 
-@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["of the contract", "of its own"])
-def test_a_client_that_leaves_counts_for_as_long_as_the_version_had_its_request(
+@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["contract", "own service"])
+def test_a_disconnected_client_counts_only_the_time_of_the_version(
     running: Gateway, stable: StandIn, service: Service
 ) -> None:
-    """Not for the time in which it was sending it."""
+    """The time of the upload is not counted; the time after the whole request was sent is."""
     stable.behave(delay_s=6.0)
     running.router.apply(Split(Version((stable.backend,), service)))
     count, slow = timed(running)
-    slow_upload_then_gone(running)
+    slow_upload_then_disconnect(running)
     eventually(lambda: timed(running)[0] == count + 1)
     assert timed(running)[1] == slow
     with connected(running) as client:
@@ -141,7 +146,7 @@ def test_a_client_that_leaves_counts_for_as_long_as_the_version_had_its_request(
 
 
 @pytest.mark.parametrize("ask", [slow_upload, window_of_zero], ids=lambda ask: ask.__name__)
-def test_the_beginning_of_a_stream_waits_for_no_client(
+def test_the_measured_start_of_a_stream_excludes_the_time_of_the_client(
     running: Gateway, stable: StandIn, ask: Callable[..., None]
 ) -> None:
     stable.behave()
@@ -152,9 +157,9 @@ def test_the_beginning_of_a_stream_waits_for_no_client(
     assert timed(running)[1] == slow
 
 
-@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["of the contract", "of its own"])
+@pytest.mark.parametrize("service", [CONTRACT, OWN], ids=["contract", "own service"])
 def test_a_slow_version_is_slow(running: Gateway, stable: StandIn, service: Service) -> None:
-    """Also for a client that is quick."""
+    """A fast client is measured as slow if the version is slow."""
     stable.behave(delay_s=SLOW_S)
     running.router.apply(Split(Version((stable.backend,), service)))
     count, slow = timed(running)

@@ -17,7 +17,7 @@ from contract.http import CALLER_HEADER, SECRET_HEADER
 from kanaria.stack.stack import CLOSED_PORTS
 from kanaria.stack.supervision import Supervisor
 from tests.support.asking import HTTP
-from tests.support.endless import MOST, taken
+from tests.support.endless import MOST, accepted_bytes
 from tests.support.own_service import store_with
 from tests.support.processes import until
 from tests.support.stack import Kanaria
@@ -119,14 +119,14 @@ def curious(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     made("down")
 
 
-@pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
+@pytest.mark.parametrize("endless", ["headers", "trailer value"])
 @pytest.mark.parametrize("kind", ["stack", "curious"])
 def test_an_endless_request_does_not_fill_a_versions_memory(
     request: pytest.FixtureRequest, kind: str, endless: str
 ) -> None:
     """A client without the secret is refused only after its headers have arrived."""
     kanaria: Kanaria = request.getfixturevalue(kind)
-    assert taken(url_of(kanaria), endless) < MOST / 2
+    assert accepted_bytes(url_of(kanaria), endless) < MOST / 2
     HTTP.get(f"{url_of(kanaria)}/livez", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status()
 
 

@@ -16,7 +16,7 @@ from rollout.ledger.check import Contents
 from rollout.ledger.check import check as check_ledger
 from rollout.ledger.copies import copy, scheduled_copy
 from rollout.ledger.lock import WriterLock
-from rollout.ledger.restoring import Restored, begin_anew
+from rollout.ledger.restoring import Restored, start_new_ledger
 from rollout.ledger.restoring import restore as restore_ledger
 from rollout.ui.cli.conventions import EXIT_BAD_INPUT, EXIT_FAIL, Json, access_of, explained, print_json
 
@@ -97,7 +97,7 @@ def restore(
 def new(context: typer.Context) -> None:
     """Start a new ledger without history; the present one gets another name. The stack must be down."""
     with explained(), _alone(access_of(context).ledger, "kanaria ledger new") as ledger:
-        aside = begin_anew(ledger, now_s=time.time())
+        aside = start_new_ledger(ledger, now_s=time.time())
         typer.echo(
             "a new ledger begins with `kanaria up TAG`" + (f"; the previous one is kept: {aside}" if aside else "")
         )

@@ -16,7 +16,7 @@ from rollout.ledger.events import ReleaseRequested
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, fold
 from rollout.spec import RolloutSpec
-from rollout.ui import told
+from rollout.ui import terminal_reports
 from rollout.ui.cli.conventions import Access, Json, access_of, explained, print_json
 
 ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release, or a tag. Default: the newest.")]
@@ -30,7 +30,7 @@ def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = F
         if as_json:
             print_json({"release": found.number, "outcome": found.outcome, **asdict(explanation.why(found))})
         else:
-            Terminal().print(told.why(found))
+            Terminal().print(terminal_reports.why(found))
             _say_that_nobody_decides(access, found)
 
 
@@ -50,7 +50,7 @@ def history(
         if as_json:
             print_json([_row(one) for one in found])
         else:
-            Terminal().print(told.history(found))
+            Terminal().print(terminal_reports.history(found))
             for release in found[-1:]:
                 _say_that_nobody_decides(access, release)
 

@@ -1,6 +1,6 @@
-"""A wall clock that a file sets forward or back, for every Python that starts with this folder on its path.
+"""Shifts the wall clock of every Python process that starts with this folder on its path; a file says how far.
 
-`time.monotonic` goes on evenly, as on a real machine. libfaketime is no help: its sleep fails in Python.
+`time.monotonic` is not shifted, as on a real machine. libfaketime cannot be used: with it, `sleep` fails in Python.
 """
 
 import os
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 _real = time.time
-_shift = Path(os.environ.get("CHAOS_CLOCK", "no-clock"))  # the file: seconds to add
+_shift = Path(os.environ.get("CHAOS_CLOCK", "no-clock"))  # this file contains the seconds to add
 
 
 def _shifted() -> float:

@@ -1,4 +1,4 @@
-"""Which faults and states `make chaos` brings together, and the page about them."""
+"""Which faults `make chaos` runs in which states, and the page about them."""
 
 import threading
 from pathlib import Path
@@ -65,13 +65,13 @@ def test_there_are_enough_combinations_and_each_is_run_once() -> None:
 
 
 def test_every_fault_comes_once_before_any_comes_twice() -> None:
-    """So that a run that is cut short has seen each."""
+    """A run that is cut short has then run each fault."""
     first = combinations()[: len(FAULTS)]
     assert [one.fault.name for one in first] == [fault.name for fault in FAULTS]
 
 
 def test_every_other_pair_is_left_out_for_a_reason() -> None:
-    """Each fault and each state are run together, or the page says why not."""
+    """Each fault is run in each state, or the page says why not."""
     run = {(one.fault.name, one.state.name) for one in combinations()}
     out = {(fault, state): why for fault, states in left_out().items() for state, why in states.items()}
     assert run | set(out) == {(fault.name, state.name) for fault in FAULTS for state in STATES}
@@ -85,7 +85,7 @@ def test_every_plan_is_a_plan() -> None:
         RolloutSpec.model_validate(state.plan())
 
 
-def test_what_was_seen_is_read_again_to_go_on_after_an_interruption(tmp_path: Path) -> None:
+def test_results_are_read_again_after_an_interruption(tmp_path: Path) -> None:
     """A line for each combination; one that is no longer run is left out."""
     lines = [seen("gateway killed", "no release"), seen("gateway killed", "no such state")]
     path = tmp_path / "results.jsonl"
@@ -95,7 +95,7 @@ def test_what_was_seen_is_read_again_to_go_on_after_an_interruption(tmp_path: Pa
 
 
 def test_the_page_has_a_row_for_each_and_names_what_was_left_out() -> None:
-    """Rows of one fault stand together; a combination without a result had no time."""
+    """Rows of one fault stay together; a combination without a result is listed as not run."""
     planned = combinations()
     idle = [one for one in planned if one.state.name == "no release"]
     text = page({one: seen(one.fault.name, one.state.name) for one in idle}, planned, machine="2 cores")
@@ -110,8 +110,8 @@ def test_the_page_has_a_row_for_each_and_names_what_was_left_out() -> None:
     assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith("|"))
 
 
-def test_the_page_says_how_long_requests_may_fail_for_each_sort_of_fault() -> None:
-    """With the limit of each that has one."""
+def test_the_page_says_how_long_requests_may_fail_for_each_kind_of_fault() -> None:
+    """Each kind with a limit is listed with it."""
     text = page({}, combinations(), machine="2 cores")
     limits = {hurts: most_s for hurts, most_s in MOST_FAILING_S.items() if most_s}
     assert set(limits) == set(Hurts) - {Hurts.NOBODY, Hurts.EVERYBODY}
@@ -119,8 +119,8 @@ def test_the_page_says_how_long_requests_may_fail_for_each_sort_of_fault() -> No
         assert f"{most_s:g} s ({hurts.value})" in text
 
 
-def test_people_who_give_a_command_at_once_hide_no_exit_code_of_each_other(tmp_path: Path) -> None:
-    """Each command's code is kept under a label of its own, by which the command is known."""
+def test_commands_at_the_same_time_keep_each_exit_code(tmp_path: Path) -> None:
+    """Each exit code has its own label, and the label gives the command."""
     site = site_in(tmp_path)
     with at_once("nothing", "nothing", "--version")(site):
         pass
@@ -130,10 +130,10 @@ def test_people_who_give_a_command_at_once_hide_no_exit_code_of_each_other(tmp_p
 
 
 def test_a_paused_release_is_resumed_by_the_command_until_that_succeeds(tmp_path: Path) -> None:
-    """What it ended with is known at the end, and one that is not paused any more needs none."""
+    """The last exit code is kept, and a release that is no longer paused needs no command."""
 
     class Answering(Site):
-        """A stack whose ledger says what it is given, and whose first command is refused."""
+        """A stack whose release is paused until the second command; the first command is refused."""
 
         given: tuple[str, ...] = ()
 
@@ -162,7 +162,7 @@ def test_make_chaos_has_time_for_all() -> None:
 
 
 def test_the_list_names_what_would_be_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """Those in whose names the expression is found; nothing is started."""
+    """The combinations whose names contain the expression are listed; nothing is started."""
     assert main(["--list", "--only", "gateway killed / watch"]) == 0
     *names, count = capsys.readouterr().out.splitlines()
     assert set(names) == {"gateway killed / watch", "routes cut, gateway killed / watch"}

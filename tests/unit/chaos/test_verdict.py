@@ -101,7 +101,7 @@ def found(facts: Seen, name: str = "controller killed", state: State = STEP_50) 
 
 
 def test_a_healthy_release_that_was_promoted_is_right() -> None:
-    """Without a failed request, with each split decided and recorded."""
+    """No request failed, and each split was decided and recorded."""
     assert not found(seen())
     assert did(seen(), STEP_50) == "promoted"
 
@@ -118,9 +118,9 @@ def test_a_bad_version_must_be_rolled_back_into_quarantine() -> None:
 
 
 def test_a_version_whose_own_process_died_may_be_rolled_back() -> None:
-    """And must be, for a canary that is dead or hangs longer than the plan allows."""
+    """It must be, if the canary is dead or hangs longer than the plan allows."""
     assert not found(rolled_back(), "canary killed")
-    assert "right is rolled back" in found(seen(), "canary killed")
+    assert "expected rolled back" in found(seen(), "canary killed")
 
 
 def test_without_a_release_nothing_may_begin_one() -> None:
@@ -131,7 +131,7 @@ def test_without_a_release_nothing_may_begin_one() -> None:
 
 
 def test_what_a_person_aborted_stays_aborted_and_ends() -> None:
-    """Going on, or a version that is never stopped, are wrong."""
+    """It is wrong if the release continues, or if the version is never stopped."""
     facts = {"outcome": "aborted", "phase": "ended", "held": held(ALONE, HALF, ALONE), "asked": (ALONE, HALF, ALONE)}
     right = seen(LEAVING, **facts, applied=(ALONE, HALF, ALONE))
     assert not found(right, state=LEAVING)
@@ -140,7 +140,7 @@ def test_what_a_person_aborted_stays_aborted_and_ends() -> None:
 
 
 def test_taking_the_stack_down_aborts_a_release_in_its_steps_only() -> None:
-    """A watch goes on or is over, and a bad version in its watch is not the right one afterwards."""
+    """A watch continues or has ended, and a bad version in its watch must not be stable afterwards."""
     aborted = rolled_back(outcome="aborted", quarantined={}, signal="person")
     assert not found(aborted, "down and up")
     assert not found(seen(), "down and up", WATCHING)
@@ -148,23 +148,23 @@ def test_taking_the_stack_down_aborts_a_release_in_its_steps_only() -> None:
     assert "promoted" in found(seen(), "down and up", WATCHING_BAD)
 
 
-def test_a_release_that_stands_still_is_wrong() -> None:
-    """One that goes on writes what it measures."""
+def test_a_release_that_is_stuck_is_wrong() -> None:
+    """A release that continues records what it measures."""
     facts = {"outcome": "running", "held": held(ALONE, HALF), "asked": (ALONE, HALF), "applied": (ALONE, HALF)}
     assert not found(seen(**facts))  # type: ignore[arg-type]
-    assert "stands still" in found(seen(**facts, ticks_after=0))  # type: ignore[arg-type]
+    assert "is stuck" in found(seen(**facts, ticks_after=0))  # type: ignore[arg-type]
 
 
 def test_a_watch_takes_its_time() -> None:
-    """One that is over at once has watched nothing; without an end that was seen, nothing is said."""
+    """A watch that ends at once has watched nothing. If its end was not observed, no verdict is given."""
     ended = seen(phase="ended", watched_s=3.1)
     assert "the watch of 12 s was over after 3.1 s" in found(ended, "clock 1 h forward", WATCHING)
     assert not found(ended.model_copy(update={"watched_s": 11.5}), "clock 1 h forward", WATCHING)
     assert not found(ended.model_copy(update={"watched_s": None}), "clock 1 h forward", WATCHING)
 
 
-def test_a_split_that_nobody_decided_is_found() -> None:
-    """Not in the ledger at all, before it was asked for, or the wrong one at the end."""
+def test_a_split_without_a_decision_is_found() -> None:
+    """The split is not in the ledger, was in force too early, or is the wrong one at the end."""
     assert f"without a decision in the ledger: {HALF}" in found(seen(asked=(ALONE, WHOLE)))
     assert "without a decision" in found(seen(held=held(ALONE, WHOLE, HALF, WHOLE)))
     assert "in force at the end" in found(seen(held=held(ALONE, HALF)))
@@ -180,18 +180,18 @@ def test_a_split_that_was_not_recorded_is_found() -> None:
 @pytest.mark.parametrize(
     ("name", "sent_s", "wrong"),
     [
-        ("controller killed", (0.1,), "nothing that serves was dead"),
+        ("controller killed", (0.1,), "no serving process was dead"),
         ("gateway killed", (-0.1, 0.2, 0.9), ""),
-        ("gateway killed", (0.2, 1.3), "over 1.1 s; right is at most 1.0 s"),
+        ("gateway killed", (0.2, 1.3), "over 1.1 s; allowed is at most 1.0 s"),
         ("stable killed", (0.1, 2.9), ""),
-        ("stable killed", (0.1, 4.0), "over 3.9 s; right is at most 3.0 s"),
+        ("stable killed", (0.1, 4.0), "over 3.9 s; allowed is at most 3.0 s"),
         ("stable killed", (-2.0, 0.1), "the first 1.8 s before the fault"),
         ("keeper and gateway killed", (0.0, 3.9), ""),
-        ("keeper and gateway killed", (0.0, 4.1), "over 4.1 s; right is at most 4.0 s"),
+        ("keeper and gateway killed", (0.0, 4.1), "over 4.1 s; allowed is at most 4.0 s"),
         ("both versions killed", (0.0, 11.9), ""),
-        ("both versions killed", (0.0, 12.1), "over 12.1 s; right is at most 12.0 s"),
+        ("both versions killed", (0.0, 12.1), "over 12.1 s; allowed is at most 12.0 s"),
         ("reboot", (0.0, 9.0, 10.9), ""),
-        ("reboot", (0.0, 11.2), "right is at most 11.0 s"),
+        ("reboot", (0.0, 11.2), "allowed is at most 11.0 s"),
     ],
 )
 def test_requests_fail_only_while_what_serves_is_dead(name: str, sent_s: tuple[float, ...], wrong: str) -> None:
@@ -201,44 +201,44 @@ def test_requests_fail_only_while_what_serves_is_dead(name: str, sent_s: tuple[f
 
 
 def test_the_failures_of_a_bad_version_are_its_own_and_have_an_end() -> None:
-    """Its own answers are no fault of the stack; for how long it gave them is."""
+    """The stack is not blamed for its answers, but for how long it let the version give them."""
     answers = [Answer(100.5, 0.1, 500, CANARY), Answer(101.0, 0.1, 503, None), Answer(101.5, 0.1, 200, CANARY)]
     assert [one.status for one in failures_of(answers, CANARY, 100.0)] == [503]
     assert [one.status for one in failures_of(answers, None, 100.0)] == [500, 503]
     late = rolled_back(bad_answers=200, bad_until_s=20.0)
-    assert "answered users for 20.0 s (200 failures); right is at most 13 s" in found(late, state=STEP_50_BAD)
+    assert "answered users for 20.0 s (200 failures); allowed is at most 13 s" in found(late, state=STEP_50_BAD)
     assert not found(late.model_copy(update={"bad_until_s": 12.0}), state=STEP_50_BAD)
 
 
-def test_what_is_left_behind_and_what_cannot_be_asked_is_wrong() -> None:
-    """A process after `down`, a command that fails or never ends, and whatever kept the driver from going on."""
+def test_leftover_processes_and_failed_commands_are_wrong() -> None:
+    """Wrong are a process after `down`, a command that fails or never ends, and a problem of the driver."""
     assert "left behind after `down`: envoy" in found(seen(left=("envoy",)))
-    assert "`history` ended with 3" in found(seen(commands={"history": 3}))
-    assert "`down` did not end" in found(seen(commands={"down": 124}))
+    assert "`history` exited with 3" in found(seen(commands={"history": 3}))
+    assert "`down` timed out" in found(seen(commands={"down": 124}))
     assert not found(seen(commands={"promote": 3}), "late promote")
     twice = seen(commands={"upgrade (1)": 3, "upgrade (2)": 0, "up (3)": 0})
-    assert found(twice, "two upgrades at once") == "`upgrade (1)` ended with 3"
+    assert found(twice, "two upgrades at once") == "`upgrade (1)` exited with 3"
     refused = seen(commands={"promote (1)": 2, "abort (2)": 2})
     assert not found(refused, "promote and abort at once")
-    assert "`promote (1)` ended with 2; `abort (2)` ended with 2" in found(refused, "two upgrades at once")
+    assert "`promote (1)` exited with 2; `abort (2)` exited with 2" in found(refused, "two upgrades at once")
     assert "the stack did not start" in found(seen(problems=("the stack did not start",)))
 
 
 def test_a_command_that_failed_is_not_carried_out_later() -> None:
-    """A release that a person promoted too late is wrong, one that the judge promoted is right."""
+    """A promotion by the failed command is wrong, a promotion by the judge is right."""
     assert "promoted by ann" in found(seen(promoted_by="ann"), "late promote")
     assert not found(seen(promoted_by="ann", commands={"promote": 0}), "late promote")
 
 
 @pytest.mark.parametrize("name", ["gateway hangs", "down and up"])
 def test_what_a_person_promoted_before_the_fault_stays_promoted(name: str) -> None:
-    """A promote that was answered and is lost is wrong, whatever the judge makes of the release then."""
-    lost = "promoted by nobody, right is chaos, before the fault"
+    """It is wrong if a successful `promote` is lost, whatever the judge then decides."""
+    lost = "promoted by nobody, expected chaos, before the fault"
     assert not found(seen(PROMOTING, promoted_by=PERSON), name, PROMOTING)
-    assert "promoted by judge, right is chaos" in found(seen(PROMOTING), name, PROMOTING)
+    assert "promoted by judge, expected chaos" in found(seen(PROMOTING), name, PROMOTING)
     for outcome in ("running", "aborted"):
         text = found(seen(PROMOTING, outcome=outcome, promoted_by=""), name, PROMOTING)
-        assert "right is promoted" in text
+        assert "expected promoted" in text
         assert lost in text
     assert lost in found(rolled_back(), "both versions killed", PROMOTING)
     assert not found(rolled_back(promoted_by=PERSON), "both versions killed", PROMOTING)
@@ -249,11 +249,11 @@ def test_what_the_judge_promoted_before_the_fault_stays_promoted() -> None:
     """A release in its watch is no longer under way."""
     text = found(seen(WATCHING, outcome="running", promoted_by=""), state=WATCHING)
     assert "under way" in text
-    assert "promoted by nobody, right is judge, before the fault" in text
+    assert "promoted by nobody, expected judge, before the fault" in text
 
 
-def test_of_two_people_at_once_whoever_succeeded_was_heard() -> None:
-    """The other one's command fails, and a command that succeeded is not lost."""
+def test_of_two_commands_at_once_the_successful_one_takes_effect() -> None:
+    """The other command fails, and a command that succeeded is not lost."""
     name, promote, abort = (
         "promote and abort at once",
         {"promote (1)": 0, "abort (2)": 2},
@@ -269,7 +269,7 @@ def test_of_two_people_at_once_whoever_succeeded_was_heard() -> None:
     assert "promoted by ann, whose command had failed" in found(seen(promoted_by="ann", commands=abort), name)
 
 
-def test_a_release_that_is_paused_is_promoted_by_nobody_but_a_person() -> None:
+def test_only_a_person_may_promote_a_paused_release() -> None:
     """Until it is resumed, which is when the fault is undone: in these facts the canary is stable from 10 s on."""
     assert "promoted while it was paused" in found(seen(PAUSED, undone_s=11.0), state=PAUSED)
     assert not found(seen(PAUSED, undone_s=9.0), state=PAUSED)
@@ -279,15 +279,15 @@ def test_a_release_that_is_paused_is_promoted_by_nobody_but_a_person() -> None:
 
 
 def test_a_release_that_could_not_be_resumed_is_not_right() -> None:
-    """It goes on to be measured, and is under way for ever."""
+    """It is still measured, and never ends."""
     facts = {"outcome": "running", "held": held(ALONE, HALF), "asked": (ALONE, HALF), "applied": (ALONE, HALF)}
     refused = seen(PAUSED, **facts, commands={"resume": 2})
-    assert found(refused, "machine sleeps", PAUSED) == "`resume` ended with 2"
+    assert found(refused, "machine sleeps", PAUSED) == "`resume` exited with 2"
     assert not found(refused.model_copy(update={"commands": {"resume": 0}}), "machine sleeps", PAUSED)
 
 
-def test_what_an_older_copy_of_the_ledger_does_not_know_was_decided_until_it_was_put_back() -> None:
-    """Before and after, and at the end, the gateway has what the ledger says."""
+def test_splits_before_a_restore_may_be_missing_in_the_restored_ledger() -> None:
+    """Before the fault, after the restore and at the end, the gateway has the splits of the ledger."""
     whole = HALF.model_copy(update={"percent": 100})
     splits, known = (ALONE, HALF, whole, ALONE), (ALONE, HALF, ALONE)
     facts = rolled_back(

@@ -18,7 +18,7 @@ from rollout.ledger.check import check
 from rollout.ledger.kept import KeptDecisions
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.own_names import RESTORE
-from rollout.ledger.restoring import begin_anew, restore
+from rollout.ledger.restoring import restore, start_new_ledger
 from rollout.ledger.state import Phase
 from rollout.spec import RolloutSpec
 from tests.support.small_disk import SmallDisk
@@ -126,9 +126,9 @@ def test_copies_within_one_second_get_different_files(path: Path) -> None:
         made.append(copies.scheduled_copy(path, keep=20, now_s=NOW_S).path)
         add(path, note(number))
     assert places.copies(path) == made[::-1]
-    before, asides = read(path), [begin_anew(path, now_s=NOW_S)]
+    before, asides = read(path), [start_new_ledger(path, now_s=NOW_S)]
     add(path, note(1))
-    asides.append(begin_anew(path, now_s=NOW_S))
+    asides.append(start_new_ledger(path, now_s=NOW_S))
     assert [len(read(aside)) for aside in asides if aside] == [len(before), 1]
 
 
@@ -334,7 +334,7 @@ def test_a_new_ledger_starts_only_on_request(world: World, copied: Path) -> None
     """The old one keeps its content under another name, and its copies are not offered for the new one."""
     before = read(world.path)
     copies.scheduled_copy(world.path, keep=3, now_s=NOW_S)
-    aside = begin_anew(world.path, now_s=NOW_S)
+    aside = start_new_ledger(world.path, now_s=NOW_S)
     assert aside
     assert read(aside) == before
     controller = world.controller()

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 
 from rollout.control import commands as c
 from rollout.explain.timeline import Decision
-from rollout.ui import terminal, told
+from rollout.ui import terminal, terminal_reports
 from rollout.ui.status import build_status, decision_view
 from rollout.ui.views import ClientsView, StatusView
 from tests.support.releases import NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
@@ -86,14 +86,16 @@ def test_an_empty_deployment_says_how_to_start(tmp_path: Path) -> None:
 
 def test_why_starts_with_the_verdict(tmp_path: Path) -> None:
     """The first line is enough."""
-    assert shown(told.why(finished(tmp_path / "ledger.db", classes=NO_SEVENS))).startswith("digits:v2 was rolled back")
+    assert shown(terminal_reports.why(finished(tmp_path / "ledger.db", classes=NO_SEVENS))).startswith(
+        "digits:v2 was rolled back"
+    )
 
 
 def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
     """It has outcome, version and reason of each."""
     good = finished(tmp_path / "good.db")
     bad = finished(tmp_path / "bad.db", classes=NO_SEVENS)
-    text = shown(told.history([good, bad]))
+    text = shown(terminal_reports.history([good, bad]))
     assert "promoted" in text
     assert "rolled back" in text
     assert 'were "7"' in " ".join(text.split())
