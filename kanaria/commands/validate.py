@@ -120,9 +120,8 @@ def validate(
                 for line in _of_own_service(target, service, read_spec(None), listed):
                     say(line)
             return
-        load("kanaria.extras:require")(
-            "kanaria validate MODEL", "serve"
-        )  # the model's code runs with the packages of a server
+        # The model's code runs with the packages of a server.
+        load("kanaria.extras:require")("kanaria validate MODEL", "serve")
         with _model(target, implementation) as model:
             found = _found(model)
         judged = read_spec(None).signals.selection().keys

@@ -92,9 +92,8 @@ class DemoEnvironment(ABC):
         """
         self._build(versions)
         for tag in (f"{self.model}:{version}" for version in versions):
-            if signing.is_to_be_verified(
-                self.settings, tag
-            ):  # for example, a Bento of this name was signed here before
+            # A signature may be required, for example because a Bento of this name was signed here before.
+            if signing.is_to_be_verified(self.settings, tag):
                 signing.sign_version(self.settings, tag, None)
                 self.say(f"signed {tag}")
 

@@ -18,10 +18,8 @@ from kanaria.kubernetes.wanted import SECRET, SECRET_KEY, Gateway, Wanted
 
 API = "argoproj.io/v1alpha1"
 METRIC = "kanaria"  # the metric's name in every analysis, which alerts use
-STEP, WATCH = (
-    "kanaria-step",
-    "kanaria-watch",
-)  # plus the model's name: models in one namespace may have different profiles
+# The model's name is appended, because models in one namespace may have different profiles.
+STEP, WATCH = "kanaria-step", "kanaria-watch"
 _INTERVAL = "15s"
 # Times 15 s: ten minutes with all the traffic. With a gateway, stable's pods still run then. If the numbers of pods are
 # the weights, they have ended, and a rollback starts them again.

@@ -27,10 +27,8 @@ _MANIFEST = "bento.yaml"
 PYTHON_FOLDER = "env/python"  # the folder of a Bento with its Python version and packages
 _MODEL_MANIFEST = "model.yaml"
 MOUNTED = "mounted"  # marks a path of an application that is mounted in the service: its routes are unknown
-_DESCRIPTION, _NAME = (
-    "apis/openapi.yaml",
-    "x-bentoml-name",
-)  # a Bento's OpenAPI document; the key that marks its own routes
+# A Bento's OpenAPI document; the key that marks its own routes.
+_DESCRIPTION, _NAME = "apis/openapi.yaml", "x-bentoml-name"
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
 COUNTERS = "prometheus_multiproc_dir"  # folder of the counters in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's default

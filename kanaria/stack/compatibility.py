@@ -33,9 +33,8 @@ class GoldenRequest(Record):
     """A golden request of any version. Its answers may have fields that this Kanaria does not know."""
 
     features: list[JsonValue]
-    predictions: Annotated[
-        list[dict[str, JsonValue]], Field(fail_fast=True)
-    ]  # otherwise millions of errors fill the memory
+    # Without `fail_fast`, millions of errors could fill the memory.
+    predictions: Annotated[list[dict[str, JsonValue]], Field(fail_fast=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,8 @@ def _looks_like_a_package(folder: Path) -> bool:
 def _searched(settings: Settings, tag: str) -> list[str]:
     """The module search path of its server after its own sources."""
     if is_for_own_python(settings, tag):
-        return [
-            path for path in sys.path[not sys.flags.safe_path :] if path
-        ]  # the first entry belongs to this command only
+        # The first entry belongs to this command only.
+        return [path for path in sys.path[not sys.flags.safe_path :] if path]
     environment = Environments(settings.environments).find(wanted_by(tag))
     packages = environment.glob("lib/python*/site-packages") if environment else ()
     return [*map(str, packages), sysconfig.get_path("stdlib")]

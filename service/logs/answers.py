@@ -313,9 +313,8 @@ class AnswerLog(BackgroundWriter):
             connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             connection.executescript(ANSWERS_SCHEMA)
             for column in ("body_crc", "is_keyed", "is_copy"):
-                with suppress(
-                    sqlite3.OperationalError
-                ):  # the table may come from a Bento with an older copy of this file
+                # The table may come from a Bento with an older copy of this file.
+                with suppress(sqlite3.OperationalError):
                     connection.execute(f"ALTER TABLE answers ADD COLUMN {column} INTEGER")
             label_counts.begin(connection)
             comparison.begin(connection, self._version)

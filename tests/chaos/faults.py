@@ -100,9 +100,7 @@ class Fault:
     lasts_s: float = 0.0
     hurts: Hurts = Hurts.NOBODY
     blinds_s: float = 0.0  # how long the controller cannot decide anything
-    ends: frozenset[Outcome] = (
-        frozenset()
-    )  # allowed outcomes of a healthy release; empty: the same as without the fault
+    ends: frozenset[Outcome] = frozenset()  # allowed outcomes of a healthy release; empty: as without the fault
     is_of_canary: bool = False
     aborts: bool = False  # it aborts a release that is in its steps
     forgets: bool = False  # the ledger lacks the decisions made between the fault and its end

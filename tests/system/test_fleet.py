@@ -162,9 +162,8 @@ def test_workers_that_end_with_their_version_are_not_counted_as_crashed(world: W
     fleet.start("m:v2")
     until((kept.home / "workers").exists)
     seen_s = time.monotonic()
-    until(
-        lambda: fleet.status("m:v2").restarts == 0 and time.monotonic() - seen_s > 0.5
-    )  # a state is cached for a moment
+    # A state is cached for a moment.
+    until(lambda: fleet.status("m:v2").restarts == 0 and time.monotonic() - seen_s > 0.5)
     kept.supervisor.stop("m@v2")
     pids = [int(pid) for pid in (kept.home / "workers").read_text().split()]
     until(lambda: all(start_of(pid) is None for pid in pids))

@@ -29,9 +29,8 @@ pytestmark = [
 ]
 
 READY_WITHIN_S = 180.0
-ESCAPES_A_SANDBOX = (
-    1 << 2 | 1 << 13 | 1 << 21
-)  # allow the process to leave a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
+# Allow the process to leave a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN.
+ESCAPES_A_SANDBOX = 1 << 2 | 1 << 13 | 1 << 21
 STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
 
 

@@ -256,9 +256,8 @@ def test_replicas_and_restarted_judges_agree(judge: str, cluster: Cluster, tmp_p
         assert {**other, "report": ""} == {**one, "report": ""}
         assert (before["verdict"], before["since"]) == (one["verdict"], one["since"])
         assert ask(url, bad).json() == failed
-        assert (
-            ask(url, question("bad", stable="another")).json()["verdict"] == "no_data"
-        )  # it failed against another stable
+        # It failed against another stable.
+        assert ask(url, question("bad", stable="another")).json()["verdict"] == "no_data"
         lifted = {"namespace": "shop", "rollout": "digits", "canary": "bad"}
         assert ask(url, lifted, path="/v1/lift").json() == {"lifted": 1}
         assert ask(url, bad).json()["verdict"] != "fail"  # its evidence starts again

@@ -194,8 +194,7 @@ def test_other_services_of_one_stack_have_the_same_set_order(tmp_path: Path, mon
     assert orders[0] != orders[2]
     (tmp_path / "bentos/own/contract").mkdir()
     (tmp_path / "bentos/own/contract/bento.yaml").write_text("args: {implementation: model:Model}")
-    assert "PYTHONHASHSEED" not in server_environment(
-        homes[0], "own:contract", records=tmp_path
-    )  # answers have no sets
+    # Answers of the contract contain no sets.
+    assert "PYTHONHASHSEED" not in server_environment(homes[0], "own:contract", records=tmp_path)
     monkeypatch.setenv("PYTHONHASHSEED", "7")  # a person's setting is kept
     assert "PYTHONHASHSEED" not in server_environment(homes[0], "own:v1", records=tmp_path)

@@ -24,9 +24,8 @@ from tests.support.thread_limit import no_more_threads
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=20, risk_budget=0.02)
-PATIENT = SPEC.model_copy(
-    update={"startup_deadline": 600_000.0}
-)  # simulated seconds pass quickly while a real thread works
+# Simulated seconds pass quickly while a real thread works.
+PATIENT = SPEC.model_copy(update={"startup_deadline": 600_000.0})
 WITHIN_S = 120.0
 
 

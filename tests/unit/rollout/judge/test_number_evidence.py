@@ -116,9 +116,8 @@ def test_noise_in_stables_history_reduces_the_evidence() -> None:
     rng = np.random.default_rng(3)
 
     def wandering(windows: int, n_c: int) -> list[Window]:
-        levels = np.repeat(
-            rng.normal(0.6, 0.3, (2, windows // 6)), 6, axis=1
-        )  # each version's own level, for half a minute
+        # Each version has its own level, which lasts half a minute.
+        levels = np.repeat(rng.normal(0.6, 0.3, (2, windows // 6)), 6, axis=1)
         return [
             window(i + 1, *(np.clip(rng.gamma(2, 1, n) + levels[side, i], 0, 10) for side, n in enumerate((450, n_c))))
             for i in range(windows)
