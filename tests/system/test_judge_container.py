@@ -74,7 +74,11 @@ def test_it_serves_and_requires_a_token(server: Container) -> None:
 
 def test_it_has_its_pages_metrics_and_runbooks(server: Container) -> None:
     """The templates, the style sheet and the runbooks are in the image."""
-    for path, words in (("/", "not asked"), ("/metrics", "kanaria_judge_"), ("/runbooks", 'id="kanariajudgeaway"')):
+    for path, words in (
+        ("/", "has not been asked about any release"),
+        ("/metrics", "kanaria_judge_"),
+        ("/runbooks", 'id="kanariajudgeaway"'),
+    ):
         assert words in httpx.get(server.url + path, timeout=60).raise_for_status().text
     assert httpx.get(f"{server.url}/static/style.css", timeout=60).is_success
 

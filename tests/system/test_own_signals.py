@@ -141,7 +141,7 @@ def test_validate_checks_whether_the_series_exist(kanaria: Kanaria) -> None:
     said = kanaria("validate", wrong)
     assert said.returncode == 2
     assert "there is no `chat_anwsers_total` on the page" in said.stderr
-    assert "near it are: `chat_answers_total`" in said.stderr
+    assert "similar names: `chat_answers_total`" in said.stderr
     assert "choose one of its bounds: 1, 2, 5, 10, 20" in said.stderr
     assert "`chat_waiting` is a gauge, which may fall" in said.stderr
     assert "outcome is 'answered', 'refused'" in said.stderr
