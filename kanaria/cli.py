@@ -81,20 +81,20 @@ class Commands(LazyGroup):
         ),
         "release": Source(
             "rollout.ui.cli.following:release",
-            "Put a Bento on trial: it earns traffic step by step, or is rolled back.",
+            "Put a Bento on trial: it gets traffic step by step, or is rolled back.",
         ),
-        "retry": Source("rollout.ui.cli.following:retry", "Release a Bento again that was rolled back."),
+        "retry": Source("rollout.ui.cli.following:retry", "Release a Bento again after it was rolled back."),
         "pause": Source(
             "rollout.ui.cli.controlling:pause", "Hold the canary's weight. Evidence against it still rolls it back."
         ),
         "resume": Source("rollout.ui.cli.controlling:resume", "Continue after a pause."),
         "promote": Source(
-            "rollout.ui.cli.controlling:promote", "Skip the remaining steps; after promotion: end the watch."
+            "rollout.ui.cli.controlling:promote", "Skip the remaining steps; after promotion, end the watch."
         ),
         "abort": Source("rollout.ui.cli.controlling:abort", "Stop the release: weight 0, no quarantine."),
         "rollback": Source(
             "rollout.ui.cli.controlling:rollback",
-            "Return to the previous version; also after promotion, while it is still warm.",
+            "Return to the previous version; after promotion, as long as it is still warm.",
         ),
         "restore": Source(
             "rollout.ui.cli.following:restore",
@@ -103,15 +103,13 @@ class Commands(LazyGroup):
         "status": Source(
             "rollout.ui.cli.following:status", "Show what runs, who gets traffic and what the evidence says."
         ),
-        "why": Source("rollout.ui.cli.reading:why", "Explain what was decided about a release, and on what evidence."),
+        "why": Source("rollout.ui.cli.reading:why", "Explain what was decided about a release, and on which evidence."),
         "history": Source("rollout.ui.cli.reading:history", "List every release with its outcome."),
         "report": Source(
             "rollout.ui.cli.reporting:report",
             "Write a release's report with pictures as one HTML file, and print its path.",
         ),
-        "ledger": Source(
-            "rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, put one in its place."
-        ),
+        "ledger": Source("rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, restore one."),
         "judge": Source("kanaria.commands.judge:app", "Judge counts from anywhere: prints the verdict as JSON."),
         "kubernetes": Source("kanaria.commands.kubernetes:app", "Write manifests for Argo Rollouts and Flagger."),
         "simulate": Source(
