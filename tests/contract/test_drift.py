@@ -87,7 +87,10 @@ def test_different_traffic_is_reported_column_by_column(tmp_path: Path, rng: np.
     write_log(tmp_path / "predictions", "people:1", single(rng, 600, older=10))
     result = data_drift(logs(tmp_path), "people:1", model, ALWAYS, Rule()).result
     assert (result.state, [column.column for column in result.drifted]) == (State.DRIFT, ["age", "label"])
-    assert "in 2 of 4 columns (1 rose, 1 changed): `age` mean 4" in result.sentence
+    assert (
+        "in 2 of 4 columns from the data that people:1 was tested on (1 rose, 1 changed): `age` mean 4"
+        in result.sentence
+    )
 
 
 def test_too_few_rows_are_a_separate_state(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -151,7 +151,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_evidently_shows_the_scores_of_our_rule(drawn: Path, comparison: Comparison) -> None:
     """Its page and its run show our distances; numbers with feedback get a page about their quality."""
     drift, quality = drawn / "data.html", drawn / "data-quality.html"
-    assert "in 1 of 3 columns (1 rose): <code>age</code> mean" in drift.read_text()
+    assert "in 1 of 3 columns from the data that m:1 was tested on (1 rose): <code>age</code> mean" in drift.read_text()
     assert "href='data-quality.html'" in drift.read_text()
     assert "href='data.html'" in quality.read_text()
     assert "Mean Absolute Error" in quality.read_text() or "MAE" in quality.read_text()

@@ -141,7 +141,7 @@ def test_repeated_failures_of_one_user_ask_for_more_proof_at_a_step(tmp_path: Pa
     assert release.user_phi is not None
     assert release.user_phi > 10
     text = "\n".join(line for topic in why(release).topics for line in topic.lines)
-    assert "told apart by `x-user-id`" in text
+    assert "distinguished by `x-user-id`" in text
     assert f"{release.user_phi:.1f} times the proof" in text
 
 
